@@ -1,0 +1,205 @@
+"""YAML and `key=value` overrides -> validated, frozen sections.
+
+Each room declares its section as a `Section` subclass with a docstring under every field; this
+module knows none of them. pydantic does the checking; what is added here is the reading of YAML,
+"did you mean", and the reference printed from the docstrings.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from latentdiff.errors import ConfigError, UserError
+
+S = TypeVar("S", bound="Section")
+
+
+class Section(BaseModel):
+    """A frozen group of settings. Unknown keys are errors; field docstrings are the reference."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key given twice is an error, not a silent last-one-wins."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = key_node.value
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key}' stands twice (line {line})", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is an empty mapping.
+
+    Raises UserError where the file is missing, unreadable, not YAML, or not a mapping.
+    """
+    try:
+        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise UserError(
+            f"no config file at {path}", do_this="`latentdiff config init` writes one."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the config file {path}", why=str(error)) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML", why=str(error)) from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise UserError(
+            f"{path} is not a config file",
+            why=f"it holds a {type(loaded).__name__}, not sections such as `training:`",
+        )
+    return loaded
+
+
+def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
+    """`["training.steps=20000"]` -> `{"training": {"steps": 20000}}`; values are YAML."""
+    tree: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise UserError(
+                f"cannot make sense of the word '{word}'",
+                why="after the options only key=value settings may stand",
+                do_this="write for example training.steps=20000, or see --help for the options.",
+            )
+        try:
+            value = yaml.load(text, Loader=_Loader)
+        except yaml.YAMLError as error:
+            raise UserError(f"cannot read the value of '{word}'", why=str(error)) from error
+        *parents, leaf = key.replace("-", "_").split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+            if not isinstance(branch, dict):
+                raise UserError(f"'{word}' contradicts an earlier setting of '{parent}'")
+        branch[leaf] = value
+    return tree
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings laid over each other, the last one on top; lists are replaced, not joined."""
+    result: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = result.get(key)
+            both = isinstance(below, Mapping) and isinstance(value, Mapping)
+            result[key] = merge(below, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def build(section: type[S], values: Mapping[str, Any], source: str = "config") -> S:
+    """`values` as a validated `section`.
+
+    Raises ConfigError naming every unknown key, wrong type and impossible value at once.
+    """
+    # A section left empty in YAML (`training:`) arrives as None and means "all defaults".
+    filled = {
+        key: {} if _is_section(section, key) and v is None else v for key, v in values.items()
+    }
+    try:
+        return section.model_validate(filled)
+    except ValidationError as error:
+        raise ConfigError([_explain(section, item) for item in error.errors()], source) from None
+
+
+def to_yaml(section: Section) -> str:
+    """The section as YAML text that `read_yaml` and `build` turn into an equal section."""
+    return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def reference(section: type[Section], prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """Rows (key, type, default, meaning) of every setting, from the field docstrings."""
+    rows = []
+    for name, field in section.model_fields.items():
+        inner = _section_in(field.annotation)
+        if inner is not None:
+            rows += reference(inner, f"{prefix}{name}.")
+            continue
+        default = yaml.safe_dump(field.get_default(call_default_factory=True)).split("\n...")[0]
+        meaning = " ".join((field.description or "").split())
+        rows.append((prefix + name, _type_name(field.annotation), default.strip(), meaning))
+    return rows
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Lines `key: old -> new` for every leaf that differs between two dumped sections."""
+    lines = []
+    for key in [*old, *(k for k in new if k not in old)]:
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a} -> {b}")
+    return lines
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"`, or nothing where no known word is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _explain(section: type[Section], item: Any) -> str:
+    """One line for one pydantic error, with the key as the user would type it."""
+    path = [str(part) for part in item["loc"]]
+    key = ".".join(path)
+    if item["type"] == "extra_forbidden":
+        *parents, last = path
+        owner = section
+        for parent in parents:
+            owner = _section_in(owner.model_fields[parent].annotation) or owner
+        return f"{key}: unknown key{did_you_mean(last, owner.model_fields)}"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{key}: {message} (got {item['input']!r})" if key else message
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    """The Section class that an annotation such as `X` or `X | None` names, if it does."""
+    candidates = typing.get_args(annotation) or (annotation,)
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, Section):
+            return candidate
+    return None
+
+
+def _is_section(section: type[Section], key: str) -> bool:
+    field = section.model_fields.get(key)
+    return field is not None and _section_in(field.annotation) is not None
+
+
+def _type_name(annotation: Any) -> str:
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return " | ".join(str(arg) for arg in args)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join("null" if arg is type(None) else _type_name(arg) for arg in args)
+    if origin is typing.Annotated:
+        return _type_name(args[0])
+    if origin is not None:
+        inner = ", ".join(_type_name(arg) for arg in args if arg is not Ellipsis)
+        return f"{origin.__name__}[{inner}]"
+    return getattr(annotation, "__name__", str(annotation))

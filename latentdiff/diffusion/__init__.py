@@ -1,0 +1,1 @@
+"""Noise, denoiser, loss, baselines and samplers, all on one axis: log-SNR."""

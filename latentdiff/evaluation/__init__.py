@@ -1,0 +1,1 @@
+"""Read-only measurements of sound and of models."""

@@ -1,0 +1,1 @@
+"""Denoising networks: [B, C, T] of any T in, the same shape out."""

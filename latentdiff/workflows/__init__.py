@@ -1,0 +1,1 @@
+"""One plain function a command: where the rooms of the floors below meet."""
