@@ -1,0 +1,152 @@
+"""The whole YAML as one object, and what a run directory remembers of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from latentdiff import config, runs
+from latentdiff.audio import DataConfig
+from latentdiff.conditioning import ConditionConfig
+from latentdiff.config import Section
+from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
+from latentdiff.errors import UserError
+from latentdiff.latents.settings import LatentConfig
+from latentdiff.networks.settings import NetworkConfig
+from latentdiff.rave.settings import RaveConfig
+from latentdiff.runs import Input, Run, Stage
+from latentdiff.training.settings import TrainingConfig
+
+log = logging.getLogger(__name__)
+
+
+class Project(Section):
+    """Everything one YAML file can say; each command reads its sections."""
+
+    data: DataConfig = Field(default_factory=DataConfig)
+    rave: RaveConfig = Field(default_factory=RaveConfig)
+    latents: LatentConfig = Field(default_factory=LatentConfig)
+    condition: ConditionConfig = Field(default_factory=ConditionConfig)
+    diffusion: DiffusionConfig = Field(default_factory=DiffusionConfig)
+    network: NetworkConfig = Field(default_factory=NetworkConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    seed: int = Field(0, ge=0)
+    """Of everything drawn at random: the split, training, and the first sample."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; auto takes CUDA, then Apple's MPS, then the CPU."""
+
+    def sections(self, names: Iterable[str]) -> dict[str, Any]:
+        """The named sections as plain values, as `run.json` and `config.yaml` hold them."""
+        return self.model_dump(mode="json", include=set(names))
+
+
+def resolve(
+    run: Run,
+    file: Path | None = None,
+    overrides: Iterable[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> Project:
+    """Defaults, under the run's own config.yaml, under `file`, under overrides and options.
+
+    Raises ConfigError with every problem at once.
+    """
+    remembered = config.read_yaml(run.config) if run.config.exists() else {}
+    given = config.read_yaml(file) if file else {}
+    named = {key: value for key, value in (options or {}).items() if value is not None}
+    values = config.merge(remembered, given, config.parse_overrides(overrides), named)
+    return config.build(Project, values, source=str(file or run.config if remembered else "config"))
+
+
+def check_upstream(project: Project, stages: Iterable[Path]) -> None:
+    """Refuse settings that contradict what the stages this command reads were made with."""
+    for directory in stages:
+        info = runs.read_run(directory)
+        if info is None:
+            continue
+        changed = _differences(info["config"], project)
+        if changed:
+            raise UserError(
+                f"{directory} was made with other settings:\n    " + "\n    ".join(changed),
+                why="its files would not be what the config says",
+                do_this=f"drop those settings, use another --run, or delete {directory} "
+                "to make it anew.",
+            )
+
+
+def begin(
+    run: Run,
+    project: Project,
+    directory: Path,
+    name: str,
+    *,
+    sections: Iterable[str],
+    inputs: Mapping[str, Input],
+    overwrite: bool = False,
+    may_change: Iterable[str] = (),
+) -> Stage | None:
+    """The stage to enter, or None where it is already done with these settings and inputs.
+
+    `may_change`: keys such as "training.steps" that a continued run may have changed.
+    Raises UserError where the folder holds the stage made with other settings or inputs.
+    """
+    names = [*sections, "seed"]
+    before = None if overwrite else runs.read_run(directory)
+    if before is not None:
+        changed = _differences(before["config"], project) + _other_inputs(before, inputs)
+        allowed = tuple(f"{key}:" for key in may_change)
+        hard = [line for line in changed if not line.startswith(allowed or ("\0",))]
+        if hard:
+            raise UserError(
+                f"{directory} holds a {name} made otherwise:\n    " + "\n    ".join(hard),
+                why="continuing would mix the two",
+                do_this="--overwrite makes it anew; another --run keeps both.",
+            )
+        if before["status"] == "done" and not changed:
+            log.info("%s: already done, nothing to do (--overwrite makes it anew)", directory)
+            return None
+    return _RememberingStage(
+        run,
+        directory,
+        name,
+        config=project.sections(names),
+        inputs=inputs,
+        seed=project.seed,
+        overwrite=overwrite,
+    )
+
+
+class _RememberingStage(Stage):
+    """A stage that, once its folder is ours, lays its settings into the run's config.yaml."""
+
+    def __init__(self, run: Run, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._run = run
+        self._settings = kwargs["config"]
+
+    def _begin(self) -> None:
+        super()._begin()
+        remembered = config.read_yaml(self._run.config) if self._run.config.exists() else {}
+        values = config.merge(remembered, self._settings)
+        if values != remembered:
+            runs.make_directory(self._run.root)
+            text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+            runs.write_text(self._run.config, text)
+
+
+def _differences(recorded: Mapping[str, Any], project: Project) -> list[str]:
+    return config.differences(recorded, project.sections(recorded))
+
+
+def _other_inputs(before: Mapping[str, Any], inputs: Mapping[str, Input]) -> list[str]:
+    lines = []
+    for key, value in inputs.items():
+        old = before["inputs"].get(key)
+        if old and old["fingerprint"] != value.fingerprint:
+            lines.append(f"{key}: another than then ({old['path']} -> {value.path})")
+    return lines
