@@ -1,0 +1,76 @@
+"""Fixtures shared by all tests: a codec of twenty lines, and small audio files."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+
+class FakeCodec:
+    """The lowest `latent_dim` cosines of every `hop` samples: exact on slow signals, no weights."""
+
+    sample_rate, hop, latent_dim, channels = 8000, 64, 8, 1
+    fingerprint = "f" * 64
+    encode_context = decode_context = (0, 0)
+
+    def __init__(self, channels: int = 1) -> None:
+        self.channels = channels
+        k, n = torch.arange(self.latent_dim)[:, None], torch.arange(self.hop)
+        basis = torch.cos(math.pi * (n + 0.5) * k / self.hop) * math.sqrt(2 / self.hop)
+        basis[0] /= math.sqrt(2)
+        self.basis = basis  # [D, hop], orthonormal rows
+
+    def encode(self, audio):
+        audio = torch.nn.functional.pad(audio, (0, -audio.shape[-1] % self.hop))
+        frames = audio.mean(1).unflatten(-1, (-1, self.hop))  # [B, T, hop]
+        mean = torch.einsum("dn,btn->bdt", self.basis, frames)
+        return mean, torch.full_like(mean, 0.01)
+
+    def decode(self, z):
+        audio = torch.einsum("dn,bdt->btn", self.basis, z).flatten(1)
+        return audio[:, None].repeat(1, self.channels, 1)
+
+
+@pytest.fixture
+def fake_codec():
+    return FakeCodec()
+
+
+@pytest.fixture
+def write_wav():
+    """Writes sound [N] or [channels, N] to a file and returns its path; parents are made."""
+    import soundfile
+
+    def write(path, samples, sample_rate=8000, subtype=None):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(str(path), np.atleast_2d(samples).T, sample_rate, subtype=subtype)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def melody():
+    """A slow, seeded tune [N] of decaying notes below 450 Hz, peak about 0.5."""
+
+    def make(seconds, sample_rate=8000, seed=0):
+        rng = np.random.default_rng(seed)
+        t = np.arange(round(seconds * sample_rate)) / sample_rate
+        note = (t // 0.25).astype(int)
+        pitch = 110 * 2 ** (rng.integers(0, 24, note.max(initial=0) + 1)[note] / 12)
+        return (0.5 * np.exp(-4 * (t % 0.25)) * np.sin(2 * np.pi * pitch * t)).astype(np.float32)
+
+    return make
+
+
+@pytest.fixture
+def audio_folder(tmp_path, write_wav, melody):
+    """Six tunes of 1 to 3 seconds at 8 kHz in two folders, two of one name."""
+    root = tmp_path / "music"
+    for i in range(6):
+        name = "same.wav" if i in (0, 3) else f"tune {i}.wav"
+        write_wav(root / ("a" if i < 3 else "b") / name, melody(1 + 0.4 * i, seed=i))
+    return root
