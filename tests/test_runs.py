@@ -1,0 +1,103 @@
+"""Run directories: whole files or none, one writer, honest endings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from latentdiff import runs, tracking
+from latentdiff.errors import UserError
+from latentdiff.runs import Stage
+
+
+def test_stage_tells_how_it_ended(tmp_path):
+    with Stage(tmp_path / "s", "encode", config={"a": 1}, seed=3) as stage:
+        assert runs.read_run(stage.directory)["status"] == "running"
+        stage.record(frames=5)
+    info = runs.read_run(tmp_path / "s")
+    assert (info["status"], info["seed"], info["result"]) == ("done", 3, {"frames": 5})
+    assert info["config"] == {"a": 1} and "python" in info["versions"]
+
+
+@pytest.mark.parametrize(
+    ("error", "says"), [(ValueError("boom"), "boom"), (KeyboardInterrupt(), "interrupted")]
+)
+def test_a_failed_stage_says_why_and_is_not_usable(tmp_path, error, says):
+    with pytest.raises(type(error)), Stage(tmp_path / "s", "encode"):
+        raise error
+    info = runs.read_run(tmp_path / "s")
+    assert (info["status"], info["error"]) == ("failed", says)
+    with pytest.raises(UserError, match="not finished"):
+        runs.require_done(tmp_path / "s", "latents", "encode")
+
+
+def test_missing_stage_names_its_command(tmp_path):
+    with pytest.raises(UserError) as caught:
+        runs.require_done(tmp_path / "none", "dataset", "preprocess")
+    assert "latentdiff preprocess" in str(caught.value)
+
+
+def test_foreign_folder_is_refused_and_kept(tmp_path):
+    (tmp_path / "song.wav").write_bytes(b"x")
+    with pytest.raises(UserError, match="did not write"), Stage(tmp_path, "s", overwrite=True):
+        pass
+    assert (tmp_path / "song.wav").read_bytes() == b"x"
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_overwrite_empties_only_our_own_folder(tmp_path):
+    with Stage(tmp_path / "s", "a"):
+        (tmp_path / "s" / "old.npy").write_bytes(b"x")
+    with Stage(tmp_path / "s", "a", overwrite=True):
+        assert not (tmp_path / "s" / "old.npy").exists()
+
+
+def test_second_writer_is_refused_while_the_first_lives(tmp_path):
+    code = (
+        "from pathlib import Path; from latentdiff.runs import Stage\n"
+        f"with Stage(Path({str(tmp_path / 's')!r}), 'a'): pass"
+    )
+    with Stage(tmp_path / "s", "a"):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and "in use by another latentdiff" in done.stderr
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "x.json"
+    runs.write_json(path, {"v": 1})
+    with pytest.raises(ZeroDivisionError), runs.atomic(path) as partial:
+        partial.write_text("half")
+        raise ZeroDivisionError
+    assert json.loads(path.read_text()) == {"v": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_full_disk_is_an_error_with_advice(tmp_path):
+    path = tmp_path / "x"
+    with pytest.raises(UserError, match="cannot write") as caught, runs.atomic(path) as partial:
+        partial.write_text("half")
+        raise OSError(28, "No space left on device")
+    assert "No space left" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_run_json_is_named(tmp_path):
+    (tmp_path / "run.json").write_text('{"stage": ')
+    with pytest.raises(UserError, match=r"run\.json cannot be read"):
+        runs.read_run(tmp_path)
+
+
+def test_metrics_after_the_resumed_step_are_forgotten(tmp_path):
+    with tracking.Tracker(tmp_path) as tracker:
+        for step in range(5):
+            tracker.scalars(step, {"loss": step})
+    with (tmp_path / "metrics.jsonl").open("a") as handle:
+        handle.write('{"step": 5, "lo')  # killed in the middle of a line
+    with tracking.Tracker(tmp_path, resume_step=2) as tracker:
+        tracker.scalars(3, {"loss": 30.0})
+    rows = tracking.read_metrics(tmp_path)
+    assert [(row["step"], row["loss"]) for row in rows] == [(0, 0), (1, 1), (2, 2), (3, 30)]
