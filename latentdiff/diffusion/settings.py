@@ -1,0 +1,122 @@
+"""Settings of the noise, the denoiser, the loss and the samplers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from latentdiff.config import Section
+
+Parametrisation = Literal["v", "eps", "x0", "flow"]
+ScheduleName = Literal[
+    "cosine", "sigmoid", "flow", "laplace", "edm", "linear-ddpm", "diffwave", "audioldm", "betas"
+]
+Weighting = Literal["uniform", "min-snr", "sigmoid", "edm"]
+LossKind = Literal["mse", "l1", "huber"]
+Sampler = Literal["dpmpp-2m", "ddim", "ddpm", "euler", "heun"]
+Spacing = Literal["logsnr", "t", "karras"]
+
+
+class ScheduleConfig(Section):
+    """Which log-SNR = ln(alpha^2 / sigma^2) training and sampling visit, and how often."""
+
+    name: ScheduleName = "cosine"
+    """cosine, sigmoid, flow, laplace, edm: continuous. linear-ddpm (betas 1e-4..0.02, 1000 steps),
+    diffwave (1e-4..0.05, 50), audioldm (0.0015..0.0195, 1000): chains of their papers.
+    betas: a chain of your own from beta_start, beta_end and beta_steps."""
+
+    logsnr_max: float = Field(default=8.0, gt=0, le=20)
+    """Cleanest level of the continuous schedules (8: noise 35 dB below the latents)."""
+
+    logsnr_min: float = Field(default=-10.0, lt=0, ge=-20)
+    """Noisiest level of the continuous schedules (-10: latents 43 dB below the noise)."""
+
+    shift: float = Field(default=0.0, ge=-10, le=10)
+    """Added to the log-SNR of a continuous schedule, within the two limits; negative spends more
+    of the training on noisy levels."""
+
+    beta_start: float = Field(default=1e-4, gt=0, lt=1)
+    """First beta of `betas`."""
+
+    beta_end: float = Field(default=0.02, gt=0, le=1)
+    """Last beta of `betas`; 1 ends in pure noise."""
+
+    beta_steps: int = Field(default=1000, ge=2)
+    """Length of the chain of `betas`; the betas between first and last are equally spaced."""
+
+    @model_validator(mode="after")
+    def _limits_leave_room(self) -> ScheduleConfig:
+        if not self.logsnr_min < self.shift < self.logsnr_max:
+            raise ValueError("shift must lie between logsnr_min and logsnr_max")
+        return self
+
+
+class DiffusionConfig(Section):
+    """What the denoiser is trained on."""
+
+    parametrisation: Parametrisation = "v"
+    """In which quantity the loss is measured: velocity, noise, clean latents, or the flow from
+    latents to noise."""
+
+    precondition: bool = True
+    """Add the network's output to the best estimate that knows only that the latents have unit
+    variance, so that training starts at skill 0 instead of below. false: the network puts out the
+    quantity named by `parametrisation` itself, as in the papers."""
+
+    schedule: ScheduleConfig = ScheduleConfig()
+    """Noise levels."""
+
+    weighting: Weighting = "uniform"
+    """Weight of a noise level in the loss, beyond how often the schedule visits it. uniform: 1.
+    min-snr: min(SNR, 5) on the clean latents. sigmoid: sigmoid(-log-SNR) on the noise.
+    edm: the velocity weighted uniformly, whatever the parametrisation."""
+
+    loss: LossKind = "mse"
+    """mse, l1, or huber (quadratic below huber_delta, linear above)."""
+
+    huber_delta: float = Field(default=1.0, gt=0)
+    """Where huber turns linear, in units of the parametrisation's quantity."""
+
+
+class SamplingConfig(Section):
+    """How new latents are drawn; everything here can change after training."""
+
+    sampler: Sampler = "dpmpp-2m"
+    """dpmpp-2m: best for few steps. ddim (with eta), euler and heun (two network calls a step):
+    ODE. ddpm: ancestral, wants a hundred steps or more."""
+
+    steps: int = Field(default=32, ge=1)
+    """Steps from pure noise to latents."""
+
+    spacing: Spacing = "logsnr"
+    """Steps equally spaced in log-SNR, in the schedule's t, or as Karras et al. (rho 7)."""
+
+    eta: float = Field(default=0.0, ge=0, le=1)
+    """Of ddim only: share of fresh noise. 0: the ODE; 1: ancestral."""
+
+    guidance: float = Field(default=1.0, ge=0)
+    """Classifier-free guidance. 1: none; above: follow the condition more closely than the
+    training data did; 0: ignore the condition. Needs condition.dropout > 0 in training."""
+
+    guidance_interval: tuple[float, float] | None = None
+    """Log-SNR range (low, high) in which guidance acts. null: everywhere."""
+
+    guidance_rescale: float = Field(default=0.0, ge=0, le=1)
+    """How far the level of guided latents is pulled back to the unguided level."""
+
+    seconds: float = Field(default=10.0, gt=0)
+    """Length of a sample in seconds where neither --seconds nor a condition says otherwise."""
+
+    batch: int = Field(default=16, ge=1)
+    """Samples drawn together; does not change any of them."""
+
+    fill: Literal["mean", "noise"] = "mean"
+    """Latent directions the model does not see become their mean, or unit noise as in an
+    exported RAVE."""
+
+    @model_validator(mode="after")
+    def _interval_is_ordered(self) -> SamplingConfig:
+        if self.guidance_interval and self.guidance_interval[0] >= self.guidance_interval[1]:
+            raise ValueError("guidance_interval must be (low, high) in log-SNR")
+        return self
