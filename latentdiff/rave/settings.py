@@ -1,0 +1,120 @@
+"""Settings of `train-rave`: which RAVE, how long, on how much signal."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from latentdiff.config import Section, did_you_mean
+
+MODIFIERS = (
+    "adain",
+    "causal",
+    "descript_discriminator",
+    "noise",
+    "snake",
+    "spectral_discriminator",
+    "spherical",
+    "wasserstein",
+)
+"""RAVE configs that change another one and are no model alone."""
+
+BROKEN = {
+    "discrete": "acids-rave 2.3.1 never switches its quantiser on, and a diffusion model wants "
+    "continuous latents",
+    "discrete_v3": "acids-rave 2.3.1 never switches its quantiser on, and a diffusion model wants "
+    "continuous latents",
+    "hybrid": "acids-rave 2.3.1 feeds the mel spectrogram to its filter bank and fails in step 1",
+    "v2_with_augs": "acids-rave 2.3.1 feeds the mel spectrogram to its filter bank and fails in "
+    "step 1; take v2 and `augmentations`",
+    "normalize_ambient": "it compresses with sox, which torchaudio no longer has",
+}
+"""RAVE configs that acids-rave 2.3.1 ships and cannot train, with the reason."""
+
+
+@cache
+def shipped_configs() -> dict[str, Path]:
+    """Name -> file of every `.gin` model config in the installed wheel (nothing is imported)."""
+    spec = importlib.util.find_spec("rave")
+    if spec is None or not spec.submodule_search_locations:
+        return {}
+    folder = Path(next(iter(spec.submodule_search_locations))) / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.gin"))}
+
+
+class RaveConfig(Section):
+    """How the RAVE codec is built and trained."""
+
+    configs: list[str] = Field(default=["v2"], min_length=1)
+    """RAVE's own configuration names, laid over each other in this order; the first one is a
+    model (v1, v2, v2_small, v3, raspberry, ...), the others may be modifiers (noise, causal,
+    wasserstein, ...)."""
+    overrides: list[str] = []
+    """gin bindings laid over everything else, for example `RAVE.update_discriminator_every=2`."""
+    augmentations: list[Literal["gain", "mute"]] = []
+    """Changes of the training audio besides the crop and the phase rotation that RAVE always
+    does: `gain` draws -6..3 dB for half of the crops, `mute` silences one crop in ten."""
+    capacity: int | None = Field(default=None, ge=1)
+    """Channels of the first layer, doubled at each ratio; null takes the config's own."""
+    latent_size: int | None = Field(default=None, ge=2)
+    """Dimensions of the latent space; null takes the config's own (128 for v2)."""
+    ratios: list[Annotated[int, Field(ge=1, le=64)]] | None = Field(default=None, min_length=1)
+    """Downsampling of each stage after the filter bank; even numbers (odd ones shift the length).
+    One latent frame is n_band * product(ratios) samples. Null takes the config's own."""
+    n_band: int | None = Field(default=None, ge=1)
+    """Bands of the filter bank, a power of two; null takes the config's own (16)."""
+    n_signal: int = Field(default=131072, ge=1024)
+    """Samples per training crop, at data.sample_rate."""
+    batch: int = Field(default=8, ge=1)
+    """Crops per step and device."""
+    steps: int = Field(default=1_000_000, ge=1)
+    """Training steps in all, both phases together. Raising it later continues the run."""
+    phase_1_steps: int | None = Field(default=None, ge=1)
+    """Steps before the discriminator joins and the encoder freezes; null: half of `steps`, at most
+    RAVE's own 1,000,000. A value not below `steps` trains without a discriminator."""
+    beta: float | None = Field(default=None, gt=0)
+    """Weight of the posterior's regularisation after its warm-up; null takes the config's own
+    (0.05 for v2)."""
+    beta_warmup_steps: int | None = Field(default=None, ge=1)
+    """Steps in which beta rises to its final value; null: a fifth of phase 1, at most what the
+    config says (20,000 for v2)."""
+    validate_every: int | None = Field(default=None, ge=1)
+    """Steps between validations; null: a twentieth of `steps`, between 10 and 10,000."""
+    checkpoint_every: int | None = Field(default=None, ge=1)
+    """Steps between writings of last.ckpt; null: as often as validation."""
+    validation_chunks: int = Field(default=128, ge=1)
+    """At most so many held-out crops are reconstructed at a validation, spread over the files."""
+    workers: int = Field(default=1, ge=0, le=16)
+    """Processes that read and augment audio; 0 does it in the training process."""
+    devices: int = Field(default=1, ge=1)
+    """Devices (GPUs, or CPU processes) that share the work; each takes its own `batch`."""
+    precision: Literal["32", "16-mixed", "bf16-mixed"] = "32"
+    """Arithmetic on the device. RAVE was made for 32; the mixed ones are faster on a GPU and can
+    break its log-spectral loss."""
+
+    @model_validator(mode="after")
+    def _check(self) -> RaveConfig:
+        known = shipped_configs()
+        for name in self.configs:
+            if name in BROKEN:
+                raise ValueError(f"configs: '{name}' cannot be trained: {BROKEN[name]}")
+            if known and name not in known:
+                hint = did_you_mean(name, [k for k in known if k not in BROKEN])
+                raise ValueError(f"configs: RAVE has no config '{name}'{hint}")
+        if self.configs[0] in MODIFIERS:
+            raise ValueError(
+                f"configs: '{self.configs[0]}' only changes another config: put a model such as "
+                "v2 before it"
+            )
+        if self.n_band is not None and self.n_band & (self.n_band - 1):
+            near = 2 ** round(math.log2(self.n_band))
+            raise ValueError(f"n_band must be a power of two, for example {near}")
+        odd = [ratio for ratio in self.ratios or [] if ratio > 1 and ratio % 2]
+        if odd:
+            raise ValueError(f"ratios: {odd[0]} is odd, and RAVE's upsampling would add samples")
+        return self
