@@ -35,7 +35,6 @@ log = logging.getLogger("latentdiff")
 
 PATH = click.Path(path_type=Path)
 LONG_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
-NO_WORDS: dict[str, Any] = {"ignore_unknown_options": False}
 
 
 class Command(click.Command):
@@ -52,7 +51,10 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group that suggests the command that was probably meant."""
+    """A group that lists its commands as declared and suggests the one probably meant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0].replace("_", "-")) is None:
@@ -222,9 +224,7 @@ def stage_command(
             function = option(function)
         function.__click_params__ += getattr(worker, "__click_params__", [])  # type: ignore[attr-defined]
         name = worker.__name__.replace("_", "-")
-        command = click.command(
-            name, cls=Command, example=example, help=worker.__doc__
-        )(function)
+        command = click.command(name, cls=Command, example=example, help=worker.__doc__)(function)
         cli.add_command(command)
         return command
 
@@ -305,3 +305,76 @@ def decode(run: Run, project: Project, **options: Any) -> list[str]:
     from latentdiff.workflows.decode import decode as work
 
     return work(run, project, **options)
+
+
+def plain_command(example: str, group: click.Group = cli, **options: Any) -> Callable[..., Any]:
+    """A command that needs no project."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        return group.command(cls=Command, example=example, **options)(_loudness(function))
+
+    return decorate
+
+
+@plain_command("latentdiff inspect runs/techno")
+@click.argument("path", type=PATH)
+def inspect(path: Path) -> int:
+    """Tell what a run, a stage, a sound, an .npy or a .safetensors file holds."""
+    from latentdiff.workflows.inspect import inspect as work
+
+    return _finish(work(path))
+
+
+@cli.group(cls=Group)
+def config() -> None:
+    """Write, show and check config files."""
+
+
+@plain_command("latentdiff config init techno.yaml --preset laptop", config)
+@click.argument("file", type=PATH, default=Path("latentdiff.yaml"))
+@click.option("--preset", help="quickstart, laptop or gpu. [every setting, with its meaning]")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+def init(file: Path, preset: str | None, overwrite: bool) -> None:
+    """Write a config file to start from."""
+    from latentdiff.workflows import presets
+
+    log.info(presets.init(file, preset, overwrite))
+
+
+@plain_command("latentdiff config show -c techno.yaml training.steps=300", config)
+@click.option("--run", type=PATH, help="Show what a run directory remembers.")
+@_project_options
+def show(
+    run: Path | None,
+    config_file: Path | None,
+    settings: tuple[str, ...],
+    seed: int | None,
+    device: str | None,
+) -> None:
+    """Print the config as the commands would see it: defaults, file, overrides."""
+    from latentdiff.config import to_yaml
+    from latentdiff.runs import Run
+    from latentdiff.workflows.project import resolve
+
+    where = Run(run) if run else None
+    click.echo(to_yaml(resolve(where, config_file, settings, {"seed": seed, "device": device})))
+
+
+@plain_command("latentdiff config validate techno.yaml", config)
+@click.argument("files", type=PATH, nargs=-1, required=True)
+def validate(files: tuple[Path, ...]) -> None:
+    """Check config files; every problem is told at once."""
+    from latentdiff.workflows import presets
+
+    presets.validate(list(files))
+    for file in files:
+        log.info("%s: valid", file)
+
+
+@plain_command("latentdiff config schema --table", config)
+@click.option("--table", is_flag=True, help="A Markdown table instead of a JSON schema.")
+def schema(table: bool) -> None:
+    """Print the JSON schema of the config file, or its reference as a table."""
+    from latentdiff.workflows import presets
+
+    click.echo(presets.table() if table else presets.schema())

@@ -47,20 +47,21 @@ class Project(Section):
 
 
 def resolve(
-    run: Run,
+    run: Run | None,
     file: Path | None = None,
     overrides: Iterable[str] = (),
     options: Mapping[str, Any] | None = None,
 ) -> Project:
-    """Defaults, under the run's own config.yaml, under `file`, under overrides and options.
+    """Defaults, then the run's own config.yaml, `file`, overrides and options, the last on top.
 
     Raises ConfigError with every problem at once.
     """
-    remembered = config.read_yaml(run.config) if run.config.exists() else {}
+    remembered = config.read_yaml(run.config) if run and run.config.exists() else {}
     given = config.read_yaml(file) if file else {}
     named = {key: value for key, value in (options or {}).items() if value is not None}
     values = config.merge(remembered, given, config.parse_overrides(overrides), named)
-    return config.build(Project, values, source=str(file or run.config if remembered else "config"))
+    source = file or (run.config if run and remembered else "config")
+    return config.build(Project, values, str(source))
 
 
 def check_upstream(project: Project, stages: Iterable[Path]) -> None:
