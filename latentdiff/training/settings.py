@@ -35,7 +35,7 @@ class TrainingConfig(Section):
     """Windows seen after which a weight counts half in the averaged weights that are validated and
     sampled from; null = 2 % of `steps` x `batch`. At the start it is at most 5 % of those seen."""
     validate_every: int | None = Field(None, ge=1)
-    """Steps between validations; null = 1/40 of `steps`, within 50 and 2000."""
+    """Steps between validations; null = 1/40 of `steps`, within 100 and 2000."""
     validation_windows: int = Field(64, ge=1)
     """Fixed windows of the held-out files that are validated on, each at every level."""
     validation_levels: int = Field(12, ge=10)
@@ -78,7 +78,7 @@ class TrainingConfig(Section):
     @property
     def validation_interval(self) -> int:
         """Steps between validations, null resolved."""
-        return self.validate_every or min(2000, max(50, self.steps // 40))
+        return self.validate_every or min(2000, max(100, self.steps // 40))
 
     @property
     def checkpoint_interval(self) -> int:

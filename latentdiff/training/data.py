@@ -1,0 +1,253 @@
+"""Windows cut from files: what the trainer trains and validates on.
+
+Shapes: B batch, C latent channels, D latent dimensions, F frames of all files together, K condition
+features, T frames of a file, W frames of a window.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentdiff import runs
+from latentdiff.errors import UserError
+from latentdiff.specs import Condition
+
+BLOCK = 1 << 16
+"""Frames whitened at a time, so that a file of any length passes in flat memory."""
+
+Map = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One file of the latent store; arrays may be memory maps and are read in blocks."""
+
+    key: str
+    """The file's name in the manifest, for messages."""
+    latents: np.ndarray
+    """[D, T], raw."""
+    features: np.ndarray | None = None
+    """[K, T], raw, aligned with the latents; None = not conditioned on features."""
+    label: int | None = None
+    """Index into the label names; None = not conditioned on a label."""
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return int(self.latents.shape[-1])
+
+
+class Batch(NamedTuple):
+    """Windows and what belongs to them."""
+
+    latents: Tensor
+    """[B, C, W], final; frames past a file's end repeat its last frame."""
+    mask: Tensor
+    """[B, W] bool, False where a frame lies past the file's end."""
+    condition: Condition
+    """Features [B, K, W], standardised, and labels [B]."""
+    files: Tensor
+    """[B] index into `Windows.keys`."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        features, label = self.condition
+        moved = Condition(
+            None if features is None else features.to(device, non_blocking=True),
+            None if label is None else label.to(device, non_blocking=True),
+        )
+        return Batch(
+            self.latents.to(device, non_blocking=True),
+            self.mask.to(device, non_blocking=True),
+            moved,
+            self.files,
+        )
+
+    def pick(self, index: Tensor | slice) -> Batch:
+        """The windows at `index` of the first axis."""
+        features, label = self.condition
+        chosen = Condition(
+            None if features is None else features[index], None if label is None else label[index]
+        )
+        return Batch(self.latents[index], self.mask[index], chosen, self.files[index])
+
+
+class Windows:
+    """All files of one split, whitened once and laid end to end, and the windows in them.
+
+    `whiten` maps raw latents [D, t] to final ones [C, t], `standardise` raw features [K, t] to
+    those the network sees. Frames are held in memory where they take at most `memory_gb`, and
+    otherwise in an unnamed scratch file under `scratch` that vanishes with the process.
+
+    Raises UserError naming the file where latents or features are not finite, or are not aligned.
+    """
+
+    def __init__(
+        self,
+        recordings: Sequence[Recording],
+        window: int,
+        *,
+        whiten: Map,
+        standardise: Map | None = None,
+        memory_gb: float = 4.0,
+        scratch: Path | None = None,
+    ) -> None:
+        self.window = window
+        self.keys = [recording.key for recording in recordings]
+        self._length = torch.tensor([recording.frames for recording in recordings])
+        self._first = torch.cumsum(self._length, 0) - self._length
+        # A file of T frames holds T - W + 1 windows; a shorter one holds one, padded.
+        self._positions = torch.cumsum((self._length - window + 1).clamp(min=1), 0)
+        arrays = [recording.latents for recording in recordings]
+        self._latents = self._lay_out(arrays, whiten, "latents", memory_gb, scratch)
+        self._features: Tensor | None = None
+        if standardise is not None:
+            features = [self._aligned_features(recording) for recording in recordings]
+            self._features = self._lay_out(features, standardise, "features", memory_gb, scratch)
+        labels = [recording.label for recording in recordings if recording.label is not None]
+        self._labels = torch.tensor(labels) if labels else None
+
+    @property
+    def files(self) -> int:
+        """Number of files."""
+        return len(self.keys)
+
+    @property
+    def frames(self) -> int:
+        """F, of all files together."""
+        return int(self._length.sum())
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self._latents.shape[1]
+
+    @property
+    def count(self) -> int:
+        """Number of different windows."""
+        return int(self._positions[-1])
+
+    def draw(self, batch: int, generator: torch.Generator) -> Batch:
+        """`batch` windows, each position of each file equally likely."""
+        return self._cut(torch.randint(self.count, (batch,), generator=generator))
+
+    def spread(self, most: int) -> Batch:
+        """At most `most` fixed windows, evenly spread and overlapping as little as they can."""
+        # Laid edge to edge in each file, then thinned out.
+        starts = [
+            first + torch.arange(0, max(1, int(length) - self.window // 2), self.window)
+            for first, length in zip(self._positions_before(), self._length, strict=True)
+        ]
+        limits = self._positions - 1
+        clamped = [s.clamp(max=int(last)) for s, last in zip(starts, limits, strict=True)]
+        places = torch.unique(torch.cat(clamped))
+        chosen = torch.linspace(0, len(places) - 1, min(most, len(places))).round().long()
+        return self._cut(places[chosen])
+
+    def describe(self, batch: Batch, index: int) -> str:
+        """The file of one window of a batch, for messages."""
+        return self.keys[int(batch.files[index])]
+
+    def second_moment(self) -> Tensor:
+        """[C], mean square of each channel over all frames."""
+        total = torch.zeros(self.channels, dtype=torch.float64)
+        for block in self._latents.split(BLOCK):
+            total += block.double().square().sum(0)
+        return (total / self.frames).float()
+
+    def _positions_before(self) -> Tensor:
+        return torch.cat([torch.zeros(1, dtype=torch.long), self._positions[:-1]])
+
+    def _cut(self, places: Tensor) -> Batch:
+        """The windows at places 0..count - 1; gathered with one index, no loop over items."""
+        files = torch.searchsorted(self._positions, places, right=True)
+        start = places - self._positions_before()[files]
+        frame = start[:, None] + torch.arange(self.window)
+        mask = frame < self._length[files, None]
+        rows = self._first[files, None] + frame.clamp(max=(self._length[files, None] - 1))
+        features = None if self._features is None else _gather(self._features, rows)
+        label = None if self._labels is None else self._labels[files]
+        return Batch(_gather(self._latents, rows), mask, Condition(features, label), files)
+
+    def _aligned_features(self, recording: Recording) -> np.ndarray:
+        features = recording.features
+        if features is None or features.shape[-1] != recording.frames:
+            found = "none" if features is None else f"{features.shape[-1]} frames of them"
+            raise UserError(
+                f"no condition features for {recording.key}",
+                why=f"it has {recording.frames} latent frames and {found}",
+                do_this="encode again with condition.kind=mel, or train with condition.kind=none.",
+            )
+        return features
+
+    def _lay_out(
+        self,
+        arrays: Sequence[np.ndarray],
+        transform: Map,
+        what: str,
+        memory_gb: float,
+        scratch: Path | None,
+    ) -> Tensor:
+        """Arrays [., T] transformed and laid end to end as rows [F, .]."""
+        width = transform(_read(arrays[0], 0, 1)).shape[0]
+        flat = _allocate(self.frames, width, memory_gb, scratch)
+        row = 0
+        for key, array in zip(self.keys, arrays, strict=True):
+            for start in range(0, array.shape[-1], BLOCK):
+                block = transform(_read(array, start, BLOCK)).T
+                if not torch.isfinite(block).all():
+                    raise UserError(
+                        f"the {what} of {key} hold NaN or infinite values",
+                        why="training on them would destroy the model at once",
+                        do_this="encode that file again, or remove it from the store's manifest.",
+                    )
+                flat[row : row + len(block)] = block
+                row += len(block)
+        return flat
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed that depends on every part, such as (run seed, step, purpose)."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def generator_for(*parts: object, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator seeded by `parts`: what it draws depends on them and on nothing else."""
+    return torch.Generator(device).manual_seed(seed_of(*parts))
+
+
+def _gather(rows: Tensor, index: Tensor) -> Tensor:
+    """Rows [F, X] at index [B, W] as [B, X, W]."""
+    cut = rows.index_select(0, index.flatten()).view(*index.shape, rows.shape[1])
+    return cut.transpose(1, 2).contiguous()
+
+
+def _read(array: np.ndarray, start: int, frames: int) -> Tensor:
+    block = np.array(array[..., start : start + frames], dtype=np.float32)
+    return torch.from_numpy(block)
+
+
+def _allocate(frames: int, width: int, memory_gb: float, scratch: Path | None) -> Tensor:
+    size = frames * width * 4
+    if size <= memory_gb * 1e9 or scratch is None:
+        return torch.empty(frames, width)
+    # A map over a full disk ends in SIGBUS, so the room is asked for first.
+    if runs.free_bytes(scratch) < size:
+        raise UserError(
+            f"no room for {size / 1e9:.1f} GB of whitened latents in {scratch}",
+            why=f"{runs.free_bytes(scratch) / 1e9:.1f} GB are free there",
+            do_this="free some space, or raise training.memory_gb to hold them in memory.",
+        )
+    # Unnamed: no kill can leave it behind, and the map keeps it alive.
+    with tempfile.TemporaryFile(dir=scratch) as handle:
+        return torch.from_numpy(np.memmap(handle, np.float32, "w+", shape=(frames, width)))
