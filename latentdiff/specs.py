@@ -46,6 +46,8 @@ class Condition(NamedTuple):
     """[B, K, T], standardised, aligned with the latent frames."""
     label: Tensor | None = None
     """[B] int64, index into the run's label names."""
+    given: Tensor | None = None
+    """[B] bool; where False the sample is treated as if it had no condition. None: all given."""
 
 
 class Network(Protocol):
