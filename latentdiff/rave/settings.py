@@ -54,9 +54,9 @@ class RaveConfig(Section):
     """RAVE's own configuration names, laid over each other in this order; the first one is a
     model (v1, v2, v2_small, v3, raspberry, ...), the others may be modifiers (noise, causal,
     wasserstein, ...)."""
-    overrides: list[str] = []
+    overrides: list[str] = Field(default=[])
     """gin bindings laid over everything else, for example `RAVE.update_discriminator_every=2`."""
-    augmentations: list[Literal["gain", "mute"]] = []
+    augmentations: list[Literal["gain", "mute"]] = Field(default=[])
     """Changes of the training audio besides the crop and the phase rotation that RAVE always
     does: `gain` draws -6..3 dB for half of the crops, `mute` silences one crop in ten."""
     capacity: int | None = Field(default=None, ge=1)

@@ -1,0 +1,146 @@
+"""Makes acids-rave importable and usable as a library that leaves the process as it found it.
+
+acids-rave 2.3.1 keeps its configuration in globals: gin's bindings add up from one model to the
+next, every model writes its loss weights into one shared dict, and cached_conv's streaming switch
+outlives its user. `isolated_gin` gives one model a clean slate and puts the old one back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from latentdiff.errors import UserError
+from latentdiff.torchaudio_guard import import_torchaudio
+
+log = logging.getLogger(__name__)
+
+_FOREIGN_LOGGERS = ("pytorch_lightning", "lightning_fabric")
+
+_lock = threading.RLock()
+
+
+@cache
+def prepare() -> None:
+    """Make `import rave`, `import gin`, `import pytorch_lightning` and `import udls` work.
+
+    Beside a torch without CUDA, or with another CUDA than torchaudio's, torchaudio is guarded
+    first. Raises UserError where a package is missing or too new.
+    """
+    import_torchaudio()
+    with quiet():
+        try:
+            # Its namespace declaration needs pkg_resources, which setuptools 81 dropped.
+            importlib.import_module("pkg_resources")
+            importlib.import_module("pytorch_lightning")
+            importlib.import_module("rave")
+        except ImportError as error:
+            raise _explain(error) from error
+    _loss_weights()
+
+
+def _explain(error: ImportError) -> UserError:
+    missing = (error.name or "").split(".")[0]
+    if missing in ("pkg_resources", "distutils"):
+        return UserError(
+            "RAVE cannot be imported",
+            why=f"it needs '{missing}', which setuptools 81 and later no longer carry",
+            do_this='pip install "setuptools<81"',
+        )
+    return UserError(
+        "RAVE cannot be imported",
+        why=str(error),
+        do_this='pip install "acids-rave==2.3.1" "setuptools<81"; `latentdiff doctor` checks it.',
+    )
+
+
+@cache
+def _loss_weights() -> dict[str, float]:
+    """RAVE's default loss weights as they were before any model changed them."""
+    from rave import model
+
+    return dict(model._default_loss_weights)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Foreign warnings, prints and log lines inside the block go to our debug log."""
+    loggers = [logging.getLogger(name) for name in _FOREIGN_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    printed = io.StringIO()
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        for line in printed.getvalue().splitlines():
+            log.debug("rave: %s", line)
+
+
+@contextlib.contextmanager
+def isolated_gin() -> Iterator[None]:
+    """A clean gin, RAVE and cached_conv for one model; what was there before comes back after.
+
+    A model built inside works outside too, but for training: its losses ask gin when called.
+    Config files are found in the wheel only, never in the current directory.
+    """
+    prepare()
+    import cached_conv
+    import gin
+    from gin import config as state
+    from rave import model
+
+    with _lock:
+        before = _snapshot(state)
+        streaming = cached_conv.USE_BUFFER_CONV
+        weights = model._default_loss_weights
+        try:
+            gin.clear_config()
+            state._LOCATION_PREFIXES[:] = _search_path()
+            cached_conv.use_cached_conv(False)
+            # A new dict: the model keeps a reference to it, and the next one must not share it.
+            model._default_loss_weights = dict(_loss_weights())
+            yield
+        finally:
+            _restore(state, before)
+            cached_conv.use_cached_conv(streaming)
+            model._default_loss_weights = weights
+
+
+def _search_path() -> list[str]:
+    import rave
+
+    folder = Path(rave.__file__).parent
+    return [str(folder), str(folder / "configs"), str(folder / "configs" / "augmentations")]
+
+
+def _snapshot(state: Any) -> dict[str, Any]:
+    return {
+        "_CONFIG": dict(state._CONFIG),
+        "_OPERATIVE_CONFIG": dict(state._OPERATIVE_CONFIG),
+        "_SINGLETONS": dict(state._SINGLETONS),
+        "_IMPORTS": set(state._IMPORTS),
+        "_LOCATION_PREFIXES": list(state._LOCATION_PREFIXES),
+        "locked": state.config_is_locked(),
+    }
+
+
+def _restore(state: Any, before: dict[str, Any]) -> None:
+    for name in ("_CONFIG", "_OPERATIVE_CONFIG", "_SINGLETONS", "_IMPORTS"):
+        container = getattr(state, name)
+        container.clear()
+        container.update(before[name])
+    state._LOCATION_PREFIXES[:] = before["_LOCATION_PREFIXES"]
+    state._set_config_is_locked(before["locked"])
