@@ -1,0 +1,174 @@
+"""Audio files as a stream of blocks: libsndfile where it can, else the ffmpeg binary.
+
+Shapes: N samples; blocks in this file are [channels, N] float32, nominally in -1..1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from latentdiff.audio import ffmpeg
+from latentdiff.audio.find import printable
+from latentdiff.audio.resample import resample, too_odd
+from latentdiff.errors import UserError
+
+if TYPE_CHECKING:
+    import soundfile
+
+
+class AudioError(UserError):
+    """One file cannot be used; `why` says for what reason, in a few words."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(
+            f"cannot use {printable(path)}",
+            why=reason,
+            do_this="repair or convert the file, or take it out of the folder.",
+        )
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header says; nothing has been decoded."""
+
+    seconds: float
+    """0 where the header does not tell."""
+    sample_rate: int
+    """Hz."""
+    channels: int
+    format: str
+    """As the decoder calls it, for example `WAV PCM_16` or `aac (LC)`."""
+    decoder: str
+    """`soundfile` or `ffmpeg`."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    info: AudioInfo
+    blocks: Callable[[int], Iterator[np.ndarray]]
+    """Given a number of samples: the sound in blocks of so many."""
+
+
+def probe(path: Path) -> AudioInfo:
+    """What the header of an audio file says. Raises AudioError where it is none."""
+    with _opened(path) as source:
+        return source.info
+
+
+def blocks(
+    path: Path,
+    sample_rate: int | None = None,
+    channels: int | None = None,
+    block_seconds: float = 10.0,
+) -> Iterator[np.ndarray]:
+    """The file as blocks [channels, N] of float32, in flat memory however long it is.
+
+    `sample_rate` in Hz and `channels`: None leaves the file's own. To 1 channel is the mean of all;
+    1 to many repeats it. Blocks hold about `block_seconds`.
+
+    Raises AudioError where the file cannot be decoded, holds no sound, NaN or Inf, or has a number
+    of channels that cannot become `channels`. Close the generator to stop early.
+    """
+    with _opened(path) as source:
+        rate = sample_rate or source.info.sample_rate
+        if not too_odd(source.info.sample_rate, rate):
+            yield from _converted(path, source, rate, channels, block_seconds)
+            return
+    with _opened(path, ffmpeg_rate=rate) as source:
+        yield from _converted(path, source, rate, channels, block_seconds)
+
+
+def read(
+    path: Path, sample_rate: int | None = None, channels: int | None = None
+) -> tuple[np.ndarray, int]:
+    """The whole file [channels, N] and its sample rate in Hz; see `blocks`."""
+    rate = sample_rate or probe(path).sample_rate
+    return np.concatenate(list(blocks(path, rate, channels)), axis=1), rate
+
+
+def _converted(
+    path: Path, source: _Source, rate: int, channels: int | None, block_seconds: float
+) -> Iterator[np.ndarray]:
+    have = source.info.channels
+    want = channels or have
+    if want not in (1, have) and have != 1:
+        raise AudioError(
+            path, f"{have} channels cannot become {want}: only 1, or mono, or equal numbers can"
+        )
+    frames = max(1, round(block_seconds * source.info.sample_rate))
+    mixed = (_mixed(block, want) for block in _checked(path, source, frames))
+    yield from resample(mixed, source.info.sample_rate, rate)
+
+
+def _checked(path: Path, source: _Source, frames: int) -> Iterator[np.ndarray]:
+    """The blocks of a source; AudioError where a sample is not finite or none comes."""
+    total = 0
+    for block in source.blocks(frames):
+        finite = np.isfinite(block).all(axis=0)
+        if not finite.all():
+            seconds = (total + int(np.argmin(finite))) / source.info.sample_rate
+            raise AudioError(path, f"NaN or Inf samples, the first at {seconds:.3f} s")
+        total += block.shape[1]
+        yield block
+    if total == 0:
+        raise AudioError(path, "it holds no samples")
+
+
+def _mixed(block: np.ndarray, channels: int) -> np.ndarray:
+    if block.shape[0] == channels:
+        return block
+    mean = block.mean(axis=0, keepdims=True)
+    return mean if channels == 1 else np.repeat(mean, channels, axis=0)
+
+
+@contextmanager
+def _opened(path: Path, ffmpeg_rate: int | None = None) -> Iterator[_Source]:
+    """The file, open for reading; with `ffmpeg_rate` by ffmpeg, which resamples to it (Hz)."""
+    import soundfile
+
+    if not Path(path).is_file():
+        raise AudioError(path, "no such file")
+    try:
+        file = None if ffmpeg_rate else soundfile.SoundFile(str(path))
+    except (soundfile.LibsndfileError, TypeError):  # TypeError: headerless formats
+        file = None
+    if file is not None:
+        with file:
+            yield _Source(_sndfile_info(file), partial(_sndfile_blocks, path, file))
+        return
+    try:
+        with ffmpeg.decoded(path, ffmpeg_rate) as stream:
+            info = AudioInfo(
+                stream.seconds, stream.sample_rate, stream.channels, stream.codec, "ffmpeg"
+            )
+            yield _Source(info, stream.blocks)
+    except ffmpeg.FfmpegError as error:
+        raise AudioError(path, str(error)) from error
+
+
+def _sndfile_info(file: soundfile.SoundFile) -> AudioInfo:
+    seconds = file.frames / file.samplerate
+    kind = f"{file.format} {file.subtype}"
+    return AudioInfo(seconds, file.samplerate, file.channels, kind, "soundfile")
+
+
+def _sndfile_blocks(path: Path, file: soundfile.SoundFile, frames: int) -> Iterator[np.ndarray]:
+    import soundfile
+
+    while True:
+        # Not SoundFile.read: it stops at the header's frame count, which for mp3 is an estimate.
+        block = np.empty((frames, file.channels), dtype=np.float32)
+        try:
+            count = file.buffer_read_into(block, dtype="float32")
+        except soundfile.LibsndfileError as error:
+            raise AudioError(path, f"damaged: {error.error_string}") from error
+        if count == 0:
+            return
+        yield np.ascontiguousarray(block[:count].T)

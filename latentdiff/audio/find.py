@@ -1,0 +1,183 @@
+"""Which files are audio, and the key by which each is known from here on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from latentdiff.errors import UserError
+
+_LIBSNDFILE = "wav wave flac ogg oga opus mp3 aif aiff aifc au snd caf w64 rf64"
+_FFMPEG = "m4a m4b aac mp4 mp2 mpga wma wv ape ac3 eac3 dts amr mka spx tta alac"
+_VIDEO = "mkv mov webm avi m4v mpg mpeg flv wmv 3gp ogv"
+EXTENSIONS = frozenset(f"{_LIBSNDFILE} {_FFMPEG} {_VIDEO}".split())
+"""What `find` takes for audio, in lower case; files named one by one may have any extension."""
+
+
+@dataclass(frozen=True)
+class FoundAudio:
+    """What a search found, in the order of the keys."""
+
+    files: list[tuple[str, Path]] = field(default_factory=list)
+    """(key, path): the key is the path below the folder that was searched, with `/` between."""
+    hidden: int = 0
+    """Audio files and folders passed over because their name begins with a dot."""
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    """(path, reason) of what looks like audio and cannot be read."""
+
+
+def find(paths: Sequence[Path | str]) -> FoundAudio:
+    """All audio in the folders and files named, each file once, however many links lead to it.
+
+    Keys are relative to the folder; where several places are named, the folder's name stands in
+    front. Raises UserError where a place does not exist or where nothing looks like audio.
+    """
+    roots = [_existing(Path(path)) for path in paths]
+    if not roots:
+        raise UserError("no audio was named", do_this="give a folder or files with --audio.")
+    labels = _labels(roots)
+    search = _Search()
+    for root in roots:
+        prefix = labels.get(_folder_of(root), "")
+        if root.is_dir():
+            search.folder(root, prefix)
+        else:
+            search.file(root, f"{prefix}{root.name}")
+    if not search.files and not search.skipped:
+        raise UserError(
+            f"no audio in {', '.join(map(str, roots))}",
+            why=f"no file there ends in one of: {' '.join(sorted(EXTENSIONS))}"
+            + (f"; {search.hidden} hidden ones were passed over" if search.hidden else ""),
+            do_this="name the folder that holds the recordings.",
+        )
+    return FoundAudio(sorted(search.files), search.hidden, sorted(search.skipped))
+
+
+def file_stem(key: str) -> str:
+    """A file name for what is derived from `key`: readable ASCII, safe anywhere, one per key.
+
+    At most 60 characters of the key's own name, then 8 of its sha256.
+    """
+    name = unicodedata.normalize("NFKD", PurePosixPath(key).stem)
+    slug = re.sub(r"[^A-Za-z0-9._]+", "-", name.encode("ascii", "ignore").decode())
+    digest = hashlib.sha256(key.encode("utf-8")).hexdigest()[:8]
+    return f"{slug.strip('-._')[:60] or 'audio'}-{digest}"
+
+
+class _Search:
+    """Walks folders in the order of their names and remembers what it has seen."""
+
+    def __init__(self) -> None:
+        self.files: list[tuple[str, Path]] = []
+        self.skipped: list[tuple[str, str]] = []
+        self.hidden = 0
+        self._seen: set[str] = set()
+
+    def folder(self, folder: Path, prefix: str) -> None:
+        """Everything below `folder`; its files' keys are `prefix` and the path from there."""
+        pending = [(folder, prefix)]
+        while pending:
+            here, before = pending.pop()
+            if not self._first_time(here):
+                continue
+            try:
+                entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+            except OSError as error:
+                self._skip(here, f"folder cannot be read: {error.strerror}")
+                continue
+            for entry in entries:
+                path, is_folder = here / entry.name, _is_folder(entry)
+                if not is_folder and _extension(entry.name) not in EXTENSIONS:
+                    continue
+                if entry.name.startswith("."):
+                    self.hidden += 1
+                elif is_folder:
+                    pending.append((path, f"{before}{entry.name}/"))
+                else:
+                    self.file(path, f"{before}{entry.name}")
+
+    def file(self, path: Path, key: str) -> None:
+        """One file, unless it has been seen under another name or cannot be read."""
+        reason = _why_unreadable(path)
+        if reason:
+            self._skip(path, reason)
+        elif self._first_time(path):
+            self.files.append((key, path))
+
+    def _first_time(self, path: Path) -> bool:
+        real = os.path.realpath(path)
+        if real in self._seen:
+            return False
+        self._seen.add(real)
+        return True
+
+    def _skip(self, path: Path, reason: str) -> None:
+        self.skipped.append((printable(path), reason))
+
+
+def printable(path: Path | str) -> str:
+    """The path as text that any terminal and any UTF-8 file takes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _existing(path: Path) -> Path:
+    path = path.expanduser()
+    if not path.exists():
+        raise UserError(f"no such folder or file: {printable(path)}", do_this="check the path.")
+    return path
+
+
+def _folder_of(root: Path) -> str:
+    return os.path.realpath(root if root.is_dir() else root.parent)
+
+
+def _labels(roots: Iterable[Path]) -> dict[str, str]:
+    """Folder -> a prefix of its own for keys; none where there is one folder only."""
+    folders = list(dict.fromkeys(_folder_of(root) for root in roots))
+    if len(folders) == 1:
+        return {}
+    labels: dict[str, str] = {}
+    for folder in folders:
+        name = label = Path(folder).name or "root"
+        number = 2
+        while f"{label}/" in labels.values():
+            label, number = f"{name}-{number}", number + 1
+        labels[folder] = f"{label}/"
+    return labels
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _extension(name: str) -> str:
+    return name.rpartition(".")[2].lower()
+
+
+def _why_unreadable(path: Path) -> str:
+    """The reason why a file cannot be used, or nothing."""
+    try:
+        str(path).encode("utf-8")
+        info = path.stat()
+    except UnicodeEncodeError:
+        return "its name is not valid UTF-8; rename it"
+    except FileNotFoundError:
+        return "a link to nowhere"
+    except OSError as error:
+        return str(error.strerror)
+    if not stat.S_ISREG(info.st_mode):
+        return "not a regular file"
+    if info.st_size == 0:
+        return "empty: 0 bytes"
+    if not os.access(path, os.R_OK):
+        return "no permission to read it"
+    return ""
