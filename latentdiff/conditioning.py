@@ -7,11 +7,21 @@ Shapes: K condition features (mel bands), M mel frames, N audio samples, T laten
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
-from latentdiff.config import Section
+from latentdiff.config import Section, did_you_mean
+from latentdiff.errors import UserError
+from latentdiff.torchaudio_guard import import_torchaudio
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
 
 
 class MelConfig(Section):
@@ -64,3 +74,147 @@ class ConditionConfig(Section):
 
     mel: MelConfig = MelConfig()
     """The spectrogram of kind mel."""
+
+
+def mel_of_blocks(blocks: Iterable[NDArray[Any]], config: MelConfig) -> Floats:
+    """Mel spectrogram [K, M] in 0..1 of audio that arrives in blocks [channels, N].
+
+    The blocks follow each other at `config.sample_rate`; how the audio is cut into them makes no
+    difference. Channels are averaged. Frame k is centred on sample k * hop, the outside counts as
+    silence, so M = 1 + N // hop. The scale is DiffWave's: magnitudes of an STFT whose window has
+    unit energy, 20 log10, -100..0 dB below 20 dB mapped to 0..1 (a full-scale sine reaches 1).
+    """
+    import torch
+
+    transform = import_torchaudio().transforms.MelSpectrogram(
+        sample_rate=config.sample_rate,
+        n_fft=config.n_fft,
+        hop_length=config.hop,
+        f_min=config.f_min,
+        f_max=config.f_max,
+        n_mels=config.bands,
+        power=config.power,
+        normalized=True,
+        center=False,
+    )
+    parts = []
+    with torch.inference_mode():
+        for samples in _whole_frames(blocks, config):
+            mel = transform(torch.from_numpy(samples))
+            decibels = 20 * torch.log10(mel.clamp(min=1e-5))
+            parts.append(((decibels - 20 + 100) / 100).clamp(0, 1).numpy())
+    return np.concatenate(parts, axis=1)
+
+
+def resample_time(features: Floats, frames: int, ratio: float | None = None) -> Floats:
+    """Features [K, M] => [K, frames], along time.
+
+    Feature k is centred on time k, as `mel_of_blocks` makes them; target frame j stands for the
+    time from j * ratio to (j + 1) * ratio. `ratio`: feature frames per target frame; None lets the
+    targets fill the time from the first feature to the last. Several features a frame are
+    averaged, fewer are interpolated between; past the last one its value is held.
+    """
+    count = features.shape[1]
+    if count == 0:
+        raise ValueError("there are no feature frames to resample")
+    ratio = (count - 1) / frames if ratio is None else ratio
+    if ratio < 1:
+        centres = (np.arange(frames) + 0.5) * ratio
+        columns = [np.interp(centres, np.arange(count), band) for band in features]
+        return np.stack(columns).astype(np.float32)
+    # Integral up to each edge of the step function that holds feature k from k - 0.5 to k + 0.5;
+    # the fraction may exceed 1 in the last step only, which holds the last value.
+    edges = np.arange(frames + 1) * ratio + 0.5
+    step = np.minimum(edges.astype(int), count - 1)
+    below = np.cumsum(features, axis=1, dtype=np.float64) - features
+    integral = below[:, step] + (edges - step) * features[:, step]
+    return (np.diff(integral, axis=1) / ratio).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Standardiser:
+    """Scales each feature to mean 0 and variance 1 over the training frames."""
+
+    mean: Floats
+    """[K]."""
+    std: Floats
+    """[K], never below 1e-3: a band that is always silent stays silent."""
+
+    @classmethod
+    def fit(cls, files: Iterable[Floats]) -> Standardiser:
+        """From the features [K, T] of every training file, in one pass.
+
+        Raises UserError where there are none, or where they are not finite.
+        """
+        count, total, squares = 0, np.zeros(1), np.zeros(1)
+        for features in files:
+            block = features.astype(np.float64)
+            count += block.shape[1]
+            total = total + block.sum(axis=1)
+            squares = squares + (block**2).sum(axis=1)
+        if count == 0 or not np.isfinite(squares).all():
+            raise UserError(
+                "the condition features cannot be used",
+                why="there are none" if count == 0 else "they hold NaN or infinite values",
+                do_this="run `latentdiff encode` with condition.kind=mel again.",
+            )
+        mean = total / count
+        std = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
+        return cls(mean.astype(np.float32), std.astype(np.float32))
+
+    def __call__(self, features: Floats) -> Floats:
+        """[..., K, T] => the same, standardised."""
+        return ((features - self.mean[:, None]) / self.std[:, None]).astype(np.float32)
+
+    def arrays(self) -> dict[str, Floats]:
+        """What to save; `from_arrays` takes it back."""
+        return {"mean": self.mean, "std": self.std}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> Standardiser:
+        """From arrays or CPU tensors `mean` and `std`."""
+        return cls(np.asarray(arrays["mean"]), np.asarray(arrays["std"]))
+
+
+def label_names(labels: Iterable[str | None]) -> list[str]:
+    """The sorted vocabulary of a data set; a label's index in it is what the network is given.
+
+    Raises UserError where files have no label, or where there is but one to choose from.
+    """
+    seen = list(labels)
+    names = sorted({label for label in seen if label is not None})
+    missing = sum(label is None for label in seen)
+    if missing or len(names) < 2:
+        one = f"all files have the label '{names[0]}'" if names else "no file has a label"
+        raise UserError(
+            "the files cannot be told apart by label",
+            why=f"{missing} of {len(seen)} files have no label" if missing else one,
+            do_this="sort the audio into one folder a kind, or set condition.kind=none.",
+        )
+    return names
+
+
+def label_index(name: str, names: list[str]) -> int:
+    """Index of a label in the vocabulary. Raises UserError for a label the model never saw."""
+    if name not in names:
+        raise UserError(
+            f"the model knows no label '{name}'{did_you_mean(name, names)}",
+            do_this=f"choose one of: {', '.join(names)}.",
+        )
+    return names.index(name)
+
+
+def _whole_frames(blocks: Iterable[NDArray[Any]], config: MelConfig) -> Iterator[Floats]:
+    """Mono audio [N'] in pieces that hold whole frames, half a frame of silence at both ends."""
+    before, after = config.n_fft // 2, config.n_fft - config.n_fft // 2
+    rest = np.zeros(before, dtype=np.float32)
+    for block in blocks:
+        mono = block.mean(axis=0, dtype=np.float64).astype(np.float32)
+        rest = np.concatenate([rest, mono])
+        frames = (len(rest) - config.n_fft) // config.hop + 1
+        if frames > 0:
+            yield rest[: (frames - 1) * config.hop + config.n_fft]
+            rest = rest[frames * config.hop :]
+    tail = np.concatenate([rest, np.zeros(after, dtype=np.float32)])
+    if len(tail) >= config.n_fft:
+        yield tail
