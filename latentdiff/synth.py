@@ -33,15 +33,8 @@ _FORM: tuple[tuple[float, frozenset[str]], ...] = (
     (0.28, frozenset({"kick", "snare", "hat", "bass", "chords", "melody"})),
 )
 
-# Gain, and place between left (-1) and right (1).
-_MIX = {
-    "kick": (0.9, 0.0),
-    "snare": (0.5, 0.1),
-    "hat": (0.16, -0.3),
-    "bass": (0.5, 0.0),
-    "chords": (0.34, 0.25),
-    "melody": (0.3, -0.25),
-}
+_MIX = {"kick": 0.9, "snare": 0.5, "hat": 0.16, "bass": 0.5, "chords": 0.34, "melody": 0.3}
+"""Gain of each layer."""
 
 
 @dataclass(frozen=True)
@@ -123,23 +116,16 @@ STYLES = (
 )
 
 
-def compose(
-    seed: int, index: int, sample_rate: int, *, seconds: float = 24.0, channels: int = 1
-) -> np.ndarray:
-    """Piece `index` of the collection `seed`: float32 [channels, N] in -1..1.
+def compose(seed: int, index: int, sample_rate: int, *, seconds: float = 24.0) -> np.ndarray:
+    """Piece `index` of the collection `seed`: mono float32 [N] in -1..1.
 
     `sample_rate` Hz; `seconds` is rounded to whole bars, at least five, so that each part of the
-    form is heard; `channels` 1 or 2. Equal arguments give equal samples. Styles take turns with
-    `index`.
-
-    Raises ValueError where channels is neither 1 nor 2.
+    form is heard. Equal arguments give equal samples. Styles take turns with `index`.
     """
-    if channels not in (1, 2):
-        raise ValueError(f"channels is 1 or 2, not {channels}")
     style = STYLES[index % len(STYLES)]
     player = _Player(style, np.random.default_rng([seed, index]), sample_rate, seconds)
     layers = player.play()
-    mixed = np.stack([_mix(layers, side) for side in ((0,) if channels == 1 else (-1, 1))])
+    mixed = np.sum([gain * layers[name] for name, gain in _MIX.items()], axis=0)
     return _master(mixed).astype(np.float32)
 
 
@@ -159,6 +145,7 @@ class _Player:
         self.step = 60.0 / self.tempo / 4
         self.bars = max(len(_FORM), round(seconds / (STEPS * self.step)))
         self.drums = _drum_kit(rng, sample_rate)
+        self._notes: dict[tuple[str, str, int, float], np.ndarray] = {}
 
     def play(self) -> dict[str, np.ndarray]:
         """Layer name -> mono samples [N], all of one length."""
@@ -180,7 +167,11 @@ class _Player:
             start = round((bar * STEPS + step) * self.step * self.rate)
             accent = (1.0 if step % 4 == 0 else 0.75) * self.rng.uniform(0.9, 1.0)
             length = (_rests_after(pattern, step) + 1) * self.step
-            note = self._note(name, mark, chord, length)
+            note = self._notes.get((name, mark, chord, length))
+            if note is None:
+                note = self._notes[name, mark, chord, length] = self._note(
+                    name, mark, chord, length
+                )
             end = min(len(out), start + len(note))
             out[start:end] += accent * note[: end - start]
 
@@ -286,12 +277,6 @@ def _drum_kit(rng: np.random.Generator, rate: int) -> dict[str, np.ndarray]:
         "snare": (0.6 * body + 0.5 * (noise + bright) * np.exp(-time / 0.07)) * close,
         "hat": np.diff(bright, prepend=0.0) * np.exp(-time / rng.uniform(0.02, 0.045)) * close,
     }
-
-
-def _mix(layers: dict[str, np.ndarray], side: int) -> np.ndarray:
-    """Layers -> one channel [N]; side -1 left, 1 right, 0 mono. Panning at constant power."""
-    gains = {name: gain * math.sqrt(1 + side * place) for name, (gain, place) in _MIX.items()}
-    return np.sum([gains[name] * layer for name, layer in layers.items()], axis=0)
 
 
 def _master(mixed: np.ndarray) -> np.ndarray:
