@@ -32,6 +32,7 @@ BROKEN = {
     "hybrid": "acids-rave 2.3.1 feeds the mel spectrogram to its filter bank and fails in step 1",
     "v2_with_augs": "acids-rave 2.3.1 feeds the mel spectrogram to its filter bank and fails in "
     "step 1; take v2 and `augmentations`",
+    "v2_nopqmf_small": "it gives acids-rave 2.3.1 a parameter that it does not have; take v2_nopqmf",
     "normalize_ambient": "it compresses with sox, which torchaudio no longer has",
 }
 """RAVE configs that acids-rave 2.3.1 ships and cannot train, with the reason."""
@@ -76,7 +77,10 @@ class RaveConfig(Section):
     """Training steps in all, both phases together. Raising it later continues the run."""
     phase_1_steps: int | None = Field(default=None, ge=1)
     """Steps before the discriminator joins and the encoder freezes; null: half of `steps`, at most
-    RAVE's own 1,000,000. A value not below `steps` trains without a discriminator."""
+    what the config says (1,000,000 for v2). From `steps` on there is no discriminator at all."""
+    feature_matching: float | None = Field(default=None, ge=0)
+    """Weight of the feature matching loss in phase 2; null takes the config's own as acids-rave
+    2.3.1 applies it, which is squared (v2 says 20 and gets 400)."""
     beta: float | None = Field(default=None, gt=0)
     """Weight of the posterior's regularisation after its warm-up; null takes the config's own
     (0.05 for v2)."""
