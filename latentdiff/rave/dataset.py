@@ -52,12 +52,12 @@ class TrainingCrops(Dataset[Tensor]):
         crop = audio[:, start : start + self._n_signal].astype(np.float32) / FULL_SCALE
         if rng.random() < PHASE_ROTATION_SHARE:
             crop = rotate_phase(crop, self._database.sample_rate, rng)
-        # Half a quantisation step of noise: silence must not be exactly zero in a log spectrum.
-        crop = crop + rng.uniform(-0.5, 0.5, crop.shape) / FULL_SCALE
         if "gain" in self._augmentations and rng.random() < GAIN_SHARE:
             crop = _within_full_scale(crop * 10 ** (rng.uniform(*GAIN_DB) / 20))
         if "mute" in self._augmentations and rng.random() < MUTE_SHARE:
             crop = np.zeros_like(crop)
+        # Half a quantisation step of noise, last: RAVE's loss divides by the energy of the crop.
+        crop = crop + rng.uniform(-0.5, 0.5, crop.shape) / FULL_SCALE
         return torch.from_numpy(crop.astype(np.float32))
 
 
@@ -144,13 +144,13 @@ def _start_worker(_: int) -> None:
 def rotate_phase(audio: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """[channels, N] through a second-order all-pass at a random frequency.
 
-    Poles at r exp(+-i w), zeros at their mirror images: the spectrum keeps its size, its phase turns
-    around w. This teaches the codec that phase is not what the sound is about (Caillon and Esling,
-    RAVE, 2021).
+    Poles at r exp(+-i w), zeros at their mirror images: the spectrum keeps its size, its phase
+    turns around w. This teaches the codec that phase is not what the sound is about (Caillon and
+    Esling, RAVE, 2021).
     """
     from scipy.signal import lfilter
 
-    low, high = (math.log(hz) for hz in PHASE_ROTATION_HZ)
+    low, high = (math.log(min(hz, sample_rate / 4)) for hz in PHASE_ROTATION_HZ)
     angle = 2 * math.pi * math.exp(rng.uniform(low, high)) / sample_rate
     radius = PHASE_ROTATION_RADIUS
     poles = [1.0, -2 * radius * math.cos(angle), radius**2]
