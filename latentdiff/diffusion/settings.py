@@ -95,6 +95,9 @@ class SamplingConfig(Section):
     eta: float = Field(default=0.0, ge=0, le=1)
     """Of ddim only: share of fresh noise. 0: the ODE; 1: ancestral."""
 
+    variance: Literal["posterior", "beta"] = "posterior"
+    """Of ddpm only: variance of the fresh noise, DDPM's beta-tilde or its beta."""
+
     guidance: float = Field(default=1.0, ge=0)
     """Classifier-free guidance. 1: none; above: follow the condition more closely than the
     training data did; 0: ignore the condition. Needs condition.dropout > 0 in training."""

@@ -1,0 +1,119 @@
+"""One contract for models: noisy latents in, estimate of the clean ones out.
+
+What the network puts out (velocity, noise, clean latents, flow) is resolved here and nowhere else.
+
+Shapes: B batch, C latent channels, T latent frames.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from latentdiff.diffusion.noise import alpha_sigma
+from latentdiff.diffusion.settings import Parametrisation
+from latentdiff.specs import Condition, Denoise, Network
+
+
+def affine(parametrisation: Parametrisation, logsnr: Tensor) -> tuple[Tensor, Tensor]:
+    """(a, b), shaped as `logsnr`, with z_0 = a * z_t + b * y for the parametrisation's quantity y.
+
+    eps: the noise. x0: z_0. v = alpha eps - sigma z_0 (Salimans and Ho 2022, arXiv 2202.00512,
+    app. D). flow = eps - z_0 (Lipman et al. 2022, arXiv 2210.02747).
+    """
+    alpha, sigma = alpha_sigma(logsnr)
+    if parametrisation == "v":
+        return alpha, -sigma
+    if parametrisation == "eps":
+        return 1 / alpha, -sigma / alpha
+    if parametrisation == "flow":
+        return 1 / (alpha + sigma), -sigma / (alpha + sigma)
+    return torch.zeros_like(alpha), torch.ones_like(alpha)
+
+
+class Denoiser(nn.Module):
+    """A network with its parametrisation: `denoise(z_t, logsnr, condition) -> z_0`.
+
+    Preconditioned, the network's output is added to the best estimate of the parametrisation's
+    quantity that knows only that the latents have unit variance, scaled so that the network works
+    at unit variance (the idea of Karras et al. 2022, arXiv 2206.00364, sec. 5). On this axis that
+    estimate is z_0 = alpha z_t, and the scaled rest is the velocity whatever the parametrisation:
+    so a network that puts out zero has skill 0 at every level, and parametrisations differ in
+    what the loss measures only. Without, the network's output is the quantity itself.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        parametrisation: Parametrisation = "v",
+        precondition: bool = True,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.parametrisation = parametrisation
+        self.output: Parametrisation = "v" if precondition else parametrisation
+        """What the network itself puts out."""
+
+    def forward(self, z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
+        """[B, C, T], [B], condition -> z_0 [B, C, T].
+
+        Raises ValueError where the network's output has another shape than its input.
+        """
+        output = self.network(z_t, logsnr, condition)
+        if output.shape != z_t.shape:
+            # Broadcasting would hide this, and the loss would stay at that of white noise.
+            raise ValueError(
+                f"the network was given latents of shape {tuple(z_t.shape)} and put out "
+                f"{tuple(output.shape)}; the shapes must be equal"
+            )
+        a, b = affine(self.output, logsnr[:, None, None])
+        return a * z_t + b * output.to(z_t.dtype)
+
+
+def guided(
+    denoise: Denoise,
+    scale: float,
+    interval: tuple[float, float] | None = None,
+    rescale: float = 0.0,
+) -> Denoise:
+    """Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598, eq. 6, on z_0).
+
+    `scale` 1: none, 0: the condition is ignored. `interval`: log-SNR (low, high) where it acts
+    (Kynkäänniemi et al. 2024, arXiv 2404.07724). `rescale`: share 0..1 by which the deviation of
+    each sample is pulled back to the unguided one (Lin et al. 2023, arXiv 2305.08891, eq. 15-16).
+    """
+    if scale == 1.0:
+        return denoise
+    low, high = interval or (-float("inf"), float("inf"))
+
+    def denoise_guided(z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
+        with_condition = denoise(z_t, logsnr, condition)
+        inside = (logsnr >= low) & (logsnr <= high)
+        if not inside.any():
+            return with_condition
+        without = denoise(z_t, logsnr, Condition())
+        z_0 = without + scale * (with_condition - without)
+        if rescale:
+            ratio = _deviation(with_condition) / _deviation(z_0).clamp(min=1e-8)
+            z_0 = z_0 * (1 - rescale + rescale * ratio)
+        return torch.where(inside[:, None, None], z_0, with_condition)
+
+    return denoise_guided
+
+
+def dropped(
+    condition: Condition, probability: float, batch: int, generator: torch.Generator | None = None
+) -> Condition:
+    """The condition with each of `batch` samples losing it with `probability` (training only)."""
+    if probability == 0 or (condition.features is None and condition.label is None):
+        return condition
+    given = condition.features if condition.features is not None else condition.label
+    assert given is not None
+    source = "cpu" if generator is None else generator.device
+    keep = torch.rand(batch, generator=generator, device=source) >= probability
+    keep = keep.to(given.device)
+    return condition._replace(given=keep if condition.given is None else keep & condition.given)
+
+
+def _deviation(z: Tensor) -> Tensor:
+    return z.std(dim=(1, 2), keepdim=True)
