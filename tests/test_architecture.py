@@ -19,7 +19,7 @@ FLOORS = {
     **dict.fromkeys(["training", "evaluation"], 2),
     "workflows": 3,
     "cli": 4,
-    "__main__": 4,
+    "__main__": 5,
 }
 
 # Foreign library -> the only rooms that may import it.

@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field
 
 from latentdiff import config, runs
-from latentdiff.audio import DataConfig
+from latentdiff.audio.settings import DataConfig
 from latentdiff.conditioning import ConditionConfig
 from latentdiff.config import Section
 from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
