@@ -5,7 +5,7 @@ Shapes: N samples; blocks in this file are [channels, N] float32, nominally in -
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -67,7 +67,7 @@ def blocks(
     sample_rate: int | None = None,
     channels: int | None = None,
     block_seconds: float = 10.0,
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray, None, None]:
     """The file as blocks [channels, N] of float32, in flat memory however long it is.
 
     `sample_rate` in Hz and `channels`: None leaves the file's own. To 1 channel is the mean of all;
