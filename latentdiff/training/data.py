@@ -60,24 +60,12 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
-        features, label = self.condition
-        moved = Condition(
-            None if features is None else features.to(device, non_blocking=True),
-            None if label is None else label.to(device, non_blocking=True),
-        )
-        return Batch(
-            self.latents.to(device, non_blocking=True),
-            self.mask.to(device, non_blocking=True),
-            moved,
-            self.files,
-        )
+        moved = Condition(*(None if x is None else x.to(device) for x in self.condition))
+        return Batch(self.latents.to(device), self.mask.to(device), moved, self.files)
 
     def pick(self, index: Tensor | slice) -> Batch:
         """The windows at `index` of the first axis."""
-        features, label = self.condition
-        chosen = Condition(
-            None if features is None else features[index], None if label is None else label[index]
-        )
+        chosen = Condition(*(None if x is None else x[index] for x in self.condition))
         return Batch(self.latents[index], self.mask[index], chosen, self.files[index])
 
 

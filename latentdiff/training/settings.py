@@ -16,7 +16,7 @@ class TrainingConfig(Section):
     steps: int = Field(20_000, ge=1)
     """Optimiser steps in all. Raising it and running the same command again trains on."""
     batch: int = Field(32, ge=1)
-    """Windows per step, over all devices together."""
+    """Windows per step."""
     window: int = Field(128, ge=4)
     """Latent frames per training window; with RAVE v2 at 44.1 kHz 128 frames are 5.9 s.
     Files shorter than a window are padded and the padding is not trained on."""
@@ -47,8 +47,6 @@ class TrainingConfig(Section):
     """Steps that one line of metrics averages over; null = 1/500 of `steps`, within 10 and 100."""
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
     """Number format of the network's arithmetic; weights, loss and averages stay 32-bit."""
-    devices: int = Field(1, ge=1)
-    """GPUs (or processes on a CPU) to train on."""
     memory_gb: float = Field(4.0, ge=0)
     """Latents up to this size (GB, whitened) are held in memory; larger ones are read from disk
     window by window."""
@@ -59,8 +57,6 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"warmup_steps ({self.warmup_steps}) must not exceed steps ({self.steps})"
             )
-        if self.batch % self.devices:
-            raise ValueError(f"batch ({self.batch}) must be a multiple of devices ({self.devices})")
         return self
 
     @property

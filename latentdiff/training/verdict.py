@@ -1,0 +1,85 @@
+"""What the numbers mean, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from latentdiff.training.validation import Validation
+
+NO_SKILL = 0.02
+"""Below this a model is called one that has learned nothing."""
+LEARNABLE = 0.05
+"""Skill of the spectrum-only denoiser from which latents are said to have structure."""
+LITTLE_GAIN = 0.05
+"""Conditioning gain below which conditions are said to be ignored."""
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def short(values: Mapping[str, float]) -> str:
+    """For the progress bar."""
+    loss, baseline, skill = values["loss"], values["baseline"], values["skill"]
+    return f"loss {loss:.3f} baseline {baseline:.3f} skill {skill:.2f}"
+
+
+def validation(step: int, result: Validation, training: Mapping[str, float], best: bool) -> str:
+    """One line for each validation."""
+    gain = result.conditioning_gain
+    parts = [
+        f"step {step}: validation loss {result.loss:.4f}, baseline {result.baseline:.4f}, "
+        f"skill {result.skill:.3f} (training {training['skill']:.3f})"
+    ]
+    if gain is not None:
+        parts.append(f"conditioning gain {gain:.2f}")
+    if best:
+        parts.append("best so far")
+    return ", ".join(parts)
+
+
+def skill(value: float) -> str:
+    """A skill in words."""
+    if value < NO_SKILL:
+        return "nothing was learned: a model that knows only each channel's variance does as well"
+    if value < 0.2:
+        return "little was learned"
+    if value < 0.5:
+        return "learned something; more steps or a larger network may give more"
+    return "learned"
+
+
+def conditioning(gain: float) -> str:
+    """A conditioning gain in words."""
+    if gain < LITTLE_GAIN:
+        return (
+            "the condition is ignored: wrong conditions serve as well as the right ones. "
+            "Look at how latents and conditions are paired, or train longer"
+        )
+    if gain < 0.5:
+        return "the condition is used a little"
+    return "the condition is followed"
+
+
+def no_skill(step: int, values: Mapping[str, float], learnable: float) -> str:
+    """Said once, early, with where to look; `learnable`: skill of the spectrum-only denoiser."""
+    if learnable < LEARNABLE:
+        where = (
+            "these latents look like white noise along time: a filter that knows their spectrum "
+            f"reaches skill {learnable:.2f} only.\n"
+            "  look at: are they samples of the posterior instead of its means? how many "
+            "directions are kept (latents.keep)? is the codec trained (`encode --check`)?"
+        )
+    else:
+        where = (
+            f"yet these latents can be learned: a mere filter that knows their spectrum reaches "
+            f"skill {learnable:.2f}.\n"
+            "  look at: training.learning_rate (try a tenth, and ten times), the train/"
+            "gradient_norm curve, network.channels, and whether files hold silence or noise only"
+        )
+    return (
+        f"no skill after {step} steps: loss {values['loss']:.4f}, and a model that knows nothing "
+        f"but the variance of each channel scores {values['baseline']:.4f}.\n  {where}"
+    )
