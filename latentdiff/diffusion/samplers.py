@@ -117,7 +117,7 @@ def heun(walk: Walk, z: Tensor, here: Level, there: Level) -> Tensor:
 
 
 def dpmpp_2m(walk: Walk, z: Tensor, here: Level, there: Level) -> Tensor:
-    """DPM-Solver++(2M), Lu et al. 2022, arXiv 2211.01095, algorithm 2; their lambda: log-SNR / 2."""
+    """DPM-Solver++(2M), Lu et al. 2022, arXiv 2211.01095, algorithm 2 (lambda: log-SNR / 2)."""
     z_0 = walk(z, here)
     h = 0.5 * (there.logsnr - here.logsnr)
     direction = z_0

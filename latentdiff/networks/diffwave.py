@@ -1,0 +1,75 @@
+"""DiffWave on latent frames: gated dilated convolutions whose skip sum is the output.
+
+Kong et al. 2020, arXiv 2009.09761, fig. 2, with today's habits: normalisation before each block,
+the noise level as scale and shift, a last layer of zeros.
+
+Shapes: B batch, C latent channels, K condition features, W network width, T frames.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from latentdiff.networks.layers import ConditionEncoder, FrameNorm, NoiseEmbedding, zero_conv
+from latentdiff.networks.settings import NetworkConfig
+from latentdiff.specs import Condition
+
+
+class Block(nn.Module):
+    """One gated residual block: [B, W, T] -> residual stream and skip, each [B, W, T]."""
+
+    def __init__(self, config: NetworkConfig, dilation: int, conditioned: bool) -> None:
+        super().__init__()
+        width = config.channels
+        self.norm = FrameNorm(width)
+        padding = dilation * (config.kernel - 1) // 2
+        self.conv = nn.Conv1d(width, 2 * width, config.kernel, padding=padding, dilation=dilation)
+        self.condition = nn.Conv1d(width, 2 * width, 1) if conditioned else None
+        self.dropout = nn.Dropout1d(config.dropout)
+        self.out = nn.Conv1d(width, 2 * width, 1)
+
+    def forward(
+        self, x: Tensor, scale: Tensor, shift: Tensor, condition: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """`scale` and `shift` [B, W, 1] tell the noise level, `condition` is [B, W, T]."""
+        gates = self.conv(self.norm(x) * (1 + scale) + shift)
+        if self.condition is not None:
+            gates = gates + self.condition(condition)
+        value, gate = gates.chunk(2, dim=1)
+        residual, skip = self.out(self.dropout(value.tanh() * gate.sigmoid())).chunk(2, dim=1)
+        return x + residual, skip
+
+
+class DiffWave(nn.Module):
+    """[B, C, T] of any T -> [B, C, T]; every frame sees `receptive_field` frames around it."""
+
+    def __init__(
+        self, config: NetworkConfig, channels: int, condition_features: int = 0, labels: int = 0
+    ) -> None:
+        super().__init__()
+        width = config.channels
+        dilations = [2 ** (i % config.dilation_cycle) for i in range(config.blocks)]
+        self.receptive_field = 1 + (config.kernel - 1) * sum(dilations)
+        """Frames; a condition reaches two further on either side."""
+        self.inlet = nn.Conv1d(channels, width, 1)
+        self.embedding = NoiseEmbedding(width, labels)
+        self.modulation = nn.Linear(width, config.blocks * 2 * width)
+        self.encoder = ConditionEncoder(condition_features, width) if condition_features else None
+        conditioned = condition_features > 0
+        self.blocks = nn.ModuleList(Block(config, d, conditioned) for d in dilations)
+        self.outlet = nn.Sequential(
+            FrameNorm(width), nn.Conv1d(width, width, 1), nn.SiLU(), zero_conv(width, channels)
+        )
+
+    def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
+        level = self.modulation(self.embedding(logsnr, condition))[:, :, None]
+        scales_and_shifts = level.chunk(2 * len(self.blocks), dim=1)
+        encoded = None if self.encoder is None else self.encoder(condition, z)
+        x, total = self.inlet(z), 0.0
+        for i, block in enumerate(self.blocks):
+            scale, shift = scales_and_shifts[2 * i : 2 * i + 2]
+            x, skip = block(x, scale, shift, encoded)
+            total = total + skip
+        return self.outlet(total / math.sqrt(len(self.blocks)))
