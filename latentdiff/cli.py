@@ -196,6 +196,8 @@ def stage_command(
     (`--latents DIR`) replaces the run's own stage and lifts that check.
     """
 
+    needed: dict[str, Any] = {"required": True} if run is None else {"default": run}
+
     def decorate(worker: Callable[..., list[str]]) -> click.Command:
         def call(
             run: Path,
@@ -217,9 +219,7 @@ def stage_command(
         for option in (
             click.option("--dry-run", is_flag=True, help="Check and tell, but write nothing."),
             click.option("--overwrite", is_flag=True, help="Make the stage anew."),
-            click.option(
-                "--run", type=PATH, required=run is None, default=run, help="The run directory."
-            ),
+            click.option("--run", type=PATH, help="The run directory.", **needed),
         ):
             function = option(function)
         function.__click_params__ += getattr(worker, "__click_params__", [])  # type: ignore[attr-defined]
