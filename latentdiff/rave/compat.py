@@ -72,21 +72,33 @@ def _loss_weights() -> dict[str, float]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Foreign warnings, prints and log lines inside the block go to our debug log."""
+    """Foreign warnings, log lines and prints inside the block go to our debug log or nowhere.
+
+    Nothing of ours may log inside: what a log handler writes to stdout would be caught too.
+    """
+    printed = io.StringIO()
+    try:
+        with quiet_warnings(), contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        for line in printed.getvalue().splitlines():
+            log.debug("rave: %s", line)
+
+
+@contextlib.contextmanager
+def quiet_warnings() -> Iterator[None]:
+    """Foreign warnings and log lines below ERROR inside the block are dropped."""
     loggers = [logging.getLogger(name) for name in _FOREIGN_LOGGERS]
     levels = [logger.level for logger in loggers]
-    printed = io.StringIO()
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        for line in printed.getvalue().splitlines():
-            log.debug("rave: %s", line)
 
 
 @contextlib.contextmanager

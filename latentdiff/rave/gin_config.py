@@ -160,7 +160,7 @@ def _rehearse_phase_2(model: RAVE) -> None:
 def _checked_hop(model: RAVE, config: RaveConfig) -> int:
     """Samples per latent frame, having seen that encoder and decoder agree on it."""
     hop = int(_macro("N_BAND")) * math.prod(_macro("RATIOS"))
-    frames = max(8, math.ceil(2**14 / hop))
+    frames = max(8, math.ceil(2**14 / hop)) | 1  # odd: v1's noise needs whole blocks of its own
     audio = torch.zeros(1, model.n_channels, frames * hop)
     model.eval()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):

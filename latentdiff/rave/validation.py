@@ -86,7 +86,8 @@ def validate(
     the model puts out no finite sound.
     """
     device = model.receptive_field.device
-    spread, distances, shown = LatentSpread(), [], []
+    spread, distances = LatentSpread(), []
+    shown: list[Tensor] = []
     training = model.training
     model.eval()
     forked = [device] if device.type == "cuda" else []

@@ -1,0 +1,283 @@
+"""What happens between the steps of a RAVE training: validation, checkpoints, progress, stopping.
+
+The classes here name pytorch-lightning's hooks but know nothing else of it; `train.py` joins them
+with its base classes, because pytorch-lightning is imported on use only.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from latentdiff import tracking
+from latentdiff.rave.checkpoint import OURS, write_checkpoint
+from latentdiff.rave.dataset import FixedCrops
+from latentdiff.rave.validation import Validation, validate
+
+log = logging.getLogger(__name__)
+
+LAST = "last.ckpt"
+BEST = "best.ckpt"
+_CLIPS = 2
+"""Pairs of original and reconstruction that TensorBoard gets at each validation."""
+
+
+class StopRequest:
+    """Ctrl-C and SIGTERM as a request that is met between two steps; the second one is at once.
+
+    pytorch-lightning would stop in the middle of a step, when the optimisers and the counters do
+    not agree. Use as a context manager; the handlers found are put back. Outside the main thread
+    signals cannot be caught and are left alone.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.at_once = False
+        """Set while nothing would be lost by stopping right here."""
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested or self.at_once:
+            raise KeyboardInterrupt
+        self.requested = True
+        log.warning("stopping after this step (press Ctrl-C again to stop without saving)")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When what happens, in steps."""
+
+    start: int
+    steps: int
+    phase_1_steps: int
+    validate_every: int
+    checkpoint_every: int
+    seed: int
+
+    def phase(self, step: int) -> int:
+        """The phase in which the last of `step` steps was done: 1 or 2."""
+        return 2 if step > self.phase_1_steps else 1
+
+
+class Supervisor:
+    """Validates, saves, reports and stops, always between two steps.
+
+    `best.ckpt` is the best by validation *within the current phase*: the discriminator of phase 2
+    makes sound better and the spectral distance worse, so a best kept from phase 1 would freeze.
+    It must be the first callback: RAVE's own ones count the coming step as soon as it begins.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        facts: dict[str, Any],
+        checkpoints: Path,
+        crops: FixedCrops,
+        more_crops: FixedCrops,
+        tracker: tracking.Tracker,
+        stop: StopRequest,
+    ) -> None:
+        self.state: dict[str, Any] = {"best": None, "first": None, "last": None, "rng": None}
+        self._plan = plan
+        self._facts = facts
+        self._checkpoints = checkpoints
+        self._crops = crops
+        self._more_crops = more_crops
+        self._tracker = tracker
+        self._stop = stop
+        self._bar: Any = None
+        self._began = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.state.update(state)
+
+    def on_save_checkpoint(self, trainer: Any, model: Any, checkpoint: dict[str, Any]) -> None:
+        step = trainer.global_step
+        checkpoint[OURS] = {
+            **self._facts,
+            "step": step,
+            "phase": self._plan.phase(step),
+            **{name: self.state[name] for name in ("first", "last", "best")},
+        }
+
+    def on_train_start(self, trainer: Any, model: Any) -> None:
+        self._began = time.monotonic()
+        if trainer.is_global_zero:
+            self._bar = tracking.progress(
+                total=self._plan.steps, initial=self._plan.start, unit="step", what="train-rave"
+            )
+        if self._plan.start == 0:
+            self._validate(trainer, model)
+
+    def on_train_batch_start(self, trainer: Any, model: Any, batch: Any, batch_idx: int) -> None:
+        step = trainer.global_step
+        if step > self._plan.start:
+            self._between_steps(trainer, model, step)
+        else:
+            self._set_generators(trainer)
+
+    def _between_steps(self, trainer: Any, model: Any, step: int) -> None:
+        validation_due = step % self._plan.validate_every == 0
+        if self._stop.requested or validation_due or step % self._plan.checkpoint_every == 0:
+            self._save(trainer, LAST)
+        if self._stop.requested:
+            raise KeyboardInterrupt
+        if validation_due:
+            self._validate(trainer, model)
+
+    def on_train_batch_end(
+        self, trainer: Any, model: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._bar is not None:
+            self._bar.set_description(
+                f"train-rave phase {self._plan.phase(trainer.global_step)}", refresh=False
+            )
+            self._bar.update()
+
+    def on_train_end(self, trainer: Any, model: Any) -> None:
+        self._save(trainer, LAST)
+        self._validate(trainer, model, also=self._more_crops)
+        self._save(trainer, LAST)
+
+    def on_before_optimizer_step(
+        self, trainer: Any, model: Any, optimizer: Any, optimizer_idx: int
+    ) -> None:
+        """Average gradients over devices.
+
+        RAVE calls `backward` itself, past the wrapper that would do it, so without this each
+        device would train a model of its own.
+        """
+        if trainer.world_size == 1:
+            return
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    torch.distributed.all_reduce(parameter.grad)
+                    parameter.grad /= trainer.world_size
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _set_generators(self, trainer: Any) -> None:
+        """Start torch's generators from the seed, or where the checkpoint left them."""
+        saved = self.state["rng"]
+        if saved is None or trainer.world_size > 1:
+            torch.manual_seed(self._plan.seed + self._plan.start + trainer.global_rank)
+            return
+        torch.set_rng_state(saved["cpu"])
+        if saved["cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(saved["cuda"])
+
+    def _save(self, trainer: Any, name: str) -> None:
+        on_cuda = trainer.strategy.root_device.type == "cuda"
+        cuda = torch.cuda.get_rng_state() if on_cuda else None
+        self.state["rng"] = {"cpu": torch.get_rng_state(), "cuda": cuda}
+        trainer.save_checkpoint(self._checkpoints / name)
+
+    def _validate(self, trainer: Any, model: Any, also: FixedCrops | None = None) -> None:
+        """Validate on the first device while the others wait; keep the best."""
+        if trainer.is_global_zero:
+            self._stop.at_once = True
+            if self._stop.requested:
+                raise KeyboardInterrupt
+            result = validate(model, self._crops, seed=self._plan.seed, also=also)
+            self._stop.at_once = False
+            self._report(result, trainer.global_step, model)
+        trainer.strategy.barrier()
+        if trainer.strategy.broadcast(self._is_best(trainer.global_step)):
+            self._save(trainer, BEST)
+
+    def _report(self, result: Validation, step: int, model: Any) -> None:
+        phase, distance = self._plan.phase(step), result.distance
+        best = self.state["best"]
+        if best is None or best["phase"] != phase or distance < best["distance"]:
+            self.state["best"] = {"distance": distance, "phase": phase, "step": step}
+        self.state["last"] = {"distance": distance, "fidelity": dict(result.fidelity)}
+        if self.state["first"] is None:
+            self.state["first"] = distance
+        beta = float(model.beta_factor)
+        dimensions = {f"fidelity_{level}": float(n) for level, n in result.fidelity.items()}
+        self._tracker.scalars(
+            step,
+            {"spectral_distance": distance, **dimensions, "phase": phase, "beta": beta},
+            prefix="validation/",
+        )
+        self._show_sound(result, step, model.sr)
+        log.info(
+            "step %d/%d  phase %d  reconstruction %.3f (untrained %.3f)  %s",
+            *(step, self._plan.steps, phase, distance, self.state["first"], self._pace(step)),
+        )
+
+    def _is_best(self, step: int) -> bool:
+        best = self.state["best"]
+        return best is not None and best["step"] == step
+
+    def _show_sound(self, result: Validation, step: int, sample_rate: int) -> None:
+        pairs = zip(result.original[:_CLIPS], result.reconstruction[:_CLIPS], strict=True)
+        for number, (original, reconstruction) in enumerate(pairs):
+            clips = {"original": original, "reconstruction": reconstruction}
+            for name, clip in clips.items():
+                samples = np.clip(clip.numpy(), -1, 1)
+                self._tracker.audio(step, f"clip {number}/{name}", samples, sample_rate)
+
+    def _pace(self, step: int) -> str:
+        done, seconds = step - self._plan.start, time.monotonic() - self._began
+        if not done:
+            return "starting"
+        rate = done / max(seconds, 1e-9)
+        left = int((self._plan.steps - step) / rate)
+        return f"{rate:.2f} steps/s, {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+
+
+class TrackerLogger:
+    """pytorch-lightning's metrics of the training steps, into our tracker."""
+
+    tracker: tracking.Tracker
+    phase: Callable[[int], int]
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        values = {name: value for name, value in metrics.items() if name != "epoch"}
+        if values and step is not None:
+            done = step + 1
+            self.tracker.scalars(done, {**values, "phase": self.phase(done)}, prefix="train/")
+
+
+class AtomicCheckpoints:
+    """pytorch-lightning's way to the disk: whole files, read without running code."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None) -> dict[str, Any]:
+        from latentdiff.rave.checkpoint import read_own
+
+        return read_own(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
