@@ -160,7 +160,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _extension(name: str) -> str:
-    return name.rpartition(".")[2].lower()
+    _, dot, extension = name.rpartition(".")
+    return extension.lower() if dot else ""
 
 
 def _why_unreadable(path: Path) -> str:
