@@ -1,0 +1,266 @@
+"""A trained RAVE as a `specs.Codec`: deterministic, without state, ready to be streamed.
+
+Shapes: B batch, D latent dimensions, N audio samples, T latent frames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from latentdiff.errors import UserError
+from latentdiff.rave.load import Origin, codec_weights, load_rave
+from latentdiff.rave.noise import FrameNoise
+
+if TYPE_CHECKING:
+    from rave import RAVE
+
+log = logging.getLogger(__name__)
+
+SUPPORTED = ("VariationalEncoder", "WasserteinEncoder", "SphericalEncoder")
+
+_PROBE_LIMIT = 4096
+"""Latent frames; a model that looks further around than that looks at everything."""
+
+
+class Net(Protocol):
+    """What a run and an export have in common once they are loaded."""
+
+    sample_rate: int
+    hop: int
+    latent_dim: int
+    channels: int
+    kind: str
+    """Class name of RAVE's encoder."""
+    noise_channels: int
+    """Channels that RAVE fills with noise beside the latents (noise augmentation)."""
+    noisy: bool
+    """Whether the decoder draws noise."""
+
+    def analyse(self, audio: Tensor) -> Tensor:
+        """[B, channels, T * hop] -> what the encoder says, [B, D or 2 D, T]."""
+        ...
+
+    def synthesise(self, z: Tensor) -> Tensor:
+        """[B, D + noise_channels, T] -> [B, channels, at least T * hop]."""
+        ...
+
+
+class RaveCodec:
+    """A frozen RAVE; see `specs.Codec` for the contract.
+
+    The posterior's mean and standard deviation are those RAVE samples from: std = softplus(scale) +
+    1e-4. Wasserstein and spherical encoders have no posterior: their std is 0. Where RAVE draws
+    noise it is replaced: noise-augmentation channels are zero, and the noise that a decoder shapes
+    is a function of the latent frame it belongs to, so that decoding twice, in chunks or in another
+    batch gives the same sound.
+    """
+
+    def __init__(
+        self, net: Net, fingerprint: str, origin: Origin, device: str | torch.device = "cpu"
+    ) -> None:
+        self._net = net
+        self._device = torch.device(device)
+        self.sample_rate, self.hop = net.sample_rate, net.hop
+        self.latent_dim, self.channels = net.latent_dim, net.channels
+        self.fingerprint = fingerprint
+        self.origin = origin
+        self.encode_context = _context(self._probe_encoder)
+        self.decode_context = _context(self._probe_decoder)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        ckpt: str | Path | None = None,
+        device: str | torch.device = "cpu",
+    ) -> RaveCodec:
+        """`from_export` for a `.ts` file, else `from_run`; says which weights it took."""
+        if path.suffix == ".ts":
+            if ckpt is not None:
+                raise UserError(
+                    f"{path} holds one model, not checkpoints to choose from",
+                    do_this="leave out --ckpt.",
+                )
+            codec = cls.from_export(path, device)
+        else:
+            codec = cls.from_run(path, ckpt, device)
+        log.info("codec: %s", codec.describe())
+        return codec
+
+    @classmethod
+    def from_run(
+        cls,
+        run: Path,
+        ckpt: str | Path | None = None,
+        device: str | torch.device = "cpu",
+    ) -> RaveCodec:
+        """Our `rave` stage or a run of `rave train`; `ckpt` is `last` (None), `best` or a path.
+
+        Raises UserError where it is missing, damaged, does not fit, or has parts not supported.
+        """
+        model, origin = load_rave(run, ckpt)
+        fingerprint = fingerprint_of(codec_weights(model.state_dict()))
+        return cls(_RunNet(model, torch.device(device)), fingerprint, origin, device)
+
+    @classmethod
+    def from_export(cls, path: Path, device: str | torch.device = "cpu") -> RaveCodec:
+        """A `.ts` file of `rave export`, without `--streaming`. It is a codec of its own.
+
+        Loading a TorchScript file runs TorchScript and nothing else: it can compute what it likes
+        and take as long as it likes, but calls no Python. Raises UserError where the file is
+        damaged, is no RAVE, or was exported for streaming or at another sample rate.
+        """
+        from latentdiff.rave.exported import load_export
+
+        net, weights = load_export(path, torch.device(device))
+        return cls(net, fingerprint_of(weights), Origin(path, None, None), device)
+
+    def describe(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.origin.describe()}: {self.sample_rate} Hz, {self.channels} channel"
+            f"{'s' * (self.channels > 1)}, {self.latent_dim} latents every {self.hop} samples"
+        )
+
+    @torch.inference_mode()
+    def encode(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, channels, N] -> mean and std [B, D, ceil(N / hop)]; the end is padded with zeros."""
+        if audio.ndim != 3 or audio.shape[1] != self.channels or audio.shape[2] == 0:
+            raise ValueError(f"audio must be [B, {self.channels}, N > 0], not {audio.shape}")
+        padded = nn.functional.pad(audio, (0, -audio.shape[-1] % self.hop))
+        raw = self._net.analyse(padded.to(self._device, torch.float32))
+        if self._net.kind == "VariationalEncoder":
+            mean, scale = raw.chunk(2, 1)
+            return mean, nn.functional.softplus(scale) + 1e-4
+        if self._net.kind == "SphericalEncoder":
+            raw = nn.functional.normalize(raw, dim=1)
+        return raw, torch.zeros_like(raw)
+
+    @torch.inference_mode()
+    def decode(self, z: Tensor) -> Tensor:
+        """[B, D, T] -> audio [B, channels, T * hop]; it may exceed -1..1."""
+        if z.ndim != 3 or z.shape[1] != self.latent_dim or z.shape[2] == 0:
+            raise ValueError(f"latents must be [B, {self.latent_dim}, T > 0], not {z.shape}")
+        z = z.to(self._device, torch.float32)
+        frames = z.shape[-1]
+        if self._net.kind == "SphericalEncoder":
+            z = nn.functional.normalize(z, dim=1)
+        z = nn.functional.pad(z, (0, 0, 0, self._net.noise_channels))
+        if self._net.noisy:
+            with FrameNoise(z):
+                audio = self._net.synthesise(z)
+        else:
+            audio = self._net.synthesise(z)
+        # Odd ratios make RAVE's upsampling layers add samples at the end.
+        return audio[..., : frames * self.hop]
+
+    def _probe_encoder(self, frames: int, at: int) -> Tensor:
+        audio = torch.zeros(1, self.channels, frames * self.hop)
+        audio[..., at * self.hop : (at + 1) * self.hop] = torch.nan
+        return self.encode(audio)[0].isnan().any(1)[0]
+
+    def _probe_decoder(self, frames: int, at: int) -> Tensor:
+        z = torch.zeros(1, self.latent_dim, frames)
+        z[..., at] = torch.nan
+        return self.decode(z).isnan().any(1)[0].unflatten(0, (frames, -1)).any(1)
+
+
+def _context(probe: Callable[[int, int], Tensor]) -> tuple[int, int]:
+    """Frames (left, right) that a frame depends on.
+
+    NaN in, NaN wherever it can get to: exact for any mixture of layers, in one forward pass.
+    """
+    frames = 32
+    while frames <= _PROBE_LIMIT:
+        at = frames // 2
+        touched = probe(frames, at).nonzero().flatten()
+        first, last = int(touched[0]), int(touched[-1])
+        if first > 0 and last < frames - 1:
+            return last - at, at - first
+        frames *= 2
+    raise UserError(
+        "this RAVE cannot be run in chunks",
+        why="every frame depends on all others (a recurrent layer or a normalisation over time)",
+        do_this="use a model without recurrent layers.",
+    )
+
+
+def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class _RunNet:
+    """A `rave.RAVE` stripped to what a codec needs."""
+
+    def __init__(self, model: RAVE, device: torch.device) -> None:
+        self.kind = type(model.encoder).__name__
+        self._check(model)
+        _fuse(model)
+        model.discriminator = nn.Identity()
+        self._model = model.requires_grad_(False).to(device)
+        self.sample_rate, self.channels = int(model.sr), int(model.n_channels)
+        self.latent_dim = int(model.latent_size)
+        self.noise_channels = int(getattr(model.encoder, "noise_augmentation", 0))
+        self.noisy = draws_noise(type(module).__name__ for module in model.decoder.modules())
+        bands = model.pqmf.n_band if model.input_mode == "pqmf" else 1
+        strides = [m.stride[0] for m in model.encoder.modules() if isinstance(m, nn.Conv1d)]
+        self.hop = int(bands * math.prod(strides))
+
+    def _check(self, model: RAVE) -> None:
+        check_kind(self.kind)
+        if model.input_mode == "mel":
+            raise unsupported("its encoder takes a mel spectrogram, not sound")
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            raise unsupported("it has recurrent layers, whose memory has no end")
+
+    def analyse(self, audio: Tensor) -> Tensor:
+        return self._model.encode(audio)
+
+    def synthesise(self, z: Tensor) -> Tensor:
+        return self._model.decode(z)
+
+
+def draws_noise(class_names: Iterable[str]) -> bool:
+    """Whether a decoder made of these classes shapes noise of its own."""
+    return any(name.startswith("NoiseGenerator") for name in class_names)
+
+
+def check_kind(kind: str) -> None:
+    """UserError for encoders whose latents a diffusion model cannot use."""
+    if kind == "DiscreteEncoder":
+        raise unsupported("its latents are discrete codes; diffusion needs continuous ones")
+    if kind not in SUPPORTED:
+        raise unsupported(f"its encoder is a {kind}; supported are {', '.join(SUPPORTED)}")
+
+
+def unsupported(why: str) -> UserError:
+    return UserError(
+        "this RAVE is not supported",
+        why=why,
+        do_this="use a variational one, such as v1, v2 or v3.",
+    )
+
+
+def _fuse(model: Any) -> None:
+    """Weight norm multiplied out once instead of at every call; speaker adaptation switched off."""
+    for module in model.modules():
+        if hasattr(module, "weight_g"):
+            nn.utils.remove_weight_norm(module)
+        elif type(module).__name__ == "AdaptiveInstanceNormalization":
+            # A source or target voice learnt on stage: buffers for 64 rows, and not the codec's.
+            module.reset_x()
+            module.reset_y()
