@@ -1,0 +1,317 @@
+"""`quickstart`: the whole chain, small, through the very commands a user would type."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentdiff import audio as sound
+from latentdiff import runs, synth
+from latentdiff.errors import EXIT_INTERRUPTED, EXIT_LOSSES, EXIT_OK, UserError
+from latentdiff.runs import Run
+from latentdiff.workflows.presets import preset_path
+from latentdiff.workflows.project import Project, resolve
+
+log = logging.getLogger(__name__)
+
+NAME = "quickstart"
+"""Of the preset, and of the folder below samples/ and audio/."""
+RECONSTRUCTION = "reconstruction"
+MUSIC = "music"
+"""Folder of the run that holds the music made here."""
+PIECES = 12
+PIECE_SECONDS = 24.0
+CLIPS = 4
+CLIP_SECONDS = 6.0
+
+FEW_SECONDS = 60.0
+SILENT_DBFS = -60.0
+TOLERANCE_DB = 12.0
+NO_SKILL = 0.02
+_MEASURED_FILES = 16
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came out, in numbers. Levels are RMS in dBFS."""
+
+    training: float
+    original: float
+    reconstruction: float
+    clips: dict[str, float]
+    """File name -> level."""
+    skill: float
+    """1 - loss / loss of a model that knows each channel's variance only; on held-out files."""
+
+
+def quickstart(
+    run: Run,
+    *,
+    audio_dir: Path | None = None,
+    settings: Sequence[str] = (),
+    seed: int | None = None,
+    device: str | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+) -> list[str]:
+    """Learn from the recordings in `audio_dir`, or from music made here, and end in sound.
+
+    `settings` are KEY=VALUE words over the preset. Run again, every stage continues where it
+    stopped. Returns what the commands on the way counted as losses. Raises UserError where one of
+    them fails, and KeyboardInterrupt, once it has ended in order, where one is interrupted.
+    """
+    options = ["--seed", str(seed)] if seed is not None else []
+    options += ["--device", device] if device else []
+    project = resolve(None, preset_path(NAME), settings, {"seed": seed, "device": device})
+    music = audio_dir or run.root / MUSIC
+    commands = _commands(run, music, [*options, *settings], overwrite)
+    if dry_run:
+        _tell(commands, music, made_here=audio_dir is None)
+        return []
+    if audio_dir is None:
+        write_music(music, project.data.sample_rate, project.seed, overwrite)
+    else:
+        _weigh(sound.find([audio_dir]), project)
+    started = time.monotonic()
+    losses = [loss for words in commands for loss in _call(words)]
+    losses += _call(_reconstruct(run, [*options, *settings], overwrite))
+    _write_original(run, project)
+    report = _measure(run)
+    _conclude(run, report, time.monotonic() - started)
+    return losses
+
+
+def write_music(folder: Path, sample_rate: int, seed: int, overwrite: bool = False) -> None:
+    """Compose the pieces that are not yet in the folder (`overwrite`: all) as 16-bit wav."""
+    runs.make_directory(folder)
+    runs.remove_partial(folder)
+    made = 0
+    for index in range(PIECES):
+        path = folder / f"piece-{index + 1:02d}-{synth.STYLES[index % len(synth.STYLES)].name}.wav"
+        if overwrite or not path.exists():
+            piece = synth.compose(seed, index, sample_rate, seconds=PIECE_SECONDS)
+            sound.write(path, piece, sample_rate)
+            made += 1
+    if made:
+        log.info("made %d pieces of music to learn from: %s", made, folder)
+
+
+def _commands(run: Run, music: Path, settings: Sequence[str], overwrite: bool) -> list[list[str]]:
+    """The chain as a user would type it."""
+    stages = [
+        ["preprocess", "--audio", str(music)],
+        ["train-rave"],
+        ["encode", "--check"],
+        ["train-diffusion"],
+        ["sample", "--n", str(CLIPS), "--seconds", f"{CLIP_SECONDS:g}", "--name", NAME],
+        ["decode", "--name", NAME],
+    ]
+    return [_command(run, stage, settings, overwrite) for stage in stages]
+
+
+def _reconstruct(run: Run, settings: Sequence[str], overwrite: bool) -> list[str]:
+    """The command that decodes one held-out file's own latents."""
+    row = _held_out(run)
+    stage = ["decode", "--latents", str(run.latents / row["mean"]), "--name", RECONSTRUCTION]
+    return _command(run, stage, settings, overwrite)
+
+
+def _command(run: Run, stage: Sequence[str], settings: Sequence[str], overwrite: bool) -> list[str]:
+    level = log.getEffectiveLevel()
+    loudness = ["-v"] if level < logging.INFO else ["-q"] if level > logging.INFO else []
+    name, *options = stage
+    common = ["--run", str(run.root), "-c", str(preset_path(NAME)), *loudness]
+    return [
+        "latentdiff",
+        name,
+        *common,
+        *options,
+        *(["--overwrite"] if overwrite else []),
+        *settings,
+    ]
+
+
+def _call(words: list[str]) -> list[str]:
+    """Run one command, its output going where ours goes; returns its loss, if it told of any."""
+    line = shlex.join(words)
+    log.info("\n$ %s", line)
+    code = _wait([sys.executable, "-m", *words])
+    if code == EXIT_OK:
+        return []
+    if code == EXIT_LOSSES:
+        return [f"{line}: told of losses, listed in its output above"]
+    if code == EXIT_INTERRUPTED:
+        raise KeyboardInterrupt
+    raise UserError(
+        f"quickstart stopped: `latentdiff {words[1]}` "
+        + (f"was ended by signal {-code}" if code < 0 else f"failed (exit code {code})"),
+        why="the system may have run out of memory"
+        if code == -signal.SIGKILL
+        else "its own message stands above",
+        do_this="mend that and give the same command again: it continues where it stopped.",
+    )
+
+
+def _wait(words: list[str]) -> int:
+    """The exit code of a child process; an interrupt is handed on to it, once, and waited for."""
+    # Its own session: else the terminal's Ctrl-C would reach it beside ours, and the second one
+    # could break the saving that the first one began.
+    process = subprocess.Popen(words, start_new_session=True)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _tell(commands: list[list[str]], music: Path, made_here: bool) -> None:
+    """`--dry-run`: the commands that would run."""
+    if made_here:
+        minutes = PIECES * PIECE_SECONDS / 60
+        log.info("would write %d pieces (%.0f min) of music into %s", PIECES, minutes, music)
+    else:
+        found = sound.find([music])
+        log.info("would learn from %d files in %s", len(found.files), music)
+    log.info("would run:")
+    for words in commands:
+        log.info("$ %s", shlex.join(words))
+
+
+def _weigh(found: sound.FoundAudio, project: Project) -> None:
+    """Say it when there is too little audio to learn from, or more than is going to be heard."""
+    seconds = 0.0
+    for _, path in found.files:
+        with suppress(UserError):  # preprocess will list it
+            seconds += sound.probe(path).seconds
+    rave = project.rave
+    heard = rave.steps * rave.batch * rave.n_signal / project.data.sample_rate
+    if seconds < FEW_SECONDS:
+        log.warning(
+            "only %.0f s of audio: expect the models to learn it by heart, or nothing at all; "
+            "some minutes are wanted",
+            seconds,
+        )
+    elif seconds > heard:
+        log.warning(
+            "%.1f h of audio, of which this short training hears %.1f h at most; for the whole, "
+            "`latentdiff config init mine.yaml --preset laptop` (or gpu)",
+            seconds / 3600,
+            heard / 3600,
+        )
+
+
+def _held_out(run: Run) -> dict[str, Any]:
+    """The manifest row of the shortest file that no model was trained on."""
+    rows = runs.read_jsonl(run.latents / "manifest.jsonl")
+    held_out = [row for row in rows if row.get("split") == "validation"]
+    return min(held_out or rows, key=lambda row: row["frames"])
+
+
+def _measure(run: Run) -> Report:
+    """Levels of what went in and came out, and the diffusion model's skill."""
+    rows = runs.read_jsonl(run.latents / "manifest.jsonl")
+    training = [Path(row["source"]) for row in rows if row["split"] == "train"]
+    spread = training[:: math.ceil(len(training) / _MEASURED_FILES)] if training else []
+    original = Path(_held_out(run)["source"])
+    clips = sorted((run.audio / NAME).glob("*.wav"))
+    return Report(
+        training=level(spread or [original]),
+        original=level([original]),
+        reconstruction=level([_reconstructed(run)]),
+        clips={path.name: level([path]) for path in clips},
+        skill=runs.require_done(run.diffusion, "diffusion", "train-diffusion")["result"]["skill"],
+    )
+
+
+def level(paths: Sequence[Path]) -> float:
+    """RMS of the mono mixes of all files together, in dBFS (a full-scale square wave is 0)."""
+    energy, count = 0.0, 0
+    for path in paths:
+        for block in sound.blocks(path, channels=1):
+            energy += float(np.sum(block.astype(np.float64) ** 2))
+            count += block.size
+    return 10 * math.log10(energy / max(count, 1) + 1e-12)
+
+
+def verdicts(report: Report) -> list[str]:
+    """Plain words for everything that did not go well; empty where all did."""
+    said = []
+    if report.reconstruction < SILENT_DBFS:
+        said.append("the reconstruction is silent: the codec has learned nothing")
+    elif abs(report.reconstruction - report.original) > TOLERANCE_DB / 2:
+        said.append(
+            f"the reconstruction is {report.reconstruction - report.original:+.1f} dB off its "
+            "original: the codec has not learned the sound well"
+        )
+    for name, value in report.clips.items():
+        if value < SILENT_DBFS:
+            said.append(f"{name} is silent")
+        elif abs(value - report.training) > TOLERANCE_DB:
+            said.append(f"{name} is {value - report.training:+.1f} dB off the training audio")
+    if report.skill < NO_SKILL:
+        said.append(
+            f"diffusion skill {report.skill:.3f}: the diffusion model has learned nothing beyond "
+            "how much each latent varies; its clips are the codec's sound in no order"
+        )
+    return said
+
+
+def _conclude(run: Run, report: Report, seconds: float) -> None:
+    """Where the sound is, whether it is any good, and what to do next."""
+    audio = run.audio
+    log.info("\nquickstart is done (%.1f minutes)", seconds / 60)
+    log.info("\nlisten to")
+    for name, value in report.clips.items():
+        log.info("  %6.1f dBFS  %s", value, audio / NAME / name)
+    log.info("and to a recording that the models have not seen, beside what the codec makes of it")
+    log.info("  %6.1f dBFS  %s", report.original, _original(run))
+    log.info("  %6.1f dBFS  %s", report.reconstruction, _reconstructed(run))
+    log.info("training audio: %.1f dBFS; diffusion skill: %.2f", report.training, report.skill)
+    for line in verdicts(report):
+        log.warning("%s", line)
+    log.info("\ntry next\n%s", _next_steps(run))
+
+
+def _write_original(run: Run, project: Project) -> None:
+    """The held-out recording as the codec was given it, beside its reconstruction."""
+    data = project.data
+    blocks = sound.blocks(Path(_held_out(run)["source"]), data.sample_rate, data.channels)
+    sound.write(_original(run), blocks, data.sample_rate)
+
+
+def _original(run: Run) -> Path:
+    return run.audio / RECONSTRUCTION / "original.wav"
+
+
+def _reconstructed(run: Run) -> Path:
+    (path,) = set(_original(run).parent.glob("*.wav")) - {_original(run)}
+    return path
+
+
+def _next_steps(run: Run) -> str:
+    where = shlex.quote(str(run.root))
+    lines = [
+        ("more of it", f"latentdiff sample --run {where} --n 8 --seconds 20 --seed 7 --name more"),
+        ("", f"latentdiff decode --run {where} --name more"),
+        ("your own", "latentdiff quickstart my/recordings --run runs/mine"),
+        ("in earnest", "latentdiff config init mine.yaml --preset laptop"),
+    ]
+    return "\n".join(f"  {what:<11} {command}" for what, command in lines)
