@@ -202,7 +202,7 @@ class Trainer:
         self._refuse_not_finite()
         self._training = self._meter.read()
         rate = learning_rate(self._step, self.settings)
-        tracker.scalars(self._step, {**self._training, "learning_rate": rate}, prefix="train/")
+        tracker.scalars(self._step, {**self._training, "learning_rate": rate}, prefix="")
 
     def _refuse_not_finite(self) -> None:
         found = self._meter.not_finite()

@@ -76,7 +76,7 @@ def no_skill(step: int, values: Mapping[str, float], learnable: float) -> str:
         where = (
             f"yet these latents can be learned: a mere filter that knows their spectrum reaches "
             f"skill {learnable:.2f}.\n"
-            "  look at: training.learning_rate (try a tenth, and ten times), the train/"
+            "  look at: training.learning_rate (try a tenth, and ten times), the "
             "gradient_norm curve, network.channels, and whether files hold silence or noise only"
         )
     return (

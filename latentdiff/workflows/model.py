@@ -1,0 +1,137 @@
+"""A diffusion model as a whole: denoiser, whitening, condition, and whose latents it speaks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentdiff import config
+from latentdiff.conditioning import ConditionConfig, Standardiser
+from latentdiff.diffusion import noise
+from latentdiff.diffusion.denoiser import Denoiser
+from latentdiff.diffusion.noise import Schedule
+from latentdiff.diffusion.settings import DiffusionConfig
+from latentdiff.errors import UserError
+from latentdiff.latents.whitening import Whitening
+from latentdiff.networks.build import build
+from latentdiff.networks.settings import NetworkConfig
+from latentdiff.training import checkpoint
+
+
+@dataclass(frozen=True)
+class CodecFacts:
+    """What must be known of a codec to turn latents into seconds and back into sound."""
+
+    path: str
+    fingerprint: str
+    sample_rate: int
+    """Hz."""
+    hop: int
+    """Audio samples per latent frame."""
+    latent_dim: int
+    """D."""
+    channels: int
+
+    def frames(self, seconds: float) -> int:
+        """Latent frames that cover so many seconds, at least one."""
+        return max(1, -(-round(seconds * self.sample_rate) // self.hop))
+
+    def seconds(self, frames: int) -> float:
+        """The length of so many latent frames."""
+        return frames * self.hop / self.sample_rate
+
+
+@dataclass(frozen=True)
+class Model:
+    """What one checkpoint holds; it needs no other file."""
+
+    path: Path
+    denoiser: Denoiser
+    whitening: Whitening
+    schedule: Schedule
+    condition: ConditionConfig
+    standardiser: Standardiser | None
+    """Of the condition features; None where there are none."""
+    labels: list[str]
+    codec: CodecFacts
+    step: int
+    window: int
+    """Frames it was trained on at a time."""
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu") -> Model:
+        """Build the model of a `.safetensors` checkpoint, with its averaged weights.
+
+        Raises UserError where the file is missing, damaged, or of another kind.
+        """
+        weights = checkpoint.load_weights(path)
+        header = weights.header
+        settings = config.build(DiffusionConfig, header["diffusion"], source=str(path))
+        whitening = Whitening.from_state(weights.group("whitening"))
+        features = weights.group("features")
+        standardiser = Standardiser.from_arrays(features) if features else None
+        denoiser = make_denoiser(
+            config.build(NetworkConfig, header["network"], source=str(path)),
+            settings,
+            channels=whitening.channels,
+            features=0 if standardiser is None else len(standardiser.mean),
+            labels=len(header["labels"]),
+        )
+        try:
+            denoiser.load_state_dict(weights.group("network"))
+        except RuntimeError as error:
+            raise UserError(
+                f"{path} does not fit the network that it describes",
+                why=str(error).splitlines()[0],
+                do_this="it was written by another version; train again.",
+            ) from error
+        return cls(
+            path=path,
+            denoiser=denoiser.eval().requires_grad_(False).to(device),
+            whitening=whitening,
+            schedule=noise.build(settings.schedule),
+            condition=config.build(ConditionConfig, header["condition"], source=str(path)),
+            standardiser=standardiser,
+            labels=header["labels"],
+            codec=CodecFacts(**header["codec"]),
+            step=header["step"],
+            window=header["window"],
+        )
+
+
+def make_denoiser(
+    network: NetworkConfig,
+    diffusion: DiffusionConfig,
+    *,
+    channels: int,
+    features: int = 0,
+    labels: int = 0,
+    seed: int = 0,
+) -> Denoiser:
+    """A fresh denoiser for C latent channels; its weights depend on `seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built = build(network, channels, features, labels)
+    return Denoiser(built, diffusion.parametrisation, diffusion.precondition)
+
+
+def header_of(
+    network: NetworkConfig,
+    diffusion: DiffusionConfig,
+    condition: ConditionConfig,
+    codec: CodecFacts,
+    labels: list[str],
+    window: int,
+) -> dict[str, Any]:
+    """What `Model.load` needs to know, as JSON; the trainer adds step and validation."""
+    return {
+        "network": network.model_dump(mode="json"),
+        "diffusion": diffusion.model_dump(mode="json"),
+        "condition": condition.model_dump(mode="json"),
+        "codec": vars(codec),
+        "labels": labels,
+        "window": window,
+    }
