@@ -1,0 +1,211 @@
+"""Quickstart without its training: what it would run, how it stops, whether it tells the truth."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+
+from latentdiff import cli, config
+from latentdiff.errors import UserError
+from latentdiff.runs import Run
+from latentdiff.workflows import quickstart as q
+from latentdiff.workflows.presets import preset_path
+from latentdiff.workflows.project import Project
+
+GOOD = q.Report(
+    training=-16.0, original=-16.5, reconstruction=-18.0, clips={"a.wav": -18.0}, skill=0.4
+)
+
+
+def commands(caplog):
+    """The `$ latentdiff ...` lines that were logged."""
+    text = "\n".join(record.getMessage() for record in caplog.records)
+    return [shlex.split(line) for line in re.findall(r"^\$ (.*)$", text, re.M)]
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path / "runs with space" / "quick")
+
+
+@pytest.fixture(autouse=True)
+def logged(caplog):
+    caplog.set_level(logging.INFO, "latentdiff")
+
+
+def test_dry_run_shows_every_command_and_writes_nothing(run, caplog, tmp_path):
+    assert q.quickstart(run, settings=["rave.steps=7"], seed=3, dry_run=True) == []
+    shown = commands(caplog)
+    assert [words[1] for words in shown] == [
+        "preprocess",
+        "train-rave",
+        "encode",
+        "train-diffusion",
+        "sample",
+        "decode",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_shown_is_one_the_command_line_takes(run, caplog):
+    q.quickstart(run, settings=["rave.steps=7"], seed=3, device="cpu", dry_run=True)
+    for words in commands(caplog):
+        command = cli.cli.commands[words[1]]
+        context = command.make_context(words[1], words[2:])
+        assert context.params["run"] == run.root
+        assert context.params["seed"] == 3 and context.params["device"] == "cpu"
+        assert context.params["settings"] == ("rave.steps=7",)
+
+
+def test_overwrite_reaches_every_command(run, caplog):
+    q.quickstart(run, overwrite=True, dry_run=True)
+    assert all("--overwrite" in words for words in commands(caplog))
+
+
+def test_a_wrong_setting_is_told_before_anything_is_made(run, tmp_path):
+    with pytest.raises(UserError, match="stpes"):
+        q.quickstart(run, settings=["training.stpes=3"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_a_user_must_exist(run, tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        q.quickstart(run, audio_dir=tmp_path / "nowhere")
+
+
+def test_music_is_written_once_and_anew_when_asked(tmp_path):
+    q.write_music(tmp_path, 8000, seed=0)
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == q.PIECES
+    assert sum(soundfile.info(path).duration for path in files) > 180
+    first = soundfile.read(files[0])[0]
+    files[1].unlink()
+    files[0].write_bytes(files[2].read_bytes())
+    q.write_music(tmp_path, 8000, seed=0)
+    assert files[1].exists() and files[0].read_bytes() == files[2].read_bytes()
+    q.write_music(tmp_path, 8000, seed=0, overwrite=True)
+    np.testing.assert_array_equal(soundfile.read(files[0])[0], first)
+
+
+def test_little_audio_and_much_audio_are_told(tmp_path, caplog, monkeypatch):
+    soundfile.write(tmp_path / "a.wav", np.zeros(8000), 8000)
+    project = Project()
+    q._weigh(q.sound.find([tmp_path]), project)
+    assert "only 1 s of audio" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(q, "FEW_SECONDS", 0.5)
+    q._weigh(q.sound.find([tmp_path]), project)
+    assert not caplog.text
+    short = config.build(Project, {"rave": {"steps": 1, "batch": 1, "n_signal": 1024}})
+    q._weigh(q.sound.find([tmp_path]), short)
+    assert "hears" in caplog.text
+
+
+def test_level_is_that_of_all_files_together(tmp_path):
+    full = np.sign(np.sin(np.arange(8000)))
+    soundfile.write(tmp_path / "loud.wav", full, 8000, subtype="FLOAT")
+    soundfile.write(tmp_path / "half.wav", 0.5 * full, 8000, subtype="FLOAT")
+    both = q.level([tmp_path / "loud.wav", tmp_path / "half.wav"])
+    assert both == pytest.approx(10 * np.log10((1 + 0.25) / 2), abs=1e-3)
+
+
+def test_no_verdict_on_a_good_run():
+    assert q.verdicts(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"reconstruction": -90.0}, "reconstruction is silent"),
+        ({"reconstruction": -30.0}, "-13.5 dB off its original"),
+        ({"clips": {"a.wav": -95.0}}, "a.wav is silent"),
+        ({"clips": {"a.wav": -30.0, "b.wav": -17.0}}, "a.wav is -14.0 dB off"),
+        ({"skill": 0.0}, "learned nothing"),
+    ],
+)
+def test_a_bad_run_is_called_one(changes, said):
+    (verdict,) = q.verdicts(replace(GOOD, **changes))
+    assert said in verdict
+
+
+def test_the_first_failure_stops_the_chain(run, monkeypatch):
+    codes = {"preprocess": 3, "train-rave": 2}
+    called = []
+
+    def wait(words):
+        called.append(words[3])
+        return codes[words[3]]
+
+    monkeypatch.setattr(q, "_wait", wait)
+    monkeypatch.setattr(q, "PIECES", 1)
+    with pytest.raises(UserError, match=r"train-rave.*exit code 2"):
+        q.quickstart(run)
+    assert called == ["preprocess", "train-rave"]
+
+
+def test_losses_are_handed_on_and_interrupts_are_interrupts(monkeypatch):
+    monkeypatch.setattr(q, "_wait", lambda words: 3)
+    (loss,) = q._call(["latentdiff", "preprocess"])
+    assert "preprocess" in loss
+    monkeypatch.setattr(q, "_wait", lambda words: 130)
+    with pytest.raises(KeyboardInterrupt):
+        q._call(["latentdiff", "preprocess"])
+    monkeypatch.setattr(q, "_wait", lambda words: -signal.SIGKILL)
+    with pytest.raises(UserError, match="signal 9") as caught:
+        q._call(["latentdiff", "preprocess"])
+    assert "memory" in caught.value.why
+
+
+CHILD = """
+import signal, sys, time
+told = []
+signal.signal(signal.SIGINT, lambda *_: told.append(1))
+open(sys.argv[1], "w").close()
+while not told: time.sleep(0.01)
+time.sleep(0.3)  # saving
+open(sys.argv[1], "w").write(str(len(told)))
+"""
+
+
+def test_an_interrupt_reaches_the_child_once_and_is_waited_for(tmp_path):
+    mark = tmp_path / "mark"
+
+    def interrupt():
+        while not mark.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        q._wait([sys.executable, "-c", CHILD, str(mark)])
+    assert mark.read_text() == "1"
+
+
+@pytest.mark.real
+def test_the_preset_builds_a_rave_that_fits_its_crops():
+    from latentdiff.rave import compat, gin_config
+
+    project = config.build(Project, config.read_yaml(preset_path("quickstart")))
+    with compat.isolated_gin():
+        built = gin_config.assemble(project.rave, project.data.sample_rate, project.data.channels)
+        field = gin_config.receptive_field(built.model)
+        assert gin_config.smallest_signal(built.model, field, built.hop) <= project.rave.n_signal
+    assert 20 < project.data.sample_rate / built.hop < 45
+    assert built.schedule.phase_1_steps >= project.rave.steps
+
+
+def test_the_preset_names_the_commands_that_use_it():
+    comment = preset_path("quickstart").read_text("utf-8").split("\ndata:")[0]
+    for name in ("quickstart", "preprocess", "train-rave", "encode", "train-diffusion", "sample"):
+        assert re.search(rf"^# +latentdiff {name}\b", comment, re.M)
