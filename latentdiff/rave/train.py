@@ -17,7 +17,7 @@ import torch
 from latentdiff import runs, tracking
 from latentdiff.errors import UserError
 from latentdiff.rave import callbacks, compat
-from latentdiff.rave.callbacks import BEST, LAST, Plan, StopRequest, Supervisor
+from latentdiff.rave.callbacks import LAST, Plan, StopRequest, Supervisor
 from latentdiff.rave.checkpoint import OURS, load_weights, read_own
 from latentdiff.rave.checks import check
 from latentdiff.rave.database import RaveDatabase
@@ -48,7 +48,7 @@ class Report:
 
 
 class RaveTraining:
-    """One RAVE training in one folder: checked when made, run by `fit`, continued if begun before.
+    """One RAVE training in one folder: checked on entering, run by `fit`, continued if begun.
 
     The folder gets config.gin, metrics.jsonl, TensorBoard events and checkpoints/{last,best}.ckpt.
     Use as a context manager: RAVE's settings are global and are put back on leaving.
@@ -64,6 +64,7 @@ class RaveTraining:
         seed: int = 0,
         device: str = "auto",
         initial_weights: Path | None = None,
+        resume: bool = True,
     ) -> None:
         self._config = config
         self._dataset = dataset
@@ -71,6 +72,7 @@ class RaveTraining:
         self._seed = seed
         self._device = _accelerator(device)
         self._initial_weights = initial_weights
+        self._resume = resume
         self._checkpoints = directory / CHECKPOINTS
 
     def __enter__(self) -> RaveTraining:
@@ -89,8 +91,7 @@ class RaveTraining:
     def _prepare(self) -> None:
         database = RaveDatabase(self._dataset)
         self._train_records, self._validation_records = database.split()
-        last = self._checkpoints / LAST
-        begun = read_own(last)[OURS] if last.exists() else None
+        begun = read_own(self.last)[OURS] if self._resume and self.last.exists() else None
         self._start = begun["step"] if begun else 0
         self._assembly = self._assemble(database, begun)
         model = self._assembly.model
@@ -113,6 +114,7 @@ class RaveTraining:
             "sample_rate": database.sample_rate,
             "channels": database.channels,
             "hop": self._assembly.hop,
+            "latent_dim": model.latent_size,
         }
         self.report = Report(
             parameters=sum(
@@ -293,6 +295,3 @@ def _fast_arithmetic(device: str) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(precision)
         torch.backends.cudnn.benchmark = benchmark
-
-
-__all__ = ["BEST", "LAST", "RaveTraining", "Report"]
