@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,6 +46,8 @@ class Entry:
     mel: str | None = None
     label: str | None = None
     """Name of the folder that the audio lay in."""
+    start: float = 0.0
+    """Seconds into the source at which it begins."""
 
     def row(self) -> dict[str, Any]:
         """The manifest's line for it."""
@@ -196,8 +198,11 @@ def _header(rows: int, frames: int) -> bytes:
 
 
 def _entry(root: Path, row: dict[str, Any]) -> Entry:
+    """A line of a manifest; those of `sample` say less than those of `encode`."""
+    known = {field.name for field in fields(Entry)}
+    defaults = {"source": None, "split": "train", "samples": None}
     try:
-        entry = Entry(**row)
+        entry = Entry(**(defaults | {name: row[name] for name in row if name in known}))
     except TypeError as error:
         raise UserError(f"{root / MANIFEST} has a line that is not ours", why=str(error)) from error
     for name in (entry.mean, entry.std, entry.mel):
