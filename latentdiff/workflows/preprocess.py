@@ -323,8 +323,8 @@ def _recorded(directory: Path) -> dict[str, Any] | None:
     before = runs.read_run(directory)
     if before and before["stage"] != _STAGE:
         raise UserError(
-            f"{directory} holds a {before['stage']}",
-            why="a dataset is to be made there",
+            f"{directory} is the folder of another stage: {before['stage']}",
+            why="a dataset was to be made there",
             do_this="choose another folder.",
         )
     return before
