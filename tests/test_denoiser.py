@@ -1,0 +1,254 @@
+"""Denoiser, loss and baselines: closed forms against Monte Carlo."""
+
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import pytest
+import torch
+
+from latentdiff.diffusion import baseline, noise
+from latentdiff.diffusion.denoiser import Denoiser, affine, dropped, guided
+from latentdiff.diffusion.loss import Objective
+from latentdiff.diffusion.settings import LossKind, Parametrisation, Weighting
+from latentdiff.specs import Condition
+
+PARAMETRISATIONS = get_args(Parametrisation)
+KINDS = get_args(LossKind)
+LEVELS = torch.tensor([-6.0, -2.0, 0.0, 3.0, 6.0])
+FREE = Condition()
+
+
+def constant(value):
+    return lambda z, logsnr, condition: torch.full_like(z, value)
+
+
+def noisy(z_0, logsnr, seed=0):
+    eps = torch.randn(z_0.shape, generator=torch.Generator().manual_seed(seed))
+    alpha, sigma = noise.alpha_sigma(logsnr[:, None, None])
+    return alpha * z_0 + sigma * eps, eps, alpha, sigma
+
+
+def quantity(name, z_0, eps, alpha, sigma):
+    return {"eps": eps, "x0": z_0, "v": alpha * eps - sigma * z_0, "flow": eps - z_0}[name]
+
+
+@pytest.mark.parametrize("name", PARAMETRISATIONS)
+def test_the_true_quantity_gives_the_true_latents(name):
+    z_0 = torch.randn(5, 3, 7, generator=torch.Generator().manual_seed(1))
+    z_t, eps, alpha, sigma = noisy(z_0, LEVELS)
+    truth = quantity(name, z_0, eps, alpha, sigma)
+    denoise = Denoiser(lambda z, logsnr, c: truth, name, precondition=False)
+    torch.testing.assert_close(denoise(z_t, LEVELS, FREE), z_0, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", PARAMETRISATIONS)
+def test_a_preconditioned_zero_is_the_best_guess_from_variance(name):
+    z_t = torch.randn(5, 3, 7)
+    alpha, _ = noise.alpha_sigma(LEVELS[:, None, None])
+    denoise = Denoiser(constant(0.0), name)
+    torch.testing.assert_close(denoise(z_t, LEVELS, FREE), alpha * z_t)
+
+
+def test_network_output_of_another_shape_is_told():
+    broadcastable = Denoiser(lambda z, logsnr, c: z[:, :1])
+    with pytest.raises(ValueError, match=r"\(5, 3, 7\).*\(5, 1, 7\)"):
+        broadcastable(torch.zeros(5, 3, 7), LEVELS, FREE)
+
+
+def test_loss_refuses_shapes_that_would_broadcast():
+    objective = Objective()
+    z = torch.zeros(5, 3, 7)
+    with pytest.raises(ValueError, match="noise"):
+        objective(constant(0.0), z, LEVELS, z[:1], FREE)
+    with pytest.raises(ValueError, match="estimate"):
+        objective(lambda z, logsnr, c: z[:, :1], z, LEVELS, z, FREE)
+
+
+@pytest.mark.parametrize("name", PARAMETRISATIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_is_the_error_of_the_quantity_itself(name, kind):
+    g = torch.Generator().manual_seed(2)
+    z_0, guess = torch.randn(2, 5, 3, 7, generator=g)
+    z_t, eps, alpha, sigma = noisy(z_0, LEVELS)
+    a, b = affine(name, LEVELS[:, None, None])
+    error = (guess - a * z_t) / b - quantity(name, z_0, eps, alpha, sigma)
+    direct = {
+        "mse": error**2,
+        "l1": error.abs(),
+        "huber": torch.where(error.abs() < 0.5, error**2 / 2, 0.5 * (error.abs() - 0.25)),
+    }[kind].mean((1, 2))
+    objective = Objective(name, kind=kind, huber_delta=0.5)
+    loss = objective(lambda z, logsnr, c: guess, z_0, LEVELS, eps, FREE)
+    torch.testing.assert_close(loss, direct, rtol=2e-3, atol=1e-4)
+
+
+def test_padded_frames_do_not_count():
+    g = torch.Generator().manual_seed(3)
+    z, eps = torch.randn(2, 5, 3, 7, generator=g)
+    mask = torch.ones(5, 7)
+    mask[:, 4:] = 0
+    mask[4] = 0
+    objective = Objective()
+    masked = objective(constant(0.0), z, LEVELS, eps, FREE, mask)
+    short = objective(constant(0.0), z[..., :4], LEVELS, eps[..., :4], FREE)
+    torch.testing.assert_close(masked[:4], short[:4])
+    assert masked[4] == 0
+    torch.testing.assert_close(
+        objective(constant(0.0), z, LEVELS, eps, FREE, torch.ones(5, 7)),
+        objective(constant(0.0), z, LEVELS, eps, FREE),
+    )
+
+
+@pytest.mark.parametrize("weighting", get_args(Weighting))
+def test_a_weighting_means_the_same_in_every_parametrisation(weighting):
+    """Under mse, all but `uniform` weigh the error of z_0 alike, whatever the loss is taken in."""
+    on_z_0 = [Objective(p, weighting) for p in PARAMETRISATIONS]
+    weights = [o.weight(LEVELS) / o.scale(LEVELS) ** 2 for o in on_z_0]
+    if weighting == "uniform":
+        assert all((o.weight(LEVELS) == 1).all() for o in on_z_0)
+        return
+    for weight in weights[1:]:
+        torch.testing.assert_close(weight, weights[0], rtol=1e-4, atol=0)
+    snr = LEVELS.exp()
+    expected = {
+        "min-snr": snr.clamp(max=5),
+        "sigmoid": snr * torch.sigmoid(-LEVELS),
+        "edm": 1 + snr,
+    }[weighting]
+    torch.testing.assert_close(weights[0], expected, rtol=1e-4, atol=0)
+
+
+VARIANCE = torch.tensor([0.3, 1.0, 2.5])
+
+
+def monte_carlo(objective, denoise, z_0, logsnr):
+    """Loss [levels] of a denoiser over Gaussian latents [n, C, T] that it does not know."""
+    losses = []
+    for level in logsnr:
+        levels = level.expand(len(z_0))
+        eps = torch.randn(z_0.shape, generator=torch.Generator().manual_seed(5))
+        losses.append(objective(denoise, z_0, levels, eps, FREE).mean())
+    return torch.stack(losses)
+
+
+@pytest.mark.parametrize("name", PARAMETRISATIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_baselines_equal_monte_carlo(name, kind):
+    g = torch.Generator().manual_seed(4)
+    z_0 = torch.randn(2000, 3, 32, generator=g) * VARIANCE.sqrt()[:, None]
+    objective = Objective(name, "min-snr", kind, huber_delta=0.7)
+
+    def nothing(z, logsnr, condition):
+        return affine(name, logsnr[:, None, None])[0] * z
+
+    def wiener(z, logsnr, condition):
+        alpha, sigma = noise.alpha_sigma(logsnr[:, None, None])
+        s = VARIANCE[:, None]
+        return alpha * s / (alpha**2 * s + sigma**2) * z
+
+    zero = baseline.zero(objective, LEVELS, VARIANCE)
+    torch.testing.assert_close(
+        monte_carlo(objective, nothing, z_0, LEVELS), zero, rtol=0.01, atol=0
+    )
+    best = baseline.variance_only(objective, LEVELS, VARIANCE)
+    torch.testing.assert_close(monte_carlo(objective, wiener, z_0, LEVELS), best, rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_spectrum_baseline_equals_monte_carlo(kind):
+    """Circular AR(2) latents: the Wiener filter is exact, and no other denoiser does better."""
+    frames = 64
+    w = 2 * math.pi * torch.arange(frames) / frames
+    transfer = 1 / (1 - 1.2 * torch.exp(-1j * w) + 0.6 * torch.exp(-2j * w))
+    spectrum = (transfer.abs() ** 2)[None]
+    spectrum = spectrum / spectrum.mean()
+    g = torch.Generator().manual_seed(6)
+    white = torch.randn(6000, 1, frames, generator=g)
+    z_0 = torch.fft.ifft(torch.fft.fft(white) * spectrum.sqrt()).real
+    torch.testing.assert_close(baseline.power_spectrum(z_0), spectrum, rtol=0.1, atol=0.01)
+    objective = Objective("v", kind=kind)
+
+    def wiener(z, logsnr, condition):
+        alpha, sigma = noise.alpha_sigma(logsnr[:, None, None])
+        gain = alpha * spectrum / (alpha**2 * spectrum + sigma**2)
+        return torch.fft.ifft(torch.fft.fft(z) * gain).real
+
+    expected = baseline.spectrum_only(objective, LEVELS, spectrum)
+    torch.testing.assert_close(
+        monte_carlo(objective, wiener, z_0, LEVELS), expected, rtol=0.01, atol=0
+    )
+    flat = baseline.variance_only(objective, LEVELS, torch.ones(1))
+    assert (expected < flat).all()
+    # White latents have nothing in their spectrum to know.
+    white_too = baseline.spectrum_only(objective, LEVELS, torch.ones(1, frames))
+    torch.testing.assert_close(white_too, flat)
+
+
+def test_velocity_of_unit_variance_has_baseline_one_at_every_level():
+    best = baseline.variance_only(Objective("v"), LEVELS, torch.ones(3))
+    torch.testing.assert_close(best, torch.ones(5))
+    assert baseline.skill(0.25, 1.0) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("steps", "kind", "loss"), [(50, "l1", 0.654), (500, "mse", 0.248), (1000, "l1", 0.198)]
+)
+def test_losses_of_models_that_learned_nothing(steps, kind, loss):
+    """What eps-prediction of white unit-variance latents ends at under betas 1e-4..0.05."""
+    logsnr = noise.chain_logsnr(noise.linear_betas(1e-4, 0.05, steps))
+    floor = baseline.variance_only(Objective("eps", kind=kind), logsnr, torch.ones(1)).mean()
+    assert floor.item() == pytest.approx(loss, abs=5e-4)
+
+
+@pytest.mark.parametrize(("kind", "loss"), [("l1", 0.7979), ("mse", 1.0)])
+def test_predicting_no_noise_scores_the_moments_of_a_gaussian(kind, loss):
+    zero = baseline.zero(Objective("eps", kind=kind), LEVELS, VARIANCE)
+    torch.testing.assert_close(zero, torch.full((5,), loss), atol=1e-4, rtol=0)
+
+
+def shifted_by_label(z, logsnr, condition):
+    return z if condition.label is None else z + condition.label[:, None, None]
+
+
+def test_guidance():
+    z, condition = torch.randn(5, 3, 7), Condition(label=torch.ones(5))
+    assert guided(shifted_by_label, 1.0) is shifted_by_label
+    for scale in (0.0, 0.5, 3.0):
+        out = guided(shifted_by_label, scale)(z, LEVELS, condition)
+        torch.testing.assert_close(out, z + scale)
+    inside = guided(shifted_by_label, 3.0, (-2.0, 3.0))(z, LEVELS, condition)
+    torch.testing.assert_close(inside[[0, 4]], z[[0, 4]] + 1)
+    torch.testing.assert_close(inside[1:4], z[1:4] + 3)
+
+
+def test_guidance_outside_its_interval_costs_one_call():
+    calls = []
+
+    def counted(z, logsnr, condition):
+        calls.append(condition)
+        return z
+
+    guided(counted, 3.0, (10.0, 11.0))(torch.zeros(5, 3, 7), LEVELS, FREE)
+    assert len(calls) == 1
+
+
+def test_rescaled_guidance_has_the_level_of_none():
+    def louder(z, logsnr, condition):
+        return z if condition.label is None else 2 * z
+
+    z, condition = torch.randn(5, 3, 700), Condition(label=torch.ones(5))
+    out = guided(louder, 4.0, rescale=1.0)(z, LEVELS, condition)
+    torch.testing.assert_close(out.std(dim=(1, 2)), (2 * z).std(dim=(1, 2)))
+
+
+def test_conditions_are_dropped_sample_by_sample():
+    condition = Condition(features=torch.zeros(4000, 2, 3))
+    g = torch.Generator().manual_seed(0)
+    given = dropped(condition, 0.25, 4000, g).given
+    assert given.float().mean().item() == pytest.approx(0.75, abs=0.02)
+    assert dropped(condition, 0.0, 4000) is condition
+    assert dropped(FREE, 0.5, 4000) is FREE
+    none = condition._replace(given=torch.zeros(4000, dtype=torch.bool))
+    assert not dropped(none, 0.25, 4000, g).given.any()
