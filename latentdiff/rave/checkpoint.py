@@ -9,6 +9,7 @@ import torch
 
 from latentdiff import runs
 from latentdiff.errors import UserError
+from latentdiff.rave.load import read_checkpoint
 
 OURS = "latentdiff"
 """Key under which a checkpoint says what wrote it, its step, phase and schedule."""
@@ -24,31 +25,11 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
             raise OSError(str(error)) from error
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of RAVE on the CPU.
-
-    Raises UserError where it is missing, damaged, holds more than plain data, or is no RAVE.
-    """
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"no checkpoint at {path}") from None
-    except Exception as error:  # torch, zipfile and pickle raise a dozen kinds for a damaged file
-        raise UserError(
-            f"the checkpoint {path} cannot be read",
-            why=str(error).strip().splitlines()[0],
-            do_this="it is damaged, or no RAVE wrote it; take another one, or delete it and train "
-            "again with --overwrite.",
-        ) from error
-    if not isinstance(loaded, dict) or not isinstance(loaded.get("state_dict"), dict):
-        raise UserError(
-            f"{path} is no checkpoint of RAVE", why="it holds no state_dict of a training"
-        )
-    return loaded
-
-
 def read_own(path: Path) -> dict[str, Any]:
-    """A checkpoint that `train-rave` wrote; UserError where another program did."""
+    """A checkpoint that `train-rave` wrote, on the CPU.
+
+    Raises UserError where another program wrote it, or it is damaged.
+    """
     loaded = read_checkpoint(path)
     missing = {OURS, "optimizer_states", "lr_schedulers", "loops", "global_step"} - set(loaded)
     if missing:

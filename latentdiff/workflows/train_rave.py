@@ -66,10 +66,11 @@ def train_rave(
         resume=not overwrite,
     )
     with training:
-        _log_plan(training.report, project, run)
         if dry_run:
+            _log_plan(training.report, project, run)
             return []
         with stage:
+            _log_plan(training.report, project, run)
             log.info(tracking.tensorboard_hint(run.root))
             stage.record(**_summary(_fit(training)))
     return []
@@ -112,10 +113,18 @@ def _file_fingerprint(path: Path) -> str:
 def _log_plan(report: Report, project: Project, run: Run) -> None:
     config, rate = project.rave, project.data.sample_rate
     phase_1 = min(report.schedule.phase_1_steps, config.steps)
+    if report.start >= config.steps:
+        log.info(
+            "%s is at step %d already; rave.steps=%d asks for no more",
+            run.rave,
+            report.start,
+            config.steps,
+        )
+        return
     log.info(
-        "RAVE %s: %.1f M parameters in encoder and decoder, %d latent dimensions at %.1f frames/s",
+        "RAVE %s: %s parameters in encoder and decoder, %d latent dimensions at %.1f frames/s",
         "+".join(config.configs),
-        *(report.parameters / 1e6, report.latent_dim, rate / report.hop),
+        *(f"{report.parameters:,}", report.latent_dim, rate / report.hop),
     )
     log.info(
         "receptive field %d samples (%.0f ms); crops of %d samples (%.2f s), %d a step",
@@ -130,6 +139,7 @@ def _log_plan(report: Report, project: Project, run: Run) -> None:
 
 
 def _fit(training: RaveTraining) -> dict[str, Any]:
+    """Train; where it is interrupted, say what was kept."""
     try:
         outcome = training.fit()
     except KeyboardInterrupt:
