@@ -119,7 +119,8 @@ class TestSchedules:
 
     def test_the_tail_follows_the_budget(self):
         short, long = (TrainingConfig(steps=n, warmup_steps=0) for n in (100, 200))
-        assert learning_rate(100, long) == pytest.approx(1e-3) > learning_rate(100, short)
+        assert learning_rate(100, long) == pytest.approx(1e-3)
+        assert learning_rate(100, short) < 1e-6
 
     def test_ema_halves_the_past_after_its_halflife(self):
         network = torch.nn.Linear(1, 1)

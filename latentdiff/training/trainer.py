@@ -44,8 +44,9 @@ class Outcome:
     """Loss, baseline and skill over the last line of metrics."""
     validation: Validation | None
     """Of the averaged weights at the last step; None without held-out files."""
+    best: Validation | None
+    """The one with the lowest loss so far."""
     best_step: int | None
-    best_loss: float | None
     path: Path
     """The weights to sample from."""
 
@@ -104,7 +105,8 @@ class Trainer:
         self._meter = Meter()
         self._step = 0
         self._seen = 0
-        self._best: dict[str, float] = {}
+        self._best: Validation | None = None
+        self._best_step: int | None = None
         self._validation: Validation | None = None
         self._training: dict[str, float] = {}
         self._judged = False
@@ -202,7 +204,7 @@ class Trainer:
         self._refuse_not_finite()
         self._training = self._meter.read()
         rate = learning_rate(self._step, self.settings)
-        tracker.scalars(self._step, {**self._training, "learning_rate": rate}, prefix="")
+        tracker.scalars(self._step, {**self._training, "learning_rate": rate})
 
     def _refuse_not_finite(self) -> None:
         found = self._meter.not_finite()
@@ -236,10 +238,10 @@ class Trainer:
             result = self._validator.measure(self._ema.module, self._fabric.device)
         self._validation = result
         tracker.scalars(self._step, result.metrics(), prefix="validation/")
-        better = not self._best or result.loss < self._best["loss"]
+        better = self._best is None or result.loss < self._best.loss
         log.info("%s", verdict.validation(self._step, result, self._training, better))
         if better:
-            self._best = {"step": self._step, "loss": result.loss}
+            self._best, self._best_step = result, self._step
             self._save_weights(checkpoint.best(self.directory))
         self._judge(result.metrics())
         self._meter.restart_clock()
@@ -271,9 +273,10 @@ class Trainer:
                 "ema": self._ema.module.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "precision": self._fabric.strategy.precision.state_dict(),
-                "best": self._best,
                 "training": self._training,
-                "validation": None if self._validation is None else asdict(self._validation),
+                "validation": self._validation and asdict(self._validation),
+                "best": self._best and asdict(self._best),
+                "best_step": self._best_step,
                 "judged": self._judged,
             },
         )
@@ -296,21 +299,21 @@ class Trainer:
             ) from error
         self._fabric.strategy.precision.load_state_dict(state["precision"])
         self._step, self._seen = state["step"], state["seen"]
-        self._best, self._training = state["best"], state["training"]
-        self._judged = state["judged"]
-        if state["validation"] is not None:
-            self._validation = Validation(**state["validation"])
+        self._training, self._judged = state["training"], state["judged"]
+        self._validation = state["validation"] and Validation(**state["validation"])
+        self._best = state["best"] and Validation(**state["best"])
+        self._best_step = state["best_step"]
         log.info("continuing from step %d of %d", self._step, self.settings.steps)
 
     def _outcome(self) -> Outcome:
-        best = checkpoint.best(self.directory) if self._best else checkpoint.last(self.directory)
+        path = checkpoint.last if self._best is None else checkpoint.best
         return Outcome(
             step=self._step,
             training=self._training,
             validation=self._validation,
-            best_step=int(self._best["step"]) if self._best else None,
-            best_loss=self._best.get("loss"),
-            path=best,
+            best=self._best,
+            best_step=self._best_step,
+            path=path(self.directory),
         )
 
 

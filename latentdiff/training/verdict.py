@@ -12,6 +12,8 @@ LEARNABLE = 0.05
 """Skill of the spectrum-only denoiser from which latents are said to have structure."""
 LITTLE_GAIN = 0.05
 """Conditioning gain below which conditions are said to be ignored."""
+RISEN = 1.05
+"""Factor by which the held-out loss may rise above its best before it is remarked on."""
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
@@ -82,4 +84,13 @@ def no_skill(step: int, values: Mapping[str, float], learnable: float) -> str:
     return (
         f"no skill after {step} steps: loss {values['loss']:.4f}, and a model that knows nothing "
         f"but the variance of each channel scores {values['baseline']:.4f}.\n  {where}"
+    )
+
+
+def overfitting(step: int, best_step: int | None, last: Validation, best: Validation) -> str:
+    """Said at the end where the held-out loss has risen since its best."""
+    return (
+        f"the held-out loss has risen from {best.loss:.4f} at step {best_step} to "
+        f"{last.loss:.4f} at step {step}: the model has begun to learn its files by heart. "
+        "The best weights are kept; more recordings or a smaller network would go further"
     )

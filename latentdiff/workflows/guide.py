@@ -95,9 +95,9 @@ def _features(model: Model, path: Path, seconds: float | None) -> np.ndarray:
     assert model.standardiser is not None
     settings = model.condition.mel
     mel = mel_of_blocks(audio.blocks(path, settings.sample_rate, 1), settings)
-    ratio = model.codec.seconds(1) * settings.sample_rate / settings.hop
+    ratio = model.seconds(1) * settings.sample_rate / settings.hop
     # Mel frame M - 1 is centred on the last sample but less than a hop.
     length = (
         (mel.shape[1] - 1) * settings.hop / settings.sample_rate if seconds is None else seconds
     )
-    return model.standardiser(resample_time(mel, model.codec.frames(length), ratio))
+    return model.standardiser(resample_time(mel, model.frames(length), ratio))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +15,11 @@ from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.noise import Schedule
 from latentdiff.diffusion.settings import DiffusionConfig
 from latentdiff.errors import UserError
+from latentdiff.latents.store import CodecFacts
 from latentdiff.latents.whitening import Whitening
 from latentdiff.networks.build import build
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.training import checkpoint
-
-
-@dataclass(frozen=True)
-class CodecFacts:
-    """What must be known of a codec to turn latents into seconds and back into sound."""
-
-    path: str
-    fingerprint: str
-    sample_rate: int
-    """Hz."""
-    hop: int
-    """Audio samples per latent frame."""
-    latent_dim: int
-    """D."""
-    channels: int
-
-    def frames(self, seconds: float) -> int:
-        """Latent frames that cover so many seconds, at least one."""
-        return max(1, -(-round(seconds * self.sample_rate) // self.hop))
-
-    def seconds(self, frames: int) -> float:
-        """The length of so many latent frames."""
-        return frames * self.hop / self.sample_rate
 
 
 @dataclass(frozen=True)
@@ -57,9 +35,18 @@ class Model:
     """Of the condition features; None where there are none."""
     labels: list[str]
     codec: CodecFacts
+    """Whose latents these are; the fingerprint is empty where that was not known."""
     step: int
     window: int
     """Frames it was trained on at a time."""
+
+    def frames(self, seconds: float) -> int:
+        """Latent frames that cover so many seconds, at least one."""
+        return max(1, -(-round(seconds * self.codec.sample_rate) // self.codec.hop))
+
+    def seconds(self, frames: int) -> float:
+        """The length of so many latent frames."""
+        return frames * self.codec.hop / self.codec.sample_rate
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> Model:
@@ -131,7 +118,7 @@ def header_of(
         "network": network.model_dump(mode="json"),
         "diffusion": diffusion.model_dump(mode="json"),
         "condition": condition.model_dump(mode="json"),
-        "codec": vars(codec),
+        "codec": asdict(codec),
         "labels": labels,
         "window": window,
     }

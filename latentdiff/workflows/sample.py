@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from latentdiff import config, runs
 from latentdiff.diffusion import samplers
 from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.errors import UserError
+from latentdiff.latents.store import MANIFEST, Entry
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.specs import Condition, Denoise
 from latentdiff.tracking import progress
@@ -79,8 +80,9 @@ def sample(
     }
     inputs = {
         "diffusion": Input(str(model.path), runs.sha256_file(model.path)),
-        "codec": Input(model.codec.path, model.codec.fingerprint),
     }
+    if model.codec.fingerprint:
+        inputs["codec"] = Input("as recorded in the checkpoint", model.codec.fingerprint)
     _announce(model, orders, project.sampling, directory)
     if _already_done(directory, settings, inputs, overwrite):
         return losses
@@ -110,7 +112,7 @@ def _folder_name(name: str | None) -> str:
 
 
 def _orders(model: Model, guides: list[Guide], n: int, seed: int, seconds: float) -> list[Order]:
-    free = model.codec.frames(seconds)
+    free = model.frames(seconds)
     return [
         Order(f"seed{seed + k}-{guide.name}", seed + k, guide.frames or free, guide)
         for guide in guides
@@ -119,7 +121,7 @@ def _orders(model: Model, guides: list[Guide], n: int, seed: int, seconds: float
 
 
 def _announce(model: Model, orders: list[Order], settings: SamplingConfig, directory: Path) -> None:
-    longest = max(model.codec.seconds(order.frames) for order in orders)
+    longest = max(model.seconds(order.frames) for order in orders)
     log.info("model: %s, step %d", model.path, model.step)
     log.info(
         "%d samples of up to %.1f s, %s, %d steps -> %s",
@@ -156,15 +158,10 @@ def _already_done(
 
 
 def _facts(model: Model) -> dict[str, Any]:
-    codec = model.codec
-    return {
-        "codec": codec.fingerprint,
-        "sample_rate": codec.sample_rate,
-        "hop": codec.hop,
-        "latent_dim": codec.latent_dim,
-        "channels": codec.channels,
-        "step": model.step,
-    }
+    """What `decode` asks of a folder of latents; no fingerprint where none is known."""
+    facts = asdict(model.codec)
+    fingerprint = facts.pop("fingerprint")
+    return {**facts, "codec": fingerprint or None, "step": model.step}
 
 
 class Tally:
@@ -210,7 +207,7 @@ def _draw_all(
             for order, latents in zip(part, x, strict=True):
                 rows.append(_write(model, order, latents, settings, directory))
                 bar.update()
-    runs.write_jsonl(directory / "manifest.jsonl", rows)
+    runs.write_jsonl(directory / MANIFEST, rows)
     return tally, calls
 
 
@@ -263,15 +260,14 @@ def _write(
     file = f"{order.name}.npy"
     with runs.atomic(directory / file) as partial, open(partial, "wb") as handle:
         np.save(handle, latents.astype(np.float32))
-    return {
-        "key": order.name,
-        "mean": file,
-        "frames": order.frames,
-        "samples": order.frames * model.codec.hop,
-        "seconds": round(model.codec.seconds(order.frames), 3),
-        "seed": order.seed,
-        "condition": order.guide.source,
-    }
+    return Entry(
+        key=order.name,
+        source=order.guide.source,
+        split="train",
+        samples=order.frames * model.codec.hop,
+        frames=order.frames,
+        mean=file,
+    ).row()
 
 
 def _judge(tally: Tally, calls: int) -> None:

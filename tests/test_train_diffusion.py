@@ -1,0 +1,268 @@
+"""`train-diffusion` on small stores whose truth is known, and `sample` from what it leaves."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from latentdiff import config, runs
+from latentdiff.errors import UserError
+from latentdiff.latents import statistics
+from latentdiff.latents.store import Entry
+from latentdiff.runs import Input, Run, Stage
+from latentdiff.tracking import read_metrics
+from latentdiff.training import checkpoint
+from latentdiff.workflows.project import Project
+from latentdiff.workflows.train_diffusion import train_diffusion
+
+DIMENSIONS = 6
+SMALL = {
+    "network": {"name": "tiny", "channels": 32, "kernel": 5},
+    "training": {"steps": 60, "batch": 16, "window": 32, "learning_rate": 3e-3},
+    "sampling": {"steps": 8},
+    "device": "cpu",
+}
+
+
+def project(**sections):
+    return config.build(Project, config.merge(SMALL, sections))
+
+
+def resonance(rng, frames, channels=2):
+    """[channels, T] of an AR(2) process with a resonance, of unit variance."""
+    noise = rng.standard_normal((channels, frames + 200))
+    z = np.zeros_like(noise)
+    for t in range(2, frames + 200):
+        z[:, t] = 1.815 * z[:, t - 1] - 0.9025 * z[:, t - 2] + noise[:, t]
+    return z[:, 200:] / 8.4
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path / "runs" / "techno")
+
+
+@pytest.fixture
+def make_store():
+    """Writes a store: 2 directions of sound in 6 dimensions, the rest the encoder's noise."""
+
+    def make(root, *, files=10, held_out=2, frames=300, white=False, mel=False, seed=0):
+        rng = np.random.default_rng(seed)
+        mixing = np.linalg.qr(np.random.default_rng(99).standard_normal((6, 6)))[0][:, :2]
+        codec = Input("codec", "c" * 64)
+        settings = {"condition": {"mel": {}}} if mel else {}
+        with Stage(root, "encode", config=settings, inputs={"codec": codec}) as stage:
+            accumulator, rows = statistics.StatisticsAccumulator(), []
+            for i in range(files):
+                sound = rng.standard_normal((2, frames)) if white else resonance(rng, frames)
+                z = 3 * mixing @ sound + 0.1 * rng.standard_normal((DIMENSIONS, frames)) + 5
+                std = np.full_like(z, 0.3)
+                split = "validation" if i < held_out else "train"
+                np.save(root / f"{i}.npy", z.astype(np.float32))
+                if mel:
+                    np.save(root / f"mel{i}.npy", (sound[:1] + 0.1).astype(np.float32))
+                if split == "train":
+                    accumulator.update(z, std)
+                entry = Entry(f"a/{i}.wav", None, split, frames * 64, frames, f"{i}.npy")
+                rows.append({**entry.row(), "mel": f"mel{i}.npy" if mel else None})
+            accumulator.finish().save(root / "stats.safetensors")
+            runs.write_jsonl(root / "manifest.jsonl", rows)
+            stage.record(sample_rate=8000, hop=64, latent_dim=DIMENSIONS, channels=1)
+        return root
+
+    return make
+
+
+def result(run):
+    return runs.require_done(run.diffusion, "diffusion", "train-diffusion")["result"]
+
+
+class TestTruth:
+    def test_sound_is_learned(self, run, make_store):
+        make_store(run.latents)
+        train_diffusion(run, project())
+        found = result(run)
+        assert found["skill"] > 0.15 and found["validated"]
+        assert found["loss"] < found["baseline"]
+        assert found["step"] == 60
+
+    def test_white_noise_has_no_skill_and_that_is_said(self, run, make_store, caplog):
+        make_store(run.latents, white=True)
+        with caplog.at_level(logging.INFO, logger="latentdiff"):
+            train_diffusion(run, project(training={"steps": 320}))
+        assert abs(result(run)["skill"]) < 0.02
+        (said,) = [r.message for r in caplog.records if "no skill after" in r.message]
+        assert "look like white noise along time" in said and "look at:" in said
+
+    def test_a_condition_that_tells_is_used_and_a_wrong_one_costs(self, run, make_store):
+        make_store(run.latents, mel=True)
+        train_diffusion(run, project(condition={"kind": "mel"}, training={"steps": 150}))
+        assert result(run)["conditioning_gain"] > 0.3
+
+    def test_every_loss_stands_beside_its_baseline(self, run, make_store):
+        make_store(run.latents)
+        train_diffusion(run, project(training={"validate_every": 20, "log_every": 10}))
+        rows = read_metrics(run.diffusion)
+        training = [row for row in rows if "loss" in row]
+        validation = [row for row in rows if "validation/loss" in row]
+        assert [row["step"] for row in training] == [10, 20, 30, 40, 50, 60]
+        assert [row["step"] for row in validation] == [20, 40, 60]
+        for row in training:
+            assert row["skill"] == pytest.approx(1 - row["loss"] / row["baseline"])
+        levels = [key for key in validation[0] if key.startswith("validation/loss@")]
+        assert len(levels) == 12
+        for key in levels:
+            assert key.replace("loss", "skill") in validation[0]
+            assert key.replace("loss", "baseline") in validation[0]
+        assert list(run.diffusion.glob("events.*"))
+
+    def test_what_is_said_at_the_start_and_end(self, run, make_store, caplog):
+        make_store(run.latents)
+        with caplog.at_level(logging.INFO, logger="latentdiff"):
+            train_diffusion(run, project(training={"steps": 20}))
+        text = caplog.text
+        assert "6 dimensions, 2 carry sound" in text
+        assert "train: 8 files, 2400 frames, 0.3 minutes" in text
+        assert "validation: 2 files" in text
+        assert "tiny:" in text and "predicts zero 1.0000" in text
+        assert "tensorboard --logdir" in text and "best at step 20" in text
+
+
+class TestResume:
+    def test_raised_steps_continue(self, run, make_store, caplog):
+        make_store(run.latents)
+        train_diffusion(run, project(training={"steps": 20}))
+        with caplog.at_level(logging.INFO, logger="latentdiff"):
+            train_diffusion(run, project(training={"steps": 40, "learning_rate": 1e-3}))
+        assert "continuing from step 20 of 40" in caplog.text
+        assert result(run)["step"] == 40
+        steps = [row["step"] for row in read_metrics(run.diffusion) if "loss" in row]
+        assert steps == [10, 20, 30, 40]
+
+    def test_done_says_so_and_touches_nothing(self, run, make_store, caplog):
+        make_store(run.latents)
+        train_diffusion(run, project(training={"steps": 10}))
+        before = checkpoint.state(run.diffusion).stat().st_mtime_ns
+        with caplog.at_level(logging.INFO, logger="latentdiff"):
+            train_diffusion(run, project(training={"steps": 10}))
+        assert "already done" in caplog.text
+        assert checkpoint.state(run.diffusion).stat().st_mtime_ns == before
+
+    @pytest.mark.parametrize(
+        ("section", "key", "value"),
+        [
+            ("network", "channels", 16),
+            ("training", "window", 16),
+            ("latents", "keep", 1),
+            ("diffusion", "parametrisation", "eps"),
+        ],
+    )
+    def test_what_may_not_change_is_refused_with_the_difference(
+        self, run, make_store, section, key, value
+    ):
+        make_store(run.latents)
+        train_diffusion(run, project(training={"steps": 10}))
+        changed = config.merge({"training": {"steps": 20}}, {section: {key: value}})
+        with pytest.raises(UserError, match=rf"{section}\.{key}: .* -> {value}"):
+            train_diffusion(run, project(**changed))
+
+    def test_other_latents_are_refused(self, run, make_store, tmp_path):
+        make_store(run.latents)
+        other = make_store(tmp_path / "other", seed=1, files=11)
+        train_diffusion(run, project(training={"steps": 10}))
+        with pytest.raises(UserError, match="latents: another than then"):
+            train_diffusion(run, project(training={"steps": 20}), latents=other)
+
+    def test_overwrite_starts_anew(self, run, make_store):
+        make_store(run.latents)
+        train_diffusion(run, project(training={"steps": 10}))
+        train_diffusion(run, project(training={"steps": 12, "window": 16}), overwrite=True)
+        assert result(run)["step"] == 12
+
+    def test_a_run_that_failed_before_its_first_checkpoint_blocks_nothing(self, run, make_store):
+        make_store(run.latents)
+        z = np.load(run.latents / "3.npy")
+        z[2, 7] = np.nan
+        np.save(run.latents / "3.npy", z)
+        with pytest.raises(UserError, match=r"a/3\.wav hold NaN"):
+            train_diffusion(run, project())
+        np.save(run.latents / "3.npy", np.nan_to_num(z))
+        train_diffusion(run, project(training={"steps": 5, "window": 16}))
+        assert result(run)["step"] == 5
+
+
+class TestChecks:
+    def test_no_latents(self, run):
+        with pytest.raises(UserError, match="no latents"):
+            train_diffusion(run, project())
+
+    def test_no_training_files(self, run, make_store):
+        make_store(run.latents, files=3, held_out=2)
+        rows = runs.read_jsonl(run.latents / "manifest.jsonl")
+        runs.write_jsonl(run.latents / "manifest.jsonl", rows[:2])
+        with pytest.raises(UserError, match="no training files"):
+            train_diffusion(run, project())
+
+    def test_no_validation_file_is_said(self, run, make_store, caplog):
+        make_store(run.latents, held_out=0)
+        with caplog.at_level(logging.INFO, logger="latentdiff"):
+            train_diffusion(run, project(training={"steps": 10}))
+        assert "no file is held out" in caplog.text
+        assert result(run)["validated"] is False
+        assert checkpoint.find(run.diffusion) == checkpoint.last(run.diffusion)
+
+    def test_window_longer_than_every_file(self, run, make_store):
+        make_store(run.latents, frames=40)
+        with pytest.raises(UserError, match=r"training\.window=40 or less"):
+            train_diffusion(run, project(training={"window": 64}))
+
+    def test_batch_larger_than_the_windows(self, run, make_store):
+        make_store(run.latents, files=3, held_out=1, frames=36)
+        with pytest.raises(UserError, match=r"training\.batch=10 or less"):
+            train_diffusion(run, project())
+
+    def test_statistics_missing(self, run, make_store):
+        make_store(run.latents)
+        (run.latents / "stats.safetensors").unlink()
+        with pytest.raises(UserError, match="cannot read the latent statistics"):
+            train_diffusion(run, project())
+
+    def test_mel_wanted_and_not_stored(self, run, make_store):
+        make_store(run.latents)
+        with pytest.raises(UserError, match="no mel spectrogram of a/"):
+            train_diffusion(run, project(condition={"kind": "mel"}))
+
+    def test_dry_run_writes_nothing(self, run, make_store, caplog):
+        make_store(run.latents)
+        with caplog.at_level(logging.INFO, logger="latentdiff"):
+            train_diffusion(run, project(), dry_run=True)
+        assert "dry run" in caplog.text and not run.diffusion.exists()
+
+    def test_a_plain_folder_of_arrays(self, run, tmp_path, caplog):
+        rng = np.random.default_rng(0)
+        for i in range(5):
+            path = tmp_path / "plain" / f"{i}.npy"
+            path.parent.mkdir(exist_ok=True)
+            np.save(path, resonance(rng, 200, channels=3)[None].astype(np.float32))
+        train_diffusion(run, project(training={"steps": 10}), latents=tmp_path / "plain")
+        assert result(run)["step"] == 10
+        assert "does not say whose latents they are" in caplog.text
+
+    def test_a_damaged_state_is_named(self, run, make_store):
+        make_store(run.latents)
+        train_diffusion(run, project(training={"steps": 10}))
+        path = checkpoint.state(run.diffusion)
+        path.write_bytes(path.read_bytes()[:2000])
+        with pytest.raises(UserError, match=r"last\.state\.pt is damaged"):
+            train_diffusion(run, project(training={"steps": 20}))
+
+    def test_the_checkpoint_describes_itself(self, run, make_store):
+        make_store(run.latents)
+        train_diffusion(run, project(training={"steps": 10}))
+        header = checkpoint.load_weights(checkpoint.last(run.diffusion)).header
+        assert header["codec"]["fingerprint"] == "c" * 64 and header["step"] == 10
+        assert header["network"]["name"] == "tiny" and header["validation"]["skill"] < 1
+        assert json.dumps(header)
