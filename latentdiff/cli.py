@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("latentdiff")
 
 PATH = click.Path(path_type=Path)
+DEVICES = ["auto", "cpu", "cuda", "mps"]
 LONG_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
 
 
@@ -170,7 +171,7 @@ def _project_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """-c, --seed, --device and KEY=VALUE words: what decides the resolved config."""
     for decorate in (
         click.argument("settings", nargs=-1, metavar="[KEY=VALUE]..."),
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"])),
+        click.option("--device", type=click.Choice(DEVICES)),
         click.option("--seed", type=click.IntRange(min=0), help="Of all random draws."),
         click.option("-c", "--config", "config_file", type=PATH, help="YAML file of the project."),
     ):
@@ -229,6 +230,52 @@ def stage_command(
         return command
 
     return decorate
+
+
+def plain_command(example: str, group: click.Group = cli, **options: Any) -> Callable[..., Any]:
+    """A command that needs no project."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        return group.command(cls=Command, example=example, **options)(_loudness(function))
+
+    return decorate
+
+
+@plain_command("latentdiff doctor")
+@click.option("--run", type=PATH, help="The run directory whose disk to look at. [runs]")
+def doctor(run: Path | None) -> int:
+    """Tell what works on this machine, and what to do about the rest."""
+    from latentdiff.runs import Run
+    from latentdiff.workflows.doctor import doctor as work
+
+    return EXIT_OK if work(Run(run) if run else None) else EXIT_BROKEN
+
+
+@plain_command(
+    "latentdiff quickstart --dry-run\nlatentdiff quickstart my/recordings --run runs/mine"
+)
+@click.argument("words", nargs=-1, metavar="[AUDIO_DIR] [KEY=VALUE]...")
+@click.option(
+    "--run", type=PATH, default=Path("runs/quickstart"), show_default=True, help="Run directory."
+)
+@click.option("--overwrite", is_flag=True, help="Start anew.")
+@click.option("--dry-run", is_flag=True, help="Only print the commands.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of all random draws.")
+@click.option("--device", type=click.Choice(DEVICES))
+def quickstart(words: tuple[str, ...], run: Path, **options: Any) -> int:
+    """The whole chain, small, in minutes on a CPU, ending in sound.
+
+    Learns from the recordings in AUDIO_DIR, or from music that it makes itself.
+    """
+    from latentdiff.runs import Run
+    from latentdiff.workflows.quickstart import quickstart as work
+
+    settings = [word for word in words if "=" in word and not Path(word).exists()]
+    folders = [Path(word) for word in words if word not in settings]
+    if len(folders) > 1:
+        raise click.UsageError(f"one AUDIO_DIR at most, got {len(folders)}")
+    folder = folders[0] if folders else None
+    return _finish(work(Run(run), audio_dir=folder, settings=settings, **options))
 
 
 rave_option = click.option(
@@ -305,15 +352,6 @@ def decode(run: Run, project: Project, **options: Any) -> list[str]:
     from latentdiff.workflows.decode import decode as work
 
     return work(run, project, **options)
-
-
-def plain_command(example: str, group: click.Group = cli, **options: Any) -> Callable[..., Any]:
-    """A command that needs no project."""
-
-    def decorate(function: Callable[..., Any]) -> click.Command:
-        return group.command(cls=Command, example=example, **options)(_loudness(function))
-
-    return decorate
 
 
 @plain_command("latentdiff inspect runs/techno")

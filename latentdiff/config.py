@@ -139,7 +139,8 @@ def reference(section: type[Section], prefix: str = "") -> list[tuple[str, str, 
         if inner is not None:
             rows += reference(inner, f"{prefix}{name}.")
             continue
-        default = yaml.safe_dump(field.get_default(call_default_factory=True)).split("\n...")[0]
+        value = field.get_default(call_default_factory=True)
+        default = yaml.safe_dump(value, default_flow_style=True).split("\n...")[0]
         meaning = " ".join((field.description or "").split())
         rows.append((prefix + name, _type_name(field.annotation), default.strip(), meaning))
     return rows

@@ -36,18 +36,19 @@ def init(path: Path, preset: str | None, overwrite: bool) -> str:
 
 def annotated() -> str:
     """Every setting at its default as YAML, each under a comment with its meaning."""
-    lines = ["# All settings of latentdiff at their defaults; delete what you do not change.", ""]
-    section = ""
+    lines = ["# All settings of latentdiff at their defaults; delete what you do not change."]
+    headed = set()
     for key, kind, default, meaning in config.reference(Project):
         *parents, leaf = key.split(".")
-        if ".".join(parents) != section:
-            section = ".".join(parents)
-            lines.append("  " * (len(parents) - 1) + f"{parents[-1]}:" if parents else "")
-        indent = "  " * len(parents)
+        for depth in range(1, len(parents) + 1):
+            if tuple(parents[:depth]) not in headed:
+                headed.add(tuple(parents[:depth]))
+                lines += ["", "  " * (depth - 1) + f"{parents[depth - 1]}:"]
+        comment = "  " * len(parents) + "# "
         lines += textwrap.wrap(
-            f"{meaning} ({kind})", 96, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+            f"{meaning} ({kind})", 96, initial_indent=comment, subsequent_indent=comment
         )
-        lines.append(f"{indent}{leaf}: {default}")
+        lines.append("  " * len(parents) + f"{leaf}: {default}")
     return "\n".join(lines) + "\n"
 
 
