@@ -22,10 +22,11 @@ FLOORS = {
     "__main__": 5,
 }
 
+RAVE_ONLY = ("rave", "gin", "absl", "pytorch_lightning", "cached_conv", "udls", "lmdb")
+
 # Foreign library -> the only rooms that may import it.
 ROOM_OF = {
-    **dict.fromkeys(["rave", "gin", "absl", "pytorch_lightning", "cached_conv", "udls"], {"rave"}),
-    "lmdb": {"rave"},
+    **{name: {"rave"} for name in RAVE_ONLY},
     "click": {"cli"},
     "lightning": {"training"},
     "soundfile": {"audio", "workflows"},
