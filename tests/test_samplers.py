@@ -1,0 +1,205 @@
+"""Samplers against the exact denoiser of a correlated Gaussian, where everything is known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from latentdiff.config import build as build_section
+from latentdiff.diffusion import noise, samplers
+from latentdiff.diffusion.samplers import METHODS, SeededNoise, Walk, integrate, levels, sample
+from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig
+from latentdiff.errors import ConfigError
+from latentdiff.specs import Condition
+
+C, T = 2, 6
+SCHEDULE = noise.build(ScheduleConfig())
+ODE = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp-2m": 2}
+"""Sampler -> order of convergence."""
+
+
+class Gaussian:
+    """Latents [C, T] that are jointly Gaussian: the best denoiser and the exact flow are linear."""
+
+    def __init__(self) -> None:
+        g = torch.Generator().manual_seed(0)
+        basis = torch.linalg.qr(torch.randn(C * T, C * T, generator=g).double())[0]
+        self.variances = torch.logspace(-1.5, 0.7, C * T).double()
+        self.basis = basis
+        self.covariance = basis @ torch.diag(self.variances) @ basis.T
+        self.mean = 0.3 * torch.randn(C * T, generator=g).double()
+
+    def __call__(self, z_t, logsnr, condition):
+        alpha, sigma = noise.alpha_sigma(logsnr[:1].double())
+        gain = alpha * self.variances / (alpha**2 * self.variances + sigma**2)
+        centred = z_t.flatten(1).double() - alpha * self.mean
+        z_0 = self.mean + centred @ (self.basis * gain @ self.basis.T)
+        return z_0.unflatten(1, (C, T)).to(z_t.dtype)
+
+    def flow(self, z, first, last):
+        """Where the probability-flow ODE takes z from one log-SNR to another, then denoised."""
+        (a, b), (s, r) = noise.alpha_sigma(torch.tensor([first, last]).double())
+        scale = ((b**2 * self.variances + r**2) / (a**2 * self.variances + s**2)).sqrt()
+        centred = z.flatten(1).double() - a * self.mean
+        there = b * self.mean + centred @ self.basis @ torch.diag(scale) @ self.basis.T
+        there = there.unflatten(1, (C, T))
+        return self(there, torch.full((len(z),), last), Condition())
+
+
+GAUSSIAN = Gaussian()
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def walk_from(z, logsnrs, method, eta=0.0):
+    fresh = seeded(9)
+    draw = lambda: torch.randn(z.shape, generator=fresh, dtype=z.dtype)  # noqa: E731
+    return integrate(Walk(GAUSSIAN, Condition(), draw, eta), z, logsnrs, method)
+
+
+COVARIANCE_CASES = [
+    ("dpmpp-2m", 30, {}),
+    ("ddim", 120, {"eta": 0.0}),
+    ("ddim", 150, {"eta": 0.5}),
+    ("ddim", 200, {"eta": 1.0}),
+    ("ddpm", 200, {"variance": "posterior"}),
+    ("ddpm", 200, {"variance": "beta"}),
+    ("euler", 120, {}),
+    ("heun", 40, {}),
+]
+
+
+@pytest.mark.parametrize(("method", "steps", "options"), COVARIANCE_CASES)
+def test_samples_have_the_mean_and_covariance_of_the_data(method, steps, options):
+    z, fresh = torch.randn(6000, C, T, generator=seeded(1)), seeded(2)
+    draw = lambda: torch.randn(z.shape, generator=fresh)  # noqa: E731
+    walk = Walk(GAUSSIAN, Condition(), draw, **options)
+    x = integrate(walk, z, levels(SCHEDULE, steps), method).flatten(1).double()
+    torch.testing.assert_close(x.mean(0), GAUSSIAN.mean, atol=0.08, rtol=0)
+    error = torch.linalg.norm(torch.cov(x.T) - GAUSSIAN.covariance)
+    assert error < 0.08 * torch.linalg.norm(GAUSSIAN.covariance)
+
+
+@pytest.mark.parametrize(("method", "order"), ODE.items())
+def test_ode_samplers_follow_the_exact_flow_at_their_order(method, order):
+    z = torch.randn(50, C, T, generator=seeded(1)).double()
+    first, last = -5.0, 4.0
+    truth = GAUSSIAN.flow(z, first, last)
+    errors = []
+    for steps in (65, 129, 257):
+        points = torch.linspace(first, last, steps, dtype=torch.float64).tolist()
+        errors.append((walk_from(z, points, method) - truth).abs().max().item())
+    assert errors[-1] < (0.1 if order == 1 else 0.003)
+    for coarse, fine in itertools.pairwise(errors):
+        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.25)
+
+
+def test_ancestral_ddim_is_ddpm():
+    z = torch.randn(4, C, T, dtype=torch.float64)
+    points = levels(SCHEDULE, 10)
+    torch.testing.assert_close(walk_from(z, points, "ddim", 1.0), walk_from(z, points, "ddpm"))
+    torch.testing.assert_close(walk_from(z, points, "ddim"), walk_from(z, points, "euler"))
+
+
+def draw_samples(seeds, model=GAUSSIAN, **config):
+    return sample(model, SCHEDULE, SamplingConfig(**config), seeds, C, T)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_sample_depends_on_its_seed_alone(method):
+    together = draw_samples([3, 7, 3], sampler=method, steps=8, eta=0.7)
+    alone = draw_samples([7], sampler=method, steps=8, eta=0.7)
+    assert torch.equal(together[0], together[2])
+    torch.testing.assert_close(together[1:2], alone, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(together[0], together[1])
+    assert torch.equal(together, draw_samples([3, 7, 3], sampler=method, steps=8, eta=0.7))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_few_steps_are_finite_and_counted(method, steps):
+    calls, shown = [], []
+
+    def counted(z_t, logsnr, condition):
+        calls.append(logsnr)
+        return GAUSSIAN(z_t, logsnr, condition)
+
+    config = SamplingConfig(sampler=method, steps=steps)
+    x = sample(counted, SCHEDULE, config, [0, 1], C, T, callback=shown.append)
+    assert x.shape == (2, C, T)
+    assert torch.isfinite(x).all()
+    assert len(calls) == (2 * steps - 1 if method == "heun" else steps)
+    assert [p.step for p in shown] == list(range(1, steps + 1))
+    assert torch.equal(shown[-1].z_0, x)
+    assert torch.equal(shown[0].z_t, SeededNoise([0, 1], C, T)())
+
+
+def test_sixteen_steps_of_the_default_are_close_to_many():
+    z = torch.randn(500, C, T, generator=seeded(1))
+    few, many = (walk_from(z, levels(SCHEDULE, n), "dpmpp-2m") for n in (16, 200))
+    assert (few - many).square().mean() < 0.01 * many.square().mean()
+
+
+@pytest.mark.parametrize("spacing", ["logsnr", "t", "karras"])
+def test_spacings_rise_from_end_to_end(spacing):
+    points = torch.tensor(levels(SCHEDULE, 20, spacing))
+    assert (points.diff() > 0).all()
+    assert points[0].item() == pytest.approx(SCHEDULE.logsnr_min)
+    assert points[-1].item() == pytest.approx(SCHEDULE.logsnr_max)
+    assert levels(SCHEDULE, 1, spacing) == pytest.approx([SCHEDULE.logsnr_min])
+    if spacing == "karras":
+        root = torch.exp(-0.5 * points / samplers.KARRAS_RHO)
+        torch.testing.assert_close(root.diff(), root.diff().mean().expand(19), rtol=1e-3, atol=0)
+
+
+def test_endless_chains_are_entered_where_something_is_left():
+    chain = noise.build(ScheduleConfig(name="betas", beta_end=1.0))
+    for spacing in ("logsnr", "t", "karras"):
+        assert levels(chain, 5, spacing)[0] == pytest.approx(samplers.START_LIMIT, abs=1e-6)
+
+
+def test_guidance_one_is_none_and_guidance_zero_ignores_the_condition():
+    def model(z_t, logsnr, condition):
+        z_0 = GAUSSIAN(z_t, logsnr, condition)
+        return z_0 if condition.label is None else z_0 + condition.label[:, None, None]
+
+    condition = Condition(label=torch.tensor([1.0, 2.0]))
+
+    def run(model, condition, guidance):
+        config = SamplingConfig(steps=6, guidance=guidance)
+        return sample(model, SCHEDULE, config, [1, 2], C, T, condition)
+
+    plain = integrate(
+        Walk(model, condition, lambda: torch.zeros(())),
+        SeededNoise([1, 2], C, T)(),
+        levels(SCHEDULE, 6),
+        "dpmpp-2m",
+    )
+    assert torch.equal(run(model, condition, 1.0), plain)
+    torch.testing.assert_close(run(model, condition, 0.0), run(GAUSSIAN, Condition(), 1.0))
+    assert run(model, condition, 2.0).mean() > plain.mean() + 0.5
+
+
+def test_sampling_leaves_no_graph():
+    weight = torch.nn.Parameter(torch.ones(()))
+    x = draw_samples([0], model=lambda z, logsnr, c: weight * GAUSSIAN(z, logsnr, c), steps=3)
+    assert not x.requires_grad
+    assert torch.is_grad_enabled()
+
+
+def test_seeds_out_of_range_are_told():
+    with pytest.raises(ValueError, match="seeds"):
+        SeededNoise([-1], C, T)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"steps": 0}, {"sampler": "dpm"}, {"guidance_interval": (3, -3)}, {"eta": 2}]
+)
+def test_impossible_sampling_is_refused(bad):
+    with pytest.raises(ConfigError):
+        build_section(SamplingConfig, bad)
