@@ -13,20 +13,14 @@ from latentdiff.specs import Condition
 FREQUENCIES = 32
 
 
-class FrameNorm(nn.Module):
+class FrameNorm(nn.LayerNorm):
     """LayerNorm over the channels of each frame: [B, W, T] -> the same.
 
     Frames do not see each other's statistics, so a network means the same on any length.
     """
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(width, 1))
-        self.bias = nn.Parameter(torch.zeros(width, 1))
-
     def forward(self, x: Tensor) -> Tensor:
-        variance, mean = torch.var_mean(x, dim=1, keepdim=True, correction=0)
-        return (x - mean) * torch.rsqrt(variance + 1e-5) * self.gain + self.bias
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
 
 
 class NoiseEmbedding(nn.Module):
