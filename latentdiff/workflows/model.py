@@ -36,6 +36,8 @@ class Model:
     labels: list[str]
     codec: CodecFacts
     """Whose latents these are; the fingerprint is empty where that was not known."""
+    codec_path: str
+    """Where its weights lay then."""
     step: int
     window: int
     """Frames it was trained on at a time."""
@@ -84,6 +86,7 @@ class Model:
             standardiser=standardiser,
             labels=header["labels"],
             codec=CodecFacts(**header["codec"]),
+            codec_path=header["codec_path"],
             step=header["step"],
             window=header["window"],
         )
@@ -110,6 +113,7 @@ def header_of(
     diffusion: DiffusionConfig,
     condition: ConditionConfig,
     codec: CodecFacts,
+    codec_path: str,
     labels: list[str],
     window: int,
 ) -> dict[str, Any]:
@@ -119,6 +123,7 @@ def header_of(
         "diffusion": diffusion.model_dump(mode="json"),
         "condition": condition.model_dump(mode="json"),
         "codec": asdict(codec),
+        "codec_path": codec_path,
         "labels": labels,
         "window": window,
     }

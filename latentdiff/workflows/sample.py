@@ -82,7 +82,7 @@ def sample(
         "diffusion": Input(str(model.path), runs.sha256_file(model.path)),
     }
     if model.codec.fingerprint:
-        inputs["codec"] = Input("as recorded in the checkpoint", model.codec.fingerprint)
+        inputs["codec"] = Input(model.codec_path, model.codec.fingerprint)
     _announce(model, orders, project.sampling, directory)
     if _already_done(directory, settings, inputs, overwrite):
         return losses

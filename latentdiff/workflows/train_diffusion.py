@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ class Data:
     standardiser: Standardiser | None
     labels: list[str]
     codec: CodecFacts
+    codec_path: str
+    """Where its weights lay when the latents were made; empty where that is not known."""
 
     def windows(self, split: str, settings: TrainingConfig, scratch: Path) -> Windows | None:
         """The windows of a split; None where it has no files."""
@@ -111,7 +114,7 @@ def train_diffusion(
         return []
     inputs = {"latents": Input(str(store.root.resolve()), store.fingerprint())}
     if data.codec.fingerprint:
-        inputs["codec"] = Input("as recorded in the latents", data.codec.fingerprint)
+        inputs["codec"] = Input(data.codec_path, data.codec.fingerprint)
     stage = begin(
         run,
         project,
@@ -163,9 +166,10 @@ def check(store: LatentStore, settings: TrainingConfig) -> None:
 
 def _data(store: LatentStore, project: Project) -> Data:
     found = _statistics(store)
-    condition = _condition_of(store, project.condition)
+    condition = project.condition
     standardiser, labels = None, []
     if condition.kind == "mel":
+        _check_mel(store, condition.mel)
         standardiser = Standardiser.fit(_mel(store, entry) for entry in store.of("train"))
     if condition.kind == "label":
         labels = label_names(entry.label for entry in store.entries)
@@ -180,7 +184,8 @@ def _data(store: LatentStore, project: Project) -> Data:
         )
         codec = CodecFacts("", project.data.sample_rate, PLAIN_HOP, store.latent_dim, 1)
     whitening = Whitening.from_statistics(found, project.latents.keep)
-    return Data(store, found, whitening, condition, standardiser, labels, codec)
+    path = _inputs_of(store).get("codec", {}).get("path", "")
+    return Data(store, found, whitening, condition, standardiser, labels, codec, path)
 
 
 def _statistics(store: LatentStore) -> LatentStatistics:
@@ -191,14 +196,23 @@ def _statistics(store: LatentStore) -> LatentStatistics:
     return statistics.fit((store.mean(entry), store.std(entry)) for entry in store.of("train"))
 
 
-def _condition_of(store: LatentStore, wanted: ConditionConfig) -> ConditionConfig:
-    """The condition with the mel settings that the store was made with, whatever is set now."""
+def _check_mel(store: LatentStore, wanted: MelConfig) -> None:
+    """The spectrograms of the store must be of the kind that `sample` will compute."""
+    recorded = _inputs_of(store).get("condition.mel")
+    made_with = None if recorded is None else json.loads(recorded["path"])
+    changed = config.differences(made_with or {}, wanted.model_dump(mode="json"), "condition.mel.")
+    if made_with is not None and changed:
+        raise UserError(
+            f"the mel spectrograms in {store.root} were made with other settings:\n    "
+            + "\n    ".join(changed),
+            why="samples would follow another kind of spectrogram than was trained on",
+            do_this="drop those settings, or encode again.",
+        )
+
+
+def _inputs_of(store: LatentStore) -> dict[str, Any]:
     info = runs.read_run(store.root) or {}
-    made_with = info.get("config", {}).get("condition", {}).get("mel")
-    if wanted.kind != "mel" or made_with is None:
-        return wanted
-    mel = config.build(MelConfig, made_with, source=str(store.root))
-    return wanted.model_copy(update={"mel": mel})
+    return dict(info.get("inputs", {}))
 
 
 def _mel(store: LatentStore, entry: Entry) -> np.ndarray:
@@ -266,7 +280,13 @@ def _trainer(run: Run, project: Project, data: Data, denoiser: Denoiser) -> Trai
         run.diffusion,
         constants=constants,
         header=header_of(
-            project.network, diffusion, data.condition, data.codec, data.labels, settings.window
+            project.network,
+            diffusion,
+            data.condition,
+            data.codec,
+            data.codec_path,
+            data.labels,
+            settings.window,
         ),
         condition_dropout=data.condition.dropout,
         seed=project.seed,
