@@ -74,3 +74,49 @@ def audio_folder(tmp_path, write_wav, melody):
         name = "same.wav" if i in (0, 3) else f"tune {i}.wav"
         write_wav(root / ("a" if i < 3 else "b") / name, melody(1 + 0.4 * i, seed=i))
     return root
+
+
+@pytest.fixture(scope="session")
+def make_rave_run():
+    """Writes a run as `rave train` leaves it: a tiny RAVE, random weights, 8 kHz, hop 64."""
+
+    def make(
+        folder,
+        *,
+        configs=("v2",),
+        ratios=(4, 2, 2),
+        channels=1,
+        steps=(7,),
+        names=("epoch.ckpt",),
+        seed=0,
+    ):
+        from latentdiff.rave import compat
+        from latentdiff.rave.gin_config import assemble
+        from latentdiff.rave.settings import RaveConfig
+
+        settings = RaveConfig(
+            configs=list(configs), capacity=4, latent_size=6, n_band=4, ratios=list(ratios)
+        )
+        with compat.isolated_gin(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            built = assemble(settings, 8000, channels)
+        for value in built.model.state_dict().values():
+            if value.ndim == 3:
+                value.mul_(2)  # louder than RAVE starts: differences must show
+        checkpoints = folder / "version_0" / "checkpoints"
+        checkpoints.mkdir(parents=True)
+        # `rave train` does not write the channels.
+        lines = [line for line in built.text.splitlines() if "RAVE.n_channels" not in line]
+        (folder / "config.gin").write_text("\n".join(lines))
+        for step, name in zip(steps, names, strict=True):
+            state = {"state_dict": built.model.state_dict(), "global_step": step, "callbacks": {}}
+            torch.save(state, checkpoints / name)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def rave_run(make_rave_run, tmp_path_factory):
+    """One such run, of v2, shared by all tests: do not write into it."""
+    return make_rave_run(tmp_path_factory.mktemp("rave") / "tiny_a1b2c3")

@@ -221,7 +221,7 @@ def _build(config: Path, weights: dict[str, Tensor]) -> RAVE:
 def _channels(model: RAVE, weights: dict[str, Tensor]) -> int:
     """Audio channels of the weights, told by the width of the encoder's first layer."""
     for name, value in model.encoder.state_dict(prefix="encoder.").items():
-        if value.ndim == 3 and name in weights:
+        if name.endswith((".weight", ".weight_v")) and value.ndim == 3 and name in weights:
             there, here = weights[name].shape[1], value.shape[1]
             return model.n_channels * there // here if there % here == 0 else model.n_channels
     return int(model.n_channels)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from latentdiff.errors import UserError
+
 
 class FrameNoise(TorchDispatchMode):
     """Within it, `rand_like` of [B, T * m, ...] draws frame t from a generator seeded by z[..., t].
@@ -34,7 +36,13 @@ class FrameNoise(TorchDispatchMode):
 
     def _draw(self, like: Tensor) -> Tensor:
         count = len(self._seeds[0])
-        assert like.shape[1] % count == 0, "noise frames do not fit the latent frames"
+        if like.shape[1] % count:
+            raise UserError(
+                "this RAVE is not supported",
+                why=f"its decoder shapes {like.shape[1]} frames of noise for {count} latents, so "
+                "no whole number of them belongs to each",
+                do_this="use a model whose noise frames are shorter than its latent frames.",
+            )
         shape = (like.shape[1] // count, *like.shape[2:])
         generator = torch.Generator()
         rows = [
