@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 
 import numpy as np
 import pytest
 import torch
 
+from latentdiff.diffusion import noise
+from latentdiff.diffusion.denoiser import Denoiser
+from latentdiff.diffusion.loss import Objective
+from latentdiff.diffusion.settings import ScheduleConfig
 from latentdiff.errors import UserError
-from latentdiff.training import checkpoint
+from latentdiff.networks.build import build
+from latentdiff.networks.settings import NetworkConfig
+from latentdiff.tracking import read_metrics
+from latentdiff.training import checkpoint, interrupt, verdict
 from latentdiff.training.data import Recording, Windows, generator_for
 from latentdiff.training.ema import Ema
 from latentdiff.training.settings import TrainingConfig
-from latentdiff.training.trainer import learning_rate
+from latentdiff.training.task import Task, knows_variance
+from latentdiff.training.trainer import Trainer, learning_rate
+from latentdiff.training.validation import Validator, exchange
 
 
 def counting(frames, start=0):
@@ -101,10 +112,11 @@ class TestWindows:
         with pytest.raises(UserError, match=r"a\.wav"):
             Windows(recordings, 8, whiten=lambda z: z, standardise=lambda f: f)
 
-    def test_second_moment(self):
-        z = np.random.default_rng(0).normal(0, [[2.0], [3.0]], (2, 5000)).astype(np.float32)
-        data = Windows([Recording("a", z)], 8, whiten=lambda z: z)
-        np.testing.assert_allclose(data.second_moment(), (z**2).mean(1), rtol=1e-5)
+    def test_resized_windows_share_the_frames(self):
+        data = windows([20, 9, 50], 8)
+        batch = data.resized(16).draw(50, generator_for(0))
+        assert batch.latents.shape == (50, 2, 16) and data.window == 8
+        assert data.resized(16).count == 5 + 1 + 35 and data.count == 13 + 2 + 43
 
 
 class TestSchedules:
@@ -198,3 +210,224 @@ class TestCheckpoint:
         assert checkpoint.find(tmp_path) == checkpoint.last(stage)
         checkpoint.save_weights(checkpoint.best(stage), self.tensors, {})
         assert checkpoint.find(tmp_path) == checkpoint.find(stage) == checkpoint.best(stage)
+
+
+TASK = Task(Objective(), noise.build(ScheduleConfig()))
+
+
+def resonance(rng, frames):
+    """[2, T] of an AR(2) process with a resonance, of unit variance."""
+    drive = rng.standard_normal((2, frames + 200))
+    z = np.zeros_like(drive)
+    for t in range(2, frames + 200):
+        z[:, t] = 1.815 * z[:, t - 1] - 0.9025 * z[:, t - 2] + drive[:, t]
+    return z[:, 200:] / 8.4
+
+
+def data(seed, files, white=False, conditioned=False, window=32):
+    """Windows of files of 300 frames; the condition, where there is one, is the first channel."""
+    rng = np.random.default_rng(seed)
+    arrays = [rng.standard_normal((2, 300)) if white else resonance(rng, 300) for _ in range(files)]
+    arrays = [z.astype(np.float32) for z in arrays]
+    recordings = [
+        Recording(f"{i}.wav", z, features=z[:1] if conditioned else None)
+        for i, z in enumerate(arrays)
+    ]
+    standardise = (lambda f: f) if conditioned else None
+    return Windows(recordings, window, whiten=lambda z: z, standardise=standardise)
+
+
+def make_trainer(directory, *, seed=0, white=False, conditioned=False, dropout=0.0, **settings):
+    config = {"steps": 100, "batch": 16, "window": 32, "learning_rate": 3e-3, "log_every": 10}
+    torch.manual_seed(seed)
+    network = build(
+        NetworkConfig(name="tiny", channels=32, kernel=5), 2, condition_features=int(conditioned)
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    return Trainer(
+        Denoiser(network),
+        TASK,
+        data(2 * seed, 10, white, conditioned),
+        data(2 * seed + 1, 4, white, conditioned),
+        TrainingConfig(**(config | settings)),
+        directory,
+        condition_dropout=dropout,
+        seed=seed,
+        device="cpu",
+    )
+
+
+def final_state(directory):
+    return torch.load(checkpoint.state(directory), weights_only=True)
+
+
+def assert_same(a, b, path=""):
+    """Equal bit for bit, all the way down."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key], f"{path}/{key}")
+    elif isinstance(a, list):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{path}/{i}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    elif not path.startswith("/training/"):  # windows per second
+        assert a == b, path
+
+
+class TestSkill:
+    @pytest.mark.parametrize("seed", range(2))
+    def test_white_noise_cannot_be_learned(self, tmp_path, seed):
+        outcome = make_trainer(tmp_path, seed=seed, white=True).fit()
+        assert abs(outcome.validation.skill) < 0.02
+        assert abs(outcome.training["skill"]) < 0.02
+
+    @pytest.mark.parametrize("seed", range(2))
+    def test_a_resonance_can(self, tmp_path, seed):
+        outcome = make_trainer(tmp_path, seed=seed).fit()
+        assert outcome.best.skill > 0.2
+        # Nothing is to be known where hardly any noise is, and everything where hardly any sound.
+        middle = outcome.best.metrics()
+        assert max(v for k, v in middle.items() if k.startswith("skill@")) > outcome.best.skill
+
+    def test_conditions_that_tell_raise_the_loss_when_exchanged(self, tmp_path):
+        outcome = make_trainer(tmp_path, conditioned=True, dropout=0.1).fit()
+        assert outcome.best.conditioning_gain > 0.3
+        assert "ignored" not in verdict.conditioning(outcome.best.conditioning_gain)
+        assert "ignored" in verdict.conditioning(0.01)
+
+    def test_references_are_those_of_the_process(self):
+        known = TASK.references(data(0, 40))
+        assert known.variance == pytest.approx(1.0, abs=1e-4)
+        # Wiener filter of the AR(2) spectrum, integrated over frequencies and levels.
+        frequency = np.exp(-2j * np.pi * np.arange(4096) / 4096)
+        power = 1 / np.abs(1 - 1.815 * frequency + 0.9025 * frequency**2) ** 2
+        power = torch.from_numpy(power / power.mean())
+        snr = TASK.levels(64).double().exp()[:, None]
+        error = (power / (1 + snr * power)).mean(1) * (1 + snr[:, 0])
+        assert known.spectrum == pytest.approx(error.mean().item(), abs=0.04)
+        assert TASK.references(data(0, 40, white=True)).learnable < 0.01
+
+
+class TestValidation:
+    def test_the_baseline_denoiser_has_no_skill_at_any_level(self):
+        validator = Validator(data(0, 4).spread(20), TASK, levels=10, batch=7)
+        result = validator.measure(knows_variance, torch.device("cpu"))
+        assert result.losses == result.baselines and result.skill == 0
+        assert len(result.losses) == 10
+        assert result.logsnr == sorted(result.logsnr, reverse=True)
+
+    def test_it_does_not_depend_on_the_batch_nor_on_what_was_drawn_before(self):
+        windows = data(0, 4).spread(20)
+        results = [
+            Validator(windows, TASK, 10, batch).measure(knows_variance, torch.device("cpu"))
+            for batch in (3, 20)
+        ]
+        assert results[0].losses == pytest.approx(results[1].losses, rel=1e-5)
+
+    def test_exchanged_conditions_are_all_anothers(self):
+        windows = data(0, 4, conditioned=True).spread(21)
+        wrong = exchange(windows)
+        same = (wrong.condition.features == windows.condition.features).all(dim=(1, 2))
+        assert not same.any() and torch.equal(wrong.latents, windows.latents)
+        assert exchange(windows.pick(slice(0, 1))) is None
+        assert exchange(data(0, 4).spread(20)) is None
+
+
+class TestResume:
+    @pytest.mark.parametrize("stop", [25, 40])
+    def test_a_stopped_run_equals_an_uninterrupted_one_bit_for_bit(
+        self, tmp_path, monkeypatch, stop
+    ):
+        options = {"conditioned": True, "dropout": 0.2, "steps": 60, "checkpoint_every": 40}
+        make_trainer(tmp_path / "whole", **options).fit()
+        trainer = make_trainer(tmp_path / "parts", **options)
+        update = trainer._update
+
+        def interrupted_update(draw):
+            update(draw)
+            if trainer._step == stop:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(trainer, "_update", interrupted_update)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit()
+        assert final_state(tmp_path / "parts")["step"] == stop
+        make_trainer(tmp_path / "parts", **options).fit()
+        assert_same(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
+        steps = [row["step"] for row in read_metrics(tmp_path / "parts") if "loss" in row]
+        assert steps == sorted({10, 20, 30, 40, 50, 60, stop})
+
+    def test_a_kill_between_weights_and_state_loses_nothing(self, tmp_path, monkeypatch):
+        options = {"steps": 40, "checkpoint_every": 10, "validate_every": 20}
+        make_trainer(tmp_path / "whole", **options).fit()
+        save = checkpoint.save_state
+        calls = []
+
+        def dying_save(path, values):
+            calls.append(values["step"])
+            if values["step"] == 30:
+                raise SystemExit("killed")
+            save(path, values)
+
+        monkeypatch.setattr(checkpoint, "save_state", dying_save)
+        with pytest.raises(SystemExit):
+            make_trainer(tmp_path / "parts", **options).fit()
+        assert calls == [10, 20, 30]
+        monkeypatch.setattr(checkpoint, "save_state", save)
+        make_trainer(tmp_path / "parts", **options).fit()
+        assert_same(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
+        steps = [row["step"] for row in read_metrics(tmp_path / "parts") if "loss" in row]
+        assert steps == [10, 20, 30, 40]
+
+    def test_a_finished_run_tells_its_outcome_again(self, tmp_path):
+        first = make_trainer(tmp_path, steps=20).fit()
+        again = make_trainer(tmp_path, steps=20).fit()
+        assert again == first
+
+    def test_another_network_is_refused(self, tmp_path):
+        make_trainer(tmp_path, steps=10).fit()
+        with pytest.raises(UserError, match="belongs to another network"):
+            make_trainer(tmp_path, steps=20, conditioned=True).fit()
+
+
+class TestFailure:
+    def test_nan_names_files_and_levels_and_keeps_the_last_good_state(self, tmp_path):
+        make_trainer(tmp_path, steps=20).fit()
+        before = final_state(tmp_path)
+        trainer = make_trainer(tmp_path, steps=40)
+        # File 3 is frames 900 to 1200 of the training set.
+        trainer._train._latents[900:1200] = torch.nan
+        with pytest.raises(UserError, match=r"NaN or infinite at step 2\d.* windows") as error:
+            trainer.fit()
+        assert "files: 3.wav" in str(error.value) and "log-SNR" in str(error.value)
+        assert_same(before, final_state(tmp_path))
+
+    def test_exploded_weights_are_not_saved(self, tmp_path):
+        trainer = make_trainer(tmp_path, steps=40, learning_rate=1e30, checkpoint_every=5)
+        with pytest.raises(UserError, match=r"training\.learning_rate"):
+            trainer.fit()
+        state = checkpoint.load_state(checkpoint.state(tmp_path))
+        if state is not None:
+            assert all(torch.isfinite(w).all() for w in state["model"].values())
+
+    def test_half_precision_on_a_cpu_is_refused(self, tmp_path):
+        with pytest.raises(UserError, match="needs a GPU"):
+            make_trainer(tmp_path, precision="16-mixed")
+
+    def test_bf16_trains_too(self, tmp_path):
+        outcome = make_trainer(tmp_path, precision="bf16-mixed", steps=50).fit()
+        assert outcome.best.skill > 0.1
+        weights = checkpoint.load_weights(checkpoint.best(tmp_path))
+        assert all(w.dtype == torch.float32 for w in weights.group("network").values())
+
+
+class TestInterrupt:
+    def test_the_first_signal_waits_and_the_second_does_not(self):
+        before = signal.getsignal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), interrupt.Deferred() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.requested
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGINT) is before

@@ -6,6 +6,7 @@ features, T frames of a file, W frames of a window.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
@@ -93,8 +94,7 @@ class Windows:
         self.keys = [recording.key for recording in recordings]
         self._length = torch.tensor([recording.frames for recording in recordings])
         self._first = torch.cumsum(self._length, 0) - self._length
-        # A file of T frames holds T - W + 1 windows; a shorter one holds one, padded.
-        self._positions = torch.cumsum((self._length - window + 1).clamp(min=1), 0)
+        self._positions = self._ends(window)
         arrays = [recording.latents for recording in recordings]
         self._latents = self._lay_out(arrays, whiten, "latents", memory_gb, scratch)
         self._features: Tensor | None = None
@@ -141,16 +141,19 @@ class Windows:
         chosen = torch.linspace(0, len(places) - 1, min(most, len(places))).round().long()
         return self._cut(places[chosen])
 
+    def resized(self, window: int) -> Windows:
+        """The same files cut into windows of another length; the frames are shared."""
+        other = copy.copy(self)
+        other.window, other._positions = window, self._ends(window)
+        return other
+
     def describe(self, batch: Batch, index: int) -> str:
         """The file of one window of a batch, for messages."""
         return self.keys[int(batch.files[index])]
 
-    def second_moment(self) -> Tensor:
-        """[C], mean square of each channel over all frames."""
-        total = torch.zeros(self.channels, dtype=torch.float64)
-        for block in self._latents.split(BLOCK):
-            total += block.double().square().sum(0)
-        return (total / self.frames).float()
+    def _ends(self, window: int) -> Tensor:
+        # A file of T frames holds T - W + 1 windows; a shorter one holds one, padded.
+        return torch.cumsum((self._length - window + 1).clamp(min=1), 0)
 
     def _positions_before(self) -> Tensor:
         return torch.cat([torch.zeros(1, dtype=torch.long), self._positions[:-1]])

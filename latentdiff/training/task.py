@@ -16,6 +16,11 @@ from latentdiff.diffusion.noise import Schedule, alpha_sigma, stratified
 from latentdiff.specs import Condition, Denoise
 from latentdiff.training.data import Batch, Windows
 
+SEGMENTS = (1024, 512, 256, 128, 64, 32, 16)
+"""Frames of the segments that spectra are estimated from: the longest of which there are enough."""
+ENOUGH_SEGMENTS = 32
+MOST_SEGMENTS = 1024
+
 
 @dataclass(frozen=True)
 class References:
@@ -54,20 +59,32 @@ class Task:
         return self.objective(denoise, batch.latents, logsnr, noise, batch.condition, batch.mask)
 
     def references(self, windows: Windows, levels: int = 64) -> References:
-        """Of the data, by its spectrum in at most 1024 windows without padding."""
-        batch = windows.spread(1024)
-        whole = batch.latents[batch.mask.all(dim=1)]
-        # Files shorter than a window: their frames, end to end, tell the spectrum well enough.
-        frames = whole if len(whole) else batch.latents
-        spectrum = baseline.power_spectrum(frames)
+        """Of the data these windows are cut from, by its spectrum."""
         ones, logsnr = torch.ones(windows.channels), self.levels(levels)
-        # The windows' own level must not count as knowledge of the spectrum.
-        spectrum = spectrum / spectrum.mean(dim=1, keepdim=True).clamp(min=1e-12)
+        spectrum = spectrum_of(windows)
         return References(
             zero=float(baseline.zero(self.objective, logsnr, ones).mean()),
             variance=float(baseline.variance_only(self.objective, logsnr, ones).mean()),
             spectrum=float(baseline.spectrum_only(self.objective, logsnr, spectrum).mean()),
         )
+
+
+def spectrum_of(windows: Windows) -> Tensor:
+    """[C, F] power spectrum of each channel, scaled to mean 1 (Welch's method, Hann taper).
+
+    From segments as long as the files allow, whatever the training window is: a short segment
+    blurs the spectrum and would make the best filter look worse than it is.
+    """
+    for frames in SEGMENTS:
+        batch = windows.resized(frames).spread(MOST_SEGMENTS)
+        whole = batch.latents[batch.mask.all(dim=1)]
+        if len(whole) >= ENOUGH_SEGMENTS:
+            break
+    # All files shorter than that: padded ones tell the spectrum well enough.
+    segments = whole if len(whole) else batch.latents
+    taper = torch.hann_window(segments.shape[-1])
+    spectrum = baseline.power_spectrum(segments * taper)
+    return spectrum / spectrum.mean(dim=1, keepdim=True).clamp(min=1e-12)
 
 
 def knows_variance(z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:

@@ -1,0 +1,234 @@
+"""`sample`: from a checkpoint alone, seed by seed, with and without a condition."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from latentdiff import config, runs
+from latentdiff.conditioning import Standardiser
+from latentdiff.errors import UserError
+from latentdiff.latents.store import CodecFacts, LatentStore
+from latentdiff.latents.whitening import Whitening
+from latentdiff.runs import Run
+from latentdiff.training import checkpoint
+from latentdiff.workflows.model import Model, header_of, make_denoiser
+from latentdiff.workflows.project import Project
+from latentdiff.workflows.sample import sample
+
+CODEC = CodecFacts("c" * 64, sample_rate=8000, hop=64, latent_dim=6, channels=1)
+MEL = {"sample_rate": 8000, "n_fft": 256, "hop": 100, "bands": 5}
+
+
+def project(seed=3, **sections):
+    small = {"network": {"name": "tiny", "channels": 8}, "sampling": {"steps": 4}, "device": "cpu"}
+    return config.build(Project, config.merge(small, sections, {"seed": seed}))
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path / "runs" / "techno")
+
+
+@pytest.fixture
+def make_model(run):
+    """Writes a checkpoint with random weights, as training would leave it."""
+
+    def make(kind="none", dropout=0.1, labels=(), gain=0.1):
+        settings = project(condition={"kind": kind, "dropout": dropout, "mel": MEL})
+        generator = torch.Generator().manual_seed(1)
+        directions = torch.linalg.qr(torch.randn(6, 6, generator=generator))[0][:2]
+        whitening = Whitening(torch.arange(6.0), directions, torch.tensor([3.0, 0.5]))
+        features = 5 if kind == "mel" else 0
+        denoiser = make_denoiser(
+            settings.network,
+            settings.diffusion,
+            channels=2,
+            features=features,
+            labels=len(labels),
+        )
+        torch.manual_seed(0)
+        for weight in denoiser.parameters():
+            torch.nn.init.normal_(weight, std=gain)
+        constants = {"network": denoiser.state_dict(), "whitening": whitening.state_dict()}
+        if features:
+            arrays = Standardiser(np.zeros(5, np.float32), np.ones(5, np.float32)).arrays()
+            constants["features"] = {k: torch.from_numpy(v) for k, v in arrays.items()}
+        header = header_of(
+            settings.network,
+            settings.diffusion,
+            settings.condition,
+            CODEC,
+            "/some/codec.ckpt",
+            list(labels),
+            32,
+        )
+        path = checkpoint.best(run.diffusion)
+        tensors = checkpoint.pack(**constants)
+        checkpoint.save_weights(path, tensors, {**header, "step": 7})
+        return path
+
+    return make
+
+
+def drawn(run, name):
+    return {path.stem: np.load(path) for path in sorted((run.samples / name).glob("*.npy"))}
+
+
+def test_what_is_written(run, make_model):
+    make_model()
+    assert sample(run, project(), n=3, seconds=0.5, name="first") == []
+    arrays = drawn(run, "first")
+    assert list(arrays) == ["seed3-free", "seed4-free", "seed5-free"]
+    # 0.5 s at 8 kHz are 62.5 frames of 64 samples.
+    assert all(z.shape == (6, 63) and z.dtype == np.float32 for z in arrays.values())
+    info = runs.require_done(run.samples / "first", "samples", "sample")
+    assert info["inputs"]["codec"] == {"path": "/some/codec.ckpt", "fingerprint": "c" * 64}
+    assert info["inputs"]["diffusion"]["path"].endswith("best.safetensors")
+    assert info["result"]["codec"] == "c" * 64 and info["result"]["hop"] == 64
+    assert info["result"]["step"] == 7
+
+
+def test_samples_are_a_store_of_their_codec(run, make_model):
+    make_model()
+    sample(run, project(), n=2, seconds=0.5, name="first")
+    store = LatentStore.open(run.samples / "first")
+    assert store.codec == CODEC
+    assert [entry.key for entry in store.entries] == ["seed3-free", "seed4-free"]
+    assert store.entries[0].samples == 63 * 64
+
+
+def test_the_same_seed_gives_the_same_latents_whatever_n_and_batch(run, make_model):
+    make_model()
+    sample(run, project(seed=3), n=5, seconds=1, name="a")
+    sample(run, project(seed=5, sampling={"batch": 2}), n=2, seconds=1, name="b")
+    a, b = drawn(run, "a"), drawn(run, "b")
+    assert set(b) == {"seed5-free", "seed6-free"}
+    for name, z in b.items():
+        np.testing.assert_allclose(z, a[name], atol=1e-4)
+    assert np.abs(a["seed3-free"] - a["seed4-free"]).max() > 0.1
+
+
+@pytest.mark.parametrize("fill", ["mean", "noise"])
+def test_directions_left_out(run, make_model, fill):
+    make_model()
+    sample(run, project(sampling={"fill": fill}), n=2, seconds=20, name="first")
+    model = Model.load(checkpoint.best(run.diffusion))
+    z = torch.from_numpy(np.stack(list(drawn(run, "first").values())))
+    rest = z - model.whitening.unwhiten(model.whitening.whiten(z))
+    # 4 of 6 dimensions are left out.
+    expected = 0.0 if fill == "mean" else 4 / 6
+    assert rest.square().mean().item() == pytest.approx(expected, abs=0.05)
+    assert not torch.equal(rest[0], rest[1]) or fill == "mean"
+
+
+def test_the_model_needs_only_its_file(run, make_model, tmp_path):
+    path = make_model().rename(tmp_path / "shared.safetensors")
+    sample(run, project(), diffusion=path, n=1, seconds=0.5, name="first")
+    assert len(drawn(run, "first")) == 1 and not list(run.diffusion.rglob("*.safetensors"))
+
+
+class TestConditions:
+    def test_length_and_name_follow_the_song(self, run, make_model, tmp_path, write_wav, melody):
+        make_model("mel")
+        song = write_wav(tmp_path / "My Söng.wav", melody(1.7))
+        other = write_wav(tmp_path / "other.wav", melody(0.9, seed=1))
+        sample(run, project(), n=2, condition=[song, other], name="first")
+        shapes = {name: z.shape[1] for name, z in drawn(run, "first").items()}
+        assert shapes == {
+            "seed3-My-Song": pytest.approx(1.7 * 125, abs=2),
+            "seed4-My-Song": pytest.approx(1.7 * 125, abs=2),
+            "seed3-other": pytest.approx(0.9 * 125, abs=2),
+            "seed4-other": pytest.approx(0.9 * 125, abs=2),
+        }
+
+    def test_seconds_overrule_the_songs_length(self, run, make_model, tmp_path, write_wav, melody):
+        make_model("mel")
+        song = write_wav(tmp_path / "song.wav", melody(1.7))
+        sample(run, project(), n=1, seconds=3, condition=[song], name="first")
+        assert drawn(run, "first")["seed3-song"].shape == (6, 375)
+
+    def test_another_song_gives_other_latents(self, run, make_model, tmp_path, write_wav, melody):
+        make_model("mel", gain=0.3)
+        songs = [write_wav(tmp_path / f"{k}.wav", melody(1, seed=k)) for k in (1, 2)]
+        sample(run, project(), n=1, condition=songs, name="first")
+        a, b = drawn(run, "first").values()
+        assert np.abs(a - b).max() > 0.01
+
+    def test_without_one_the_model_runs_free(self, run, make_model):
+        make_model("mel")
+        sample(run, project(), n=1, seconds=0.5, name="first")
+        assert list(drawn(run, "first")) == ["seed3-free"]
+
+    def test_without_one_a_model_that_never_ran_free_refuses(self, run, make_model):
+        make_model("mel", dropout=0)
+        with pytest.raises(UserError, match="needs a condition"):
+            sample(run, project(), n=1, name="first")
+
+    def test_a_free_model_refuses_one(self, run, make_model, tmp_path):
+        make_model()
+        with pytest.raises(UserError, match="follows no condition"):
+            sample(run, project(), condition=[tmp_path / "song.wav"], name="first")
+
+    def test_a_song_that_cannot_be_read_is_a_loss(self, run, make_model, tmp_path, write_wav):
+        make_model("mel")
+        good = write_wav(tmp_path / "good.wav", np.full(8000, 0.1))
+        bad = tmp_path / "bad.wav"
+        bad.write_text("no sound")
+        losses = sample(run, project(), n=1, condition=[good, bad], name="first")
+        assert len(losses) == 1 and str(bad) in losses[0]
+        assert list(drawn(run, "first")) == ["seed3-good"]
+        with pytest.raises(UserError, match="no condition could be read"):
+            sample(run, project(), n=1, condition=[bad], name="second")
+
+    def test_labels_are_given_by_name(self, run, make_model, tmp_path):
+        make_model("label", labels=["drum", "voice"], gain=0.5)
+        sample(run, project(), n=1, seconds=1, condition=["voice", "drum"], name="first")
+        arrays = drawn(run, "first")
+        assert set(arrays) == {"seed3-voice", "seed3-drum"}
+        assert np.abs(arrays["seed3-voice"] - arrays["seed3-drum"]).max() > 0.01
+        with pytest.raises(UserError, match="did you mean 'drum'"):
+            sample(run, project(), condition=["drums"], name="second")
+
+
+class TestRefusals:
+    def test_no_model(self, run):
+        with pytest.raises(UserError, match="no diffusion checkpoint"):
+            sample(run, project(), name="first")
+
+    def test_a_truncated_model(self, run, make_model):
+        path = make_model()
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(UserError, match=r"best\.safetensors is damaged"):
+            sample(run, project(), name="first")
+
+    def test_a_name_with_folders(self, run, make_model):
+        make_model()
+        with pytest.raises(UserError, match="cannot be the name"):
+            sample(run, project(), name="../first")
+
+    def test_the_same_command_again_and_another(self, run, make_model, caplog):
+        make_model()
+        sample(run, project(), n=1, seconds=0.5, name="first")
+        with caplog.at_level(logging.INFO, logger="latentdiff"):
+            sample(run, project(), n=1, seconds=0.5, name="first")
+        assert "already done" in caplog.text
+        with pytest.raises(UserError, match="n: 1 -> 2"):
+            sample(run, project(), n=2, seconds=0.5, name="first")
+        sample(run, project(), n=2, seconds=0.5, name="first", overwrite=True)
+        assert len(drawn(run, "first")) == 2
+
+    def test_dry_run_writes_nothing(self, run, make_model):
+        make_model()
+        sample(run, project(), name="first", dry_run=True)
+        assert not run.samples.exists()
+
+    def test_samples_that_explode_are_said(self, run, make_model, caplog):
+        make_model(gain=3.0)
+        with caplog.at_level(logging.INFO, logger="latentdiff"):
+            sample(run, project(), n=1, seconds=1, name="first")
+        assert "far stronger than the training latents" in caplog.text
+        assert "network calls a sample" in caplog.text
