@@ -356,6 +356,18 @@ def test_a_disk_too_small_is_seen_before_the_work(run, audio_folder, monkeypatch
         preprocess(run, project(), audio=[audio_folder])
 
 
+def test_torch_keeps_its_threads(run, audio_folder):
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        preprocess(run, project(sample_rate=6000), audio=[audio_folder])
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_worker_that_fails_ends_the_work(run, audio_folder, monkeypatch):
     def broken(blocks, size):
         raise MemoryError("out of memory")
