@@ -85,9 +85,10 @@ class LatentStore:
         if not path.exists():
             raise UserError(f"no latents at {path}", do_this="make them: `latentdiff encode`.")
         info = runs.read_run(path) if path.is_dir() else None
+        if info is not None:
+            runs.require_done(path, info["stage"], info["stage"])
         if info is None or not (path / MANIFEST).is_file():
             return _open_plain(path, _facts(info))
-        runs.require_done(path, info["stage"], info["stage"])
         entries = [_entry(path, row) for row in runs.read_jsonl(path / MANIFEST)]
         if not entries:
             raise UserError(f"there are no latents in {path}", why="its manifest is empty")

@@ -34,8 +34,6 @@ class Reconstruction:
     original_db: float
     decoded_db: float
     distance: float
-    silence: float
-    """Distance of digital silence from the original: the scale to read `distance` on."""
 
 
 def check_reconstruction(
@@ -47,10 +45,10 @@ def check_reconstruction(
     if not results:
         return []
     log.info("reconstruction of the first %.0f s of %d files:", SECONDS, len(results))
-    log.info("  original  decoded  distance  (of silence)  file")
+    log.info("  original  decoded  distance  file")
     for r in results:
-        numbers = r.original_db, r.decoded_db, r.distance, r.silence
-        log.info("  %5.1f dB %5.1f dB  %5.2f dB     %5.2f dB    %s", *numbers, r.key)
+        numbers = r.original_db, r.decoded_db, r.distance
+        log.info("  %5.1f dB %5.1f dB  %5.2f dB  %s", *numbers, r.key)
     mean = sum(r.distance for r in results) / len(results)
     log.info("  mean multi-scale spectral distance %.2f dB", mean)
     return results
@@ -76,7 +74,6 @@ def _compare(
         level_db(original),
         level_db(decoded),
         spectral_distance(original, decoded),
-        spectral_distance(original, np.zeros_like(original)),
     )
 
 
