@@ -179,6 +179,10 @@ def _why_unreadable(path: Path) -> str:
         return "not a regular file"
     if info.st_size == 0:
         return "empty: 0 bytes"
-    if not os.access(path, os.R_OK):
-        return "no permission to read it"
+    try:
+        # The one sure answer to "may it be read", also on network disks.
+        with open(path, "rb") as file:
+            file.read(1)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
     return ""
