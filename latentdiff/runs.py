@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -81,7 +81,8 @@ class Stage:
     """An open stage folder. Use as a context manager; `run.json` tells how it ended.
 
     Entering creates the folder, takes its lock and writes status `running`; leaving writes `done`,
-    or `failed` with the reason. Facts worth keeping go through `record`.
+    or `failed` with the reason. Facts worth keeping go through `record`. `may_change`: keys of
+    `config` that do not show in what the stage makes.
 
     Raises UserError where the folder is in use by another process, cannot be written, or holds
     something that latentdiff did not make.
@@ -96,6 +97,7 @@ class Stage:
         inputs: Mapping[str, Input] | None = None,
         seed: int | None = None,
         overwrite: bool = False,
+        may_change: Iterable[str] = (),
     ) -> None:
         self.directory = directory
         self.name = name
@@ -107,6 +109,7 @@ class Stage:
             "status": "running",
             "command": command_line(),
             "config": dict(config or {}),
+            "may_change": list(may_change),
             "inputs": {key: asdict(value) for key, value in (inputs or {}).items()},
             "seed": seed,
             "versions": package_versions(),

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
 from latentdiff import config, runs
@@ -70,7 +69,8 @@ def check_upstream(project: Project, stages: Iterable[Path]) -> None:
         info = runs.read_run(directory)
         if info is None:
             continue
-        changed = _differences(info["config"], project)
+        # Its seed was its own affair; so were settings that do not show in what it made.
+        changed = _hard(_differences(info["config"], project), ["seed", *info["may_change"]])
         if changed:
             raise UserError(
                 f"{directory} was made with other settings:\n    " + "\n    ".join(changed),
@@ -100,8 +100,7 @@ def begin(
     before = None if overwrite else runs.read_run(directory)
     if before is not None:
         changed = _differences(before["config"], project) + _other_inputs(before, inputs)
-        allowed = tuple(f"{key}:" for key in may_change)
-        hard = [line for line in changed if not line.startswith(allowed or ("\0",))]
+        hard = _hard(changed, may_change)
         if hard:
             raise UserError(
                 f"{directory} holds a {name} made otherwise:\n    " + "\n    ".join(hard),
@@ -111,33 +110,38 @@ def begin(
         if before["status"] == "done" and not changed:
             log.info("%s: already done, nothing to do (--overwrite makes it anew)", directory)
             return None
-    return _RememberingStage(
-        run,
+    stage = _RememberingStage(
         directory,
         name,
         config=project.sections(names),
         inputs=inputs,
         seed=project.seed,
         overwrite=overwrite,
+        may_change=may_change,
     )
+    stage.remember(run, project)
+    return stage
 
 
 class _RememberingStage(Stage):
-    """A stage that, once its folder is ours, lays its settings into the run's config.yaml."""
+    """A stage that, once its folder is ours, writes the resolved settings as the run's own.
 
-    def __init__(self, run: Run, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._run = run
-        self._settings = kwargs["config"]
+    Not earlier: a setting that a command refused must not haunt the next one.
+    """
+
+    def remember(self, run: Run, project: Project) -> None:
+        self._run, self._project = run, project
 
     def _begin(self) -> None:
         super()._begin()
-        remembered = config.read_yaml(self._run.config) if self._run.config.exists() else {}
-        values = config.merge(remembered, self._settings)
-        if values != remembered:
-            runs.make_directory(self._run.root)
-            text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-            runs.write_text(self._run.config, text)
+        runs.make_directory(self._run.root)
+        runs.write_text(self._run.config, config.to_yaml(self._project))
+
+
+def _hard(lines: list[str], may_change: Iterable[str]) -> list[str]:
+    """The `key: old -> new` lines whose key may not change."""
+    allowed = set(may_change)
+    return [line for line in lines if line.partition(":")[0] not in allowed]
 
 
 def _differences(recorded: Mapping[str, Any], project: Project) -> list[str]:
