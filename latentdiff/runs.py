@@ -130,9 +130,14 @@ class Stage:
         return self
 
     def _begin(self) -> None:
+        before = read_run(self.directory)
+        if before and before["stage"] != self.name:
+            raise UserError(
+                f"{self.directory} holds the stage {before['stage']}, not {self.name}",
+                do_this="choose another folder.",
+            )
         if self._overwrite:
             _empty(self.directory)
-        before = read_run(self.directory)
         self._wall_before = before.get("wall_seconds", 0.0) if before else 0.0
         remove_partial(self.directory)
         self._write()

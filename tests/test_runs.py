@@ -55,6 +55,14 @@ def test_overwrite_empties_only_our_own_folder(tmp_path):
         assert not (tmp_path / "s" / "old.npy").exists()
 
 
+def test_overwrite_spares_the_folder_of_another_stage(tmp_path):
+    with Stage(tmp_path / "s", "latents"):
+        (tmp_path / "s" / "old.npy").write_bytes(b"x")
+    with pytest.raises(UserError, match="holds the stage latents"):
+        Stage(tmp_path / "s", "dataset", overwrite=True).__enter__()
+    assert (tmp_path / "s" / "old.npy").exists()
+
+
 def test_second_writer_is_refused_while_the_first_lives(tmp_path):
     code = (
         "from pathlib import Path; from latentdiff.runs import Stage\n"
