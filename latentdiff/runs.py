@@ -130,12 +130,7 @@ class Stage:
         return self
 
     def _begin(self) -> None:
-        before = read_run(self.directory)
-        if before and before["stage"] != self.name:
-            raise UserError(
-                f"{self.directory} holds the stage {before['stage']}, not {self.name}",
-                do_this="choose another folder.",
-            )
+        before = read_run(self.directory, self.name)
         if self._overwrite:
             _empty(self.directory)
         self._wall_before = before.get("wall_seconds", 0.0) if before else 0.0
@@ -179,10 +174,10 @@ def _nothing() -> Iterator[None]:
     yield
 
 
-def read_run(directory: Path) -> dict[str, Any] | None:
+def read_run(directory: Path, stage: str | None = None) -> dict[str, Any] | None:
     """The `run.json` of a stage folder, or None where there is none.
 
-    Raises UserError where it is damaged.
+    Raises UserError where it is damaged, or not of `stage` where that is given.
     """
     path = directory / RUN_FILE
     try:
@@ -193,6 +188,12 @@ def read_run(directory: Path) -> dict[str, Any] | None:
         raise UserError(f"{path} cannot be read", why=str(error)) from error
     if not isinstance(info, dict) or "stage" not in info:
         raise UserError(f"{path} was not written by latentdiff")
+    if stage is not None and info["stage"] != stage:
+        raise UserError(
+            f"{directory} is the folder of another stage: {info['stage']}",
+            why=f"a {stage} was to be made there",
+            do_this="choose another folder.",
+        )
     return info
 
 

@@ -58,7 +58,7 @@ def test_overwrite_empties_only_our_own_folder(tmp_path):
 def test_overwrite_spares_the_folder_of_another_stage(tmp_path):
     with Stage(tmp_path / "s", "latents"):
         (tmp_path / "s" / "old.npy").write_bytes(b"x")
-    with pytest.raises(UserError, match="holds the stage latents"):
+    with pytest.raises(UserError, match="another stage: latents"):
         Stage(tmp_path / "s", "dataset", overwrite=True).__enter__()
     assert (tmp_path / "s" / "old.npy").exists()
 

@@ -41,7 +41,7 @@ def preprocess(
     missing or unsuitable, the disk is full, or no sound is left.
     """
     directory = dataset or run.dataset
-    before = _recorded(directory)
+    before = runs.read_run(directory, _STAGE)
     places = [Path(p) for p in (audio or project.data.audio)]
     if not places and before and before["status"] == "done":
         log.info("%s: already done, nothing to do (name --audio to make it anew)", directory)
@@ -316,18 +316,6 @@ def _check_places(directory: Path, places: Sequence[Path]) -> None:
                 why="making the dataset anew would delete it",
                 do_this="choose another --run, or move the recordings out of it.",
             )
-
-
-def _recorded(directory: Path) -> dict[str, Any] | None:
-    """`run.json` of a dataset made there before; UserError where it is of another stage."""
-    before = runs.read_run(directory)
-    if before and before["stage"] != _STAGE:
-        raise UserError(
-            f"{directory} is the folder of another stage: {before['stage']}",
-            why="a dataset was to be made there",
-            do_this="choose another folder.",
-        )
-    return before
 
 
 def _with_places(project: Project, places: Sequence[Path], before: Any) -> Project:

@@ -97,7 +97,7 @@ def begin(
     Raises UserError where the folder holds the stage made with other settings or inputs.
     """
     names = [*sections, "seed"]
-    before = None if overwrite else runs.read_run(directory)
+    before = None if overwrite else runs.read_run(directory, name)
     if before is not None:
         changed = _differences(before["config"], project) + _other_inputs(before, inputs)
         hard = _hard(changed, may_change)
