@@ -124,6 +124,7 @@ class Supervisor:
         }
 
     def on_train_start(self, trainer: Any, model: Any) -> None:
+        self._set_generators(trainer)
         self._began = time.monotonic()
         if trainer.is_global_zero:
             self._bar = tracking.progress(
@@ -134,12 +135,8 @@ class Supervisor:
 
     def on_train_batch_start(self, trainer: Any, model: Any, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step
-        if step > self._plan.start:
-            self._between_steps(trainer, model, step)
-        else:
-            self._set_generators(trainer)
-
-    def _between_steps(self, trainer: Any, model: Any, step: int) -> None:
+        if step == self._plan.start:
+            return
         validation_due = step % self._plan.validate_every == 0
         if self._stop.requested or validation_due or step % self._plan.checkpoint_every == 0:
             self._save(trainer, LAST)

@@ -97,6 +97,8 @@ class RaveTraining:
         model = self._assembly.model
         if self._initial_weights is not None and not begun:
             load_weights(model, self._initial_weights)
+            for part in (model.encoder, model.decoder):  # else an encoder of phase 2 stays frozen
+                part.set_warmed_up(False)
         field = receptive_field(model)
         # The loss crops by it from the first step; RAVE alone would only after a validation.
         model.receptive_field.copy_(torch.tensor(field))
