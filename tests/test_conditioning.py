@@ -12,6 +12,7 @@ from latentdiff.conditioning import (
     label_index,
     label_names,
     mel_of_blocks,
+    resample_blocks,
     resample_time,
 )
 from latentdiff.config import build
@@ -132,3 +133,20 @@ def test_labels_that_tell_nothing_are_refused(labels):
 def test_impossible_mel_settings_are_refused(mel):
     with pytest.raises(ConfigError):
         build(ConditionConfig, {"mel": mel})
+
+
+@pytest.mark.parametrize("ratio", [0.3, 1.0, 2.0, 4.0003, 11.61])
+@pytest.mark.parametrize("size", [1, 7, 100, 5000])
+def test_resampling_in_blocks_is_resampling_in_one(ratio, size):
+    features = np.random.default_rng(0).random((3, 1000), dtype=np.float32)
+    frames = int(1000 / ratio) + 1
+    blocks = np.split(features, range(size, 1000, size), axis=1)
+    pieces = list(resample_blocks(blocks, frames, ratio))
+    assert len(pieces) == 1 or size < 1000
+    joined = np.concatenate(pieces, axis=1)
+    np.testing.assert_allclose(joined, resample_time(features, frames, ratio), atol=1e-5)
+
+
+def test_resampling_nothing_in_blocks():
+    with pytest.raises(ValueError, match="no feature"):
+        list(resample_blocks([], 3, 2.0))

@@ -17,11 +17,18 @@ import numpy as np
 
 from latentdiff import audio as sound
 from latentdiff import runs, streaming
-from latentdiff.conditioning import MelConfig, mel_of_blocks, resample_time
+from latentdiff.conditioning import MelConfig, mel_blocks, resample_blocks
 from latentdiff.errors import UserError
 from latentdiff.evaluation.sound import decibels
 from latentdiff.latents.statistics import fit
-from latentdiff.latents.store import MANIFEST, STATISTICS, Entry, LatentStore, array_writer
+from latentdiff.latents.store import (
+    MANIFEST,
+    STATISTICS,
+    Entry,
+    LatentStore,
+    array_writer,
+    read_array,
+)
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.specs import Codec
@@ -216,12 +223,12 @@ class _Encoding:
         """The row of a file whose latents are complete; its mel is made now."""
         mel = f"mel/{job.stem}.npy"
         try:
-            features = self._features(job, output.frames)
+            with array_writer(self._root / mel) as writer:
+                for features in self._features(job, output.frames):
+                    writer.append(features)
         except sound.AudioError as error:
             job.failed = error.why
             return None
-        with array_writer(self._root / mel) as writer:
-            writer.append(features)
         output.finish()
         entry = Entry(
             key=job.key,
@@ -239,11 +246,11 @@ class _Encoding:
         spread = output.posterior()
         return {**entry.row(), "identity": job.identity(), "level": level, "posterior": spread}
 
-    def _features(self, job: Job, frames: int) -> np.ndarray:
-        """[K, T]: the mel spectrogram at the pace of the latents."""
-        mel = mel_of_blocks(job.slice(self._mel.sample_rate, 1), self._mel)
+    def _features(self, job: Job, frames: int) -> Iterator[np.ndarray]:
+        """The mel spectrogram at the pace of the latents, in blocks [K, t]."""
+        mel = mel_blocks(job.slice(self._mel.sample_rate, 1), self._mel)
         seconds = self._codec.hop / self._codec.sample_rate
-        return resample_time(mel, frames, seconds * self._mel.sample_rate / self._mel.hop)
+        return resample_blocks(mel, frames, seconds * self._mel.sample_rate / self._mel.hop)
 
     def _finish(self) -> list[str]:
         """Manifest, statistics and facts."""
@@ -273,10 +280,10 @@ class _Encoding:
     def _blocks(self, rows: list[dict[str, Any]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Means and, in place of each frame's std, the file's RMS of it: the sums are the same."""
         for row in rows:
-            mean = np.load(self._root / row["mean"], mmap_mode="r", allow_pickle=False)
             spread = np.array(row["posterior"])[:, None]
-            for start in range(0, mean.shape[1], _BLOCK):
-                block = mean[:, start : start + _BLOCK]
+            for start in range(0, row["frames"], _BLOCK):
+                # Mapped anew for each block: pages once read would count as ours to the end.
+                block = read_array(self._root / row["mean"])[:, start : start + _BLOCK]
                 yield block, np.broadcast_to(spread, block.shape)
 
     def _facts(self, rows: list[dict[str, Any]], training: list[dict[str, Any]]) -> dict[str, Any]:
