@@ -294,7 +294,7 @@ class Trainer:
         except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"{path} belongs to another network",
-                why=str(error).splitlines()[0],
+                why=" ".join(str(error).split())[:200],
                 do_this="--overwrite trains anew; another --run keeps both.",
             ) from error
         self._fabric.strategy.precision.load_state_dict(state["precision"])

@@ -252,12 +252,18 @@ def _announce(data: Data, project: Project, denoiser: Denoiser) -> None:
     short = sum(entry.frames < settings.window for entry in store.of("train"))
     if short:
         log.info("%d training files are shorter than a window and are padded", short)
+    network = describe(denoiser.network)  # type: ignore[arg-type]
     log.info(
-        "network: %s (window %d frames = %.1f s)",
-        describe(denoiser.network),  # type: ignore[arg-type]
-        settings.window,
-        settings.window * frame,
+        "network: %s (window %d frames = %.1f s)", network, settings.window, settings.window * frame
     )
+    if network.receptive_field > settings.window:
+        log.warning(
+            "the network sees %d frames and a window has %d: samples longer than a window will be "
+            "weaker than the training sound; training.window=%d would do",
+            network.receptive_field,
+            settings.window,
+            network.receptive_field,
+        )
 
 
 def _trainer(run: Run, project: Project, data: Data, denoiser: Denoiser) -> Trainer:
