@@ -148,7 +148,7 @@ def test_the_skip_sum_is_the_output():
 
 
 def test_description_is_for_people():
-    network = build(NetworkConfig(), 6)
+    network = build(NetworkConfig(channels=128), 6)
     text = str(describe(network))
     assert text.startswith("diffwave: ")
     assert "M parameters" in text
