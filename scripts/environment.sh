@@ -81,14 +81,17 @@ install_project() {
         pip_install "$venv" "torch>=2.5,<2.14"
     fi
     say "installing latentdiff and what it needs (minutes, the first time)"
-    pip_install "$venv" --editable "$root${extras:+[$extras]}"
+    # As a constraint, for pip would rather replace torch than an older release of a dependency.
+    "$venv/bin/python" -c 'from importlib.metadata import version; print("torch==" + version("torch"))' \
+        >"$venv/torch.txt"
+    pip_install "$venv" --constraint "$venv/torch.txt" --editable "$root${extras:+[$extras]}"
     printf '%s\n' "$want" >"$stamp"
 }
 
 pip_install() {
     local venv="$1"
     shift
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "$@" ||
+    "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-input "$@" ||
         give_up "pip could not install $*" \
             "why: its own message stands above (no network, a full disk, a proxy?)" \
             "do:  mend that and run this again; it continues where it stopped."
