@@ -142,7 +142,6 @@ def test_resampling_in_blocks_is_resampling_in_one(ratio, size):
     frames = int(1000 / ratio) + 1
     blocks = np.split(features, range(size, 1000, size), axis=1)
     pieces = list(resample_blocks(blocks, frames, ratio))
-    assert len(pieces) == 1 or size < 1000
     joined = np.concatenate(pieces, axis=1)
     np.testing.assert_allclose(joined, resample_time(features, frames, ratio), atol=1e-5)
 
