@@ -94,7 +94,7 @@ class Supervisor:
         checkpoints: Path,
         crops: FixedCrops,
         more_crops: FixedCrops,
-        tracker: tracking.Tracker,
+        open_tracker: Callable[[], tracking.Tracker],
         stop: StopRequest,
     ) -> None:
         self.state: dict[str, Any] = {"best": None, "first": None, "last": None, "rng": None}
@@ -103,7 +103,8 @@ class Supervisor:
         self._checkpoints = checkpoints
         self._crops = crops
         self._more_crops = more_crops
-        self._tracker = tracker
+        self._open_tracker = open_tracker
+        self._tracker: tracking.Tracker | None = None
         self._stop = stop
         self._bar: Any = None
         self._began = 0.0
@@ -122,6 +123,11 @@ class Supervisor:
             "phase": self._plan.phase(step),
             **{name: self.state[name] for name in ("first", "last", "best")},
         }
+
+    def on_fit_start(self, trainer: Any, model: Any) -> None:
+        if trainer.is_global_zero:
+            # Not before: TensorBoard's writing thread would not live through the fork of DDP.
+            self._tracker = self._open_tracker()
 
     def on_train_start(self, trainer: Any, model: Any) -> None:
         self._set_generators(trainer)
@@ -175,9 +181,22 @@ class Supervisor:
                     torch.distributed.all_reduce(parameter.grad)
                     parameter.grad /= trainer.world_size
 
+    def teardown(self, trainer: Any, model: Any, stage: str) -> None:
+        self.close()
+
     def close(self) -> None:
+        """Close metrics and progress bar; may be called again."""
         if self._bar is not None:
             self._bar.close()
+        if self._tracker is not None:
+            self._tracker.close()
+        self._bar = self._tracker = None
+
+    def track_training(self, metrics: dict[str, float], step: int) -> None:
+        """Metrics of a training step, the `step`th; only the first device keeps them."""
+        if self._tracker is not None:
+            values = {**metrics, "phase": self._plan.phase(step)}
+            self._tracker.scalars(step, values, prefix="train/")
 
     def _set_generators(self, trainer: Any) -> None:
         """Start torch's generators from the seed, or where the checkpoint left them."""
@@ -218,12 +237,13 @@ class Supervisor:
             self.state["first"] = distance
         beta = float(model.beta_factor)
         dimensions = {f"fidelity_{level}": float(n) for level, n in result.fidelity.items()}
+        assert self._tracker is not None
         self._tracker.scalars(
             step,
             {"spectral_distance": distance, **dimensions, "phase": phase, "beta": beta},
             prefix="validation/",
         )
-        self._show_sound(result, step, model.sr)
+        _show_sound(self._tracker, result, step, model.sr)
         log.info(
             "step %d/%d  phase %d  reconstruction %.3f (untrained %.3f)  %s",
             *(step, self._plan.steps, phase, distance, self.state["first"], self._pace(step)),
@@ -232,14 +252,6 @@ class Supervisor:
     def _is_best(self, step: int) -> bool:
         best = self.state["best"]
         return best is not None and best["step"] == step
-
-    def _show_sound(self, result: Validation, step: int, sample_rate: int) -> None:
-        pairs = zip(result.original[:_CLIPS], result.reconstruction[:_CLIPS], strict=True)
-        for number, (original, reconstruction) in enumerate(pairs):
-            clips = {"original": original, "reconstruction": reconstruction}
-            for name, clip in clips.items():
-                samples = np.clip(clip.numpy(), -1, 1)
-                self._tracker.audio(step, f"clip {number}/{name}", samples, sample_rate)
 
     def _pace(self, step: int) -> str:
         done, seconds = step - self._plan.start, time.monotonic() - self._began
@@ -250,17 +262,25 @@ class Supervisor:
         return f"{rate:.2f} steps/s, {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
 
 
-class TrackerLogger:
-    """pytorch-lightning's metrics of the training steps, into our tracker."""
+def _show_sound(tracker: tracking.Tracker, result: Validation, step: int, sample_rate: int) -> None:
+    """The first clips into TensorBoard, each original beside its reconstruction."""
+    pairs = zip(result.original[:_CLIPS], result.reconstruction[:_CLIPS], strict=True)
+    for number, (original, reconstruction) in enumerate(pairs):
+        clips = {"original": original, "reconstruction": reconstruction}
+        for name, clip in clips.items():
+            samples = np.clip(clip.numpy(), -1, 1)
+            tracker.audio(step, f"clip {number}/{name}", samples, sample_rate)
 
-    tracker: tracking.Tracker
-    phase: Callable[[int], int]
+
+class TrainingLog:
+    """pytorch-lightning's metrics of the training steps, handed to the supervisor."""
+
+    supervisor: Supervisor
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         values = {name: value for name, value in metrics.items() if name != "epoch"}
         if values and step is not None:
-            done = step + 1
-            self.tracker.scalars(done, {**values, "phase": self.phase(done)}, prefix="train/")
+            self.supervisor.track_training(values, step + 1)
 
 
 class AtomicCheckpoints:
@@ -272,9 +292,10 @@ class AtomicCheckpoints:
         write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, map_location: Any = None) -> dict[str, Any]:
-        from latentdiff.rave.checkpoint import read_own
-
-        return read_own(Path(path))
+        # What is continued has been examined before; DDP's own temporary files come here too.
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        assert isinstance(loaded, dict)
+        return loaded
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,10 +156,10 @@ class RaveTraining:
         runs.make_directory(self._checkpoints)
         runs.write_text(self._directory / GIN_FILE, self._assembly.text)
         resume = self._start if self._start else None
-        with tracking.Tracker(self._directory, resume) as tracker, StopRequest() as stop:
-            supervisor = self._supervisor(tracker, stop)
+        with StopRequest() as stop:
+            supervisor = self._supervisor(partial(tracking.Tracker, self._directory, resume), stop)
             try:
-                interrupted = self._run(supervisor, tracker)
+                interrupted = self._run(supervisor)
             finally:
                 supervisor.close()
         if interrupted:
@@ -177,7 +178,7 @@ class RaveTraining:
             seed=self._seed,
         )
 
-    def _supervisor(self, tracker: tracking.Tracker, stop: StopRequest) -> Any:
+    def _supervisor(self, open_tracker: Any, stop: StopRequest) -> Any:
         import pytorch_lightning as pl
 
         config = self._config
@@ -187,16 +188,16 @@ class RaveTraining:
         )
         joined = type("Supervisor", (Supervisor, pl.Callback), {})
         return joined(
-            self._plan(), self._facts, self._checkpoints, crops, more_crops, tracker, stop
+            self._plan(), self._facts, self._checkpoints, crops, more_crops, open_tracker, stop
         )
 
-    def _run(self, supervisor: Any, tracker: tracking.Tracker) -> bool:
+    def _run(self, supervisor: Any) -> bool:
         """Run the Trainer; true where it was interrupted."""
         from pytorch_lightning.loggers.logger import DummyLogger
         from rave.model import WarmupCallback
 
-        logger = type("Logger", (callbacks.TrackerLogger, DummyLogger), {})()
-        logger.tracker, logger.phase = tracker, self._plan().phase
+        logger = type("Logger", (callbacks.TrainingLog, DummyLogger), {})()
+        logger.supervisor = supervisor
         with compat.quiet_warnings(), _fast_arithmetic(self._device):
             trainer = self._trainer(
                 [supervisor, WarmupCallback(), self._assembly.beta_warmup], logger
