@@ -243,11 +243,6 @@ class TestChecks:
         with pytest.raises(UserError, match=r"condition\.mel\.bands: 80 -> 40"):
             train_diffusion(run, project(condition=wanted))
 
-    def test_a_window_shorter_than_the_network_sees_is_said(self, run, make_store, caplog):
-        make_store(run.latents)
-        train_diffusion(run, project(training={"window": 8, "steps": 2}), dry_run=True)
-        assert "the network sees" in caplog.text
-
     def test_dry_run_writes_nothing(self, run, make_store, caplog):
         make_store(run.latents)
         with caplog.at_level(logging.INFO, logger="latentdiff"):

@@ -256,14 +256,6 @@ def _announce(data: Data, project: Project, denoiser: Denoiser) -> None:
     log.info(
         "network: %s (window %d frames = %.1f s)", network, settings.window, settings.window * frame
     )
-    if network.receptive_field > settings.window:
-        log.warning(
-            "the network sees %d frames and a window has %d: samples longer than a window will be "
-            "weaker than the training sound; training.window=%d would do",
-            network.receptive_field,
-            settings.window,
-            network.receptive_field,
-        )
 
 
 def _trainer(run: Run, project: Project, data: Data, denoiser: Denoiser) -> Trainer:
