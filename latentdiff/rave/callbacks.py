@@ -230,7 +230,8 @@ class Supervisor:
     def _report(self, result: Validation, step: int, model: Any) -> None:
         phase, distance = self._plan.phase(step), result.distance
         best = self.state["best"]
-        if best is None or best["phase"] != phase or distance < best["distance"]:
+        better = best is None or best["phase"] != phase or distance < best["distance"]
+        if step > 0 and better:
             self.state["best"] = {"distance": distance, "phase": phase, "step": step}
         self.state["last"] = {"distance": distance, "fidelity": dict(result.fidelity)}
         if self.state["first"] is None:
