@@ -40,6 +40,8 @@ def train_rave(
     first step where the settings cannot work.
     """
     source = dataset or run.dataset
+    if dataset is None:
+        check_upstream(project, [source])
     _check_dataset(source, project)
     inputs = {"dataset": Input(str(source), _fingerprint(source))}
     if ckpt is not None:
@@ -80,7 +82,6 @@ def _check_dataset(source: Path, project: Project) -> None:
     """Refuse a dataset of another sound than the settings say."""
     if runs.read_run(source) is not None:
         runs.require_done(source, "dataset", "preprocess")
-        check_upstream(project, [source])
     database = RaveDatabase(source)
     if not (source / MANIFEST_FILE).exists():
         log.warning(
