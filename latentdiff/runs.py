@@ -31,6 +31,7 @@ LOCK_FILE = ".lock"
 PARTIAL = ".partial"
 """Files with this suffix are half-written; nothing reads them and the next start removes them."""
 
+_KEYS = {"stage", "status", "command", "config", "may_change", "inputs", "wall_seconds", "result"}
 _VERSIONS = ("latentdiff", "torch", "torchaudio", "acids-rave", "lightning", "numpy", "soundfile")
 
 
@@ -133,7 +134,8 @@ class Stage:
         before = read_run(self.directory, self.name)
         if self._overwrite:
             _empty(self.directory)
-        self._wall_before = before.get("wall_seconds", 0.0) if before else 0.0
+            before = None
+        self._wall_before = before["wall_seconds"] if before else 0.0
         remove_partial(self.directory)
         self._write()
         handler = logging.FileHandler(self.directory / "log.txt", encoding="utf-8", delay=True)
@@ -186,8 +188,13 @@ def read_run(directory: Path, stage: str | None = None) -> dict[str, Any] | None
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read", why=str(error)) from error
-    if not isinstance(info, dict) or "stage" not in info:
-        raise UserError(f"{path} was not written by latentdiff")
+    missing = _KEYS - set(info) if isinstance(info, dict) else _KEYS
+    if missing:
+        raise UserError(
+            f"{path} was not written by this latentdiff",
+            why=f"it does not tell its {sorted(missing)[0]}",
+            do_this=f"if nothing in {directory} is worth keeping, delete it.",
+        )
     if stage is not None and info["stage"] != stage:
         raise UserError(
             f"{directory} is the folder of another stage: {info['stage']}",
