@@ -362,7 +362,7 @@ def test_existing_output_is_kept(codec, run, caplog):
     decode(run, project(), latents=run.samples / "one", name="x")
     decode(run, project(), latents=run.samples / "one", name="x")
     assert "already done" in caplog.text
-    with pytest.raises(UserError, match="holds other sound"):
+    with pytest.raises(UserError, match="holds a decode made otherwise"):
         decode(run, project(), latents=run.samples / "two", name="x")
     decode(run, project(), latents=run.samples / "two", name="x", overwrite=True)
     assert [path.name for path in (run.audio / "x").glob("*.wav")] == ["seed2.wav"]

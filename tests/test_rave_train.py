@@ -466,11 +466,3 @@ def upstream(words, cwd):
     return subprocess.run(
         line, capture_output=True, text=True, timeout=180, cwd=cwd, env=environment
     )
-
-
-def test_the_second_interrupt_is_at_once(caplog):
-    with caplog.at_level(logging.WARNING), callbacks.StopRequest() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.requested and "press Ctrl-C again" in caplog.text
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)

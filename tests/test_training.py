@@ -15,10 +15,11 @@ from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.loss import Objective
 from latentdiff.diffusion.settings import ScheduleConfig
 from latentdiff.errors import UserError
+from latentdiff.interrupt import StopRequest
 from latentdiff.networks.build import build
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.tracking import read_metrics
-from latentdiff.training import checkpoint, interrupt, verdict
+from latentdiff.training import checkpoint, verdict
 from latentdiff.training.data import Recording, Windows, generator_for
 from latentdiff.training.ema import Ema
 from latentdiff.training.settings import TrainingConfig
@@ -426,7 +427,7 @@ class TestFailure:
 class TestInterrupt:
     def test_the_first_signal_waits_and_the_second_does_not(self):
         before = signal.getsignal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt), interrupt.Deferred() as stop:
+        with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
             os.kill(os.getpid(), signal.SIGINT)
             assert stop.requested
             os.kill(os.getpid(), signal.SIGTERM)

@@ -7,19 +7,17 @@ with its base classes, because pytorch-lightning is imported on use only.
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 
 from latentdiff import tracking
+from latentdiff.interrupt import StopRequest
 from latentdiff.rave.checkpoint import OURS, write_checkpoint
 from latentdiff.rave.dataset import FixedCrops
 from latentdiff.rave.validation import Validation, validate
@@ -30,37 +28,6 @@ LAST = "last.ckpt"
 BEST = "best.ckpt"
 _CLIPS = 2
 """Pairs of original and reconstruction that TensorBoard gets at each validation."""
-
-
-class StopRequest:
-    """Ctrl-C and SIGTERM as a request that is met between two steps; the second one is at once.
-
-    pytorch-lightning would stop in the middle of a step, when the optimisers and the counters do
-    not agree. Use as a context manager; the handlers found are put back. Outside the main thread
-    signals cannot be caught and are left alone.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-        self.at_once = False
-        """Set while nothing would be lost by stopping right here."""
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested or self.at_once:
-            raise KeyboardInterrupt
-        self.requested = True
-        log.warning("stopping after this step (press Ctrl-C again to stop without saving)")
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ import torch
 
 from latentdiff import runs, tracking
 from latentdiff.errors import UserError
+from latentdiff.interrupt import StopRequest
 from latentdiff.rave import callbacks, compat
-from latentdiff.rave.callbacks import LAST, Plan, StopRequest, Supervisor
+from latentdiff.rave.callbacks import LAST, Plan, Supervisor
 from latentdiff.rave.checkpoint import OURS, load_weights, read_own
 from latentdiff.rave.checks import check
 from latentdiff.rave.database import RaveDatabase

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from latentdiff.diffusion.denoiser import dropped
 from latentdiff.errors import UserError
+from latentdiff.interrupt import StopRequest
 from latentdiff.tracking import Tracker, progress
 from latentdiff.training import checkpoint, verdict
 from latentdiff.training.data import Batch, Windows, generator_for, seed_of
 from latentdiff.training.ema import Ema
 from latentdiff.training.fabric import make_fabric
-from latentdiff.training.interrupt import Deferred
 from latentdiff.training.meter import Meter
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import References, Task, knows_variance
@@ -122,7 +122,7 @@ class Trainer:
         with (
             Tracker(self.directory, resume_step=self._step or None) as tracker,
             self._progress() as bar,
-            Deferred() as stop,
+            StopRequest() as stop,
         ):
             while self._step < self.settings.steps and not stop.requested:
                 self._step += 1

@@ -25,7 +25,7 @@ from latentdiff.runs import Input, Run, Stage
 from latentdiff.specs import Codec
 from latentdiff.tracking import progress
 from latentdiff.training.fabric import pick_device
-from latentdiff.workflows.project import Project
+from latentdiff.workflows.project import Project, already_done, folder_name
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def decode(
     store = LatentStore.open(source)
     codec = RaveCodec.open(*_codec_of(run, store, rave, ckpt), pick_device(project.device))
     _check_fit(store, codec, source, force)
-    directory = run.audio / _plain(name or source.resolve().with_suffix("").name)
+    directory = run.audio / folder_name(name or source.resolve().with_suffix("").name)
     settings = {"format": audio_format}
     inputs = {
         "codec": Input(str(codec.origin.path.resolve()), codec.fingerprint),
@@ -68,7 +68,7 @@ def decode(
     }
     seconds = sum(_samples_of(entry, codec) for entry in store.entries) / codec.sample_rate
     log.info("%d latents, %.1f s of sound -> %s", len(store.entries), seconds, directory)
-    if _already_done(directory, settings, inputs, overwrite):
+    if already_done(directory, "decode", settings, inputs, overwrite):
         return []
     if dry_run:
         log.info("dry run: nothing was written")
@@ -81,15 +81,6 @@ def decode(
         _judge(rows, usual)
     log.info("sound: %s", directory)
     return []
-
-
-def _plain(name: str) -> str:
-    if Path(name).name != name:
-        raise UserError(
-            f"'{name}' cannot be the name of a folder of sound",
-            do_this="use a plain name such as --name first.",
-        )
-    return name
 
 
 def _samples(run: Run, name: str | None) -> Path:
@@ -146,29 +137,6 @@ def _check_fit(store: LatentStore, codec: RaveCodec, source: Path, force: bool) 
         if not force:
             raise error
         log.warning("forced: %s", error.what)
-
-
-def _already_done(
-    directory: Path, settings: dict[str, Any], inputs: dict[str, Input], overwrite: bool
-) -> bool:
-    """Whether the very same has been decoded there. UserError where something else has."""
-    before = None if overwrite else runs.read_run(directory)
-    if before is None:
-        return False
-    changed = config.differences(before["config"], settings)
-    for key, value in inputs.items():
-        old = before["inputs"].get(key, {"path": "none", "fingerprint": None})
-        if old["fingerprint"] != value.fingerprint:
-            changed.append(f"{key}: {old['path']} -> {value.path}")
-    if changed:
-        raise UserError(
-            f"{directory} holds other sound:\n    " + "\n    ".join(changed),
-            do_this="choose another --name, or --overwrite.",
-        )
-    if before["status"] == "done":
-        log.info("%s: already done, nothing to do (--overwrite makes it anew)", directory)
-        return True
-    return False
 
 
 def _usual_level(run: Run, codec: Codec) -> float | None:

@@ -22,6 +22,7 @@ from latentdiff.latents.store import MANIFEST
 from latentdiff.runs import Input, Run
 from latentdiff.specs import Codec
 from latentdiff.workflows.project import Project
+from latentdiff.workflows.split import held_out
 
 
 @dataclass(eq=False)
@@ -193,11 +194,12 @@ def _of_audio(project: Project, places: Sequence[Path]) -> Jobs:
 
 
 def _split(jobs: list[Job], share: float, seed: int) -> list[Job]:
-    """Hold out the files whose seeded hash comes first, as `preprocess` does; of one, its end."""
+    """Hold files out as `preprocess` does; of a single one, its end."""
     if len(jobs) == 1 and jobs[0].seconds > 0:
         job = jobs[0]
         return _parts(job.key, job.path, job.seconds, (1 - share) * job.seconds)
-    ordered = sorted(jobs, key=lambda job: hashlib.sha256(f"{seed}:{job.key}".encode()).digest())
-    for job in ordered[: min(max(1, round(share * len(jobs))), len(jobs) - 1)]:
-        job.split = "validation"
+    chosen = held_out((job.key for job in jobs), share, seed)
+    for job in jobs:
+        if job.key in chosen:
+            job.split = "validation"
     return jobs

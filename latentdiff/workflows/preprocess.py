@@ -18,6 +18,7 @@ from latentdiff.errors import UserError
 from latentdiff.rave.database import MANIFEST_FILE
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.workflows.project import Project, begin
+from latentdiff.workflows.split import held_out
 from latentdiff.workflows.spool import Cut, Job, Outcome, fill, in_order
 
 log = logging.getLogger(__name__)
@@ -133,20 +134,17 @@ def _skipped_row(path: str, reason: str, seconds: float) -> dict[str, Any]:
 
 
 def _split(rows: list[dict[str, Any]], outcomes: list[Outcome], cut: Cut, project: Project) -> None:
-    """Hold files out for validation: those whose seeded hash comes first.
-
-    So a file's side does not depend on its neighbours' names, and more files move few of the old.
-    """
+    """Hold files out for validation; of a single one, its end."""
     share = project.data.validation
     usable = [row for row in rows if row["chunks"]]
     if len(usable) == 1:
         _split_within(usable[0], outcomes, cut, share)
         return
-    usable.sort(key=lambda row: hashlib.sha256(f"{project.seed}:{row['key']}".encode()).digest())
-    count = min(max(1, round(share * len(usable))), len(usable) - 1)
-    for row in usable[:count]:
-        row["split"] = "validation"
-        row["validation_chunks"] = row["chunks"]
+    chosen = held_out((row["key"] for row in usable), share, project.seed)
+    for row in usable:
+        if row["key"] in chosen:
+            row["split"] = "validation"
+            row["validation_chunks"] = row["chunks"]
 
 
 def _split_within(row: dict[str, Any], outcomes: list[Outcome], cut: Cut, share: float) -> None:

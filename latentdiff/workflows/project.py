@@ -70,7 +70,8 @@ def check_upstream(project: Project, stages: Iterable[Path]) -> None:
         if info is None:
             continue
         # Its seed was its own affair; so were settings that do not show in what it made.
-        changed = _hard(_differences(info["config"], project), ["seed", *info["may_change"]])
+        changed = config.differences(info["config"], project.sections(info["config"]))
+        changed = _hard(changed, ["seed", *info["may_change"]])
         if changed:
             raise UserError(
                 f"{directory} was made with other settings:\n    " + "\n    ".join(changed),
@@ -96,24 +97,13 @@ def begin(
     `may_change`: keys such as "training.steps" that a continued run may have changed.
     Raises UserError where the folder holds the stage made with other settings or inputs.
     """
-    names = [*sections, "seed"]
-    before = None if overwrite else runs.read_run(directory, name)
-    if before is not None:
-        changed = _differences(before["config"], project) + _other_inputs(before, inputs)
-        hard = _hard(changed, may_change)
-        if hard:
-            raise UserError(
-                f"{directory} holds a {name} made otherwise:\n    " + "\n    ".join(hard),
-                why="continuing would mix the two",
-                do_this="--overwrite makes it anew; another --run keeps both.",
-            )
-        if before["status"] == "done" and not changed:
-            log.info("%s: already done, nothing to do (--overwrite makes it anew)", directory)
-            return None
+    settings = project.sections([*sections, "seed"])
+    if already_done(directory, name, settings, inputs, overwrite, may_change):
+        return None
     stage = _RememberingStage(
         directory,
         name,
-        config=project.sections(names),
+        config=settings,
         inputs=inputs,
         seed=project.seed,
         overwrite=overwrite,
@@ -121,6 +111,44 @@ def begin(
     )
     stage.remember(run, project)
     return stage
+
+
+def already_done(
+    directory: Path,
+    name: str,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Input],
+    overwrite: bool = False,
+    may_change: Iterable[str] = (),
+) -> bool:
+    """Whether the stage in this folder is done with these settings and inputs.
+
+    Raises UserError, showing the differences, where it was made or begun with other ones.
+    """
+    before = None if overwrite else runs.read_run(directory, name)
+    if before is None:
+        return False
+    changed = config.differences(before["config"], settings) + _other_inputs(before, inputs)
+    hard = _hard(changed, may_change)
+    if hard:
+        raise UserError(
+            f"{directory} holds a {name} made otherwise:\n    " + "\n    ".join(hard),
+            why="continuing would mix the two",
+            do_this="--overwrite makes it anew; another --run or --name keeps both.",
+        )
+    done = before["status"] == "done" and not changed
+    if done:
+        log.info("%s: already done, nothing to do (--overwrite makes it anew)", directory)
+    return done
+
+
+def folder_name(name: str) -> str:
+    """`name`, which is to be a folder of samples or sound; UserError where it cannot be."""
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise UserError(
+            f"'{name}' cannot be the name of a folder", do_this="use a plain name such as first."
+        )
+    return name
 
 
 class _RememberingStage(Stage):
@@ -144,14 +172,10 @@ def _hard(lines: list[str], may_change: Iterable[str]) -> list[str]:
     return [line for line in lines if line.partition(":")[0] not in allowed]
 
 
-def _differences(recorded: Mapping[str, Any], project: Project) -> list[str]:
-    return config.differences(recorded, project.sections(recorded))
-
-
 def _other_inputs(before: Mapping[str, Any], inputs: Mapping[str, Input]) -> list[str]:
     lines = []
     for key, value in inputs.items():
-        old = before["inputs"].get(key)
-        if old and old["fingerprint"] != value.fingerprint:
+        old = before["inputs"].get(key, {"path": "none", "fingerprint": None})
+        if old["fingerprint"] != value.fingerprint:
             lines.append(f"{key}: another than then ({old['path']} -> {value.path})")
     return lines

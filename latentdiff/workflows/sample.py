@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentdiff import config, runs
+from latentdiff import runs
 from latentdiff.diffusion import samplers
 from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.errors import UserError
@@ -30,7 +30,7 @@ from latentdiff.training.data import generator_for
 from latentdiff.training.fabric import pick_device
 from latentdiff.workflows.guide import Guide, guides_of
 from latentdiff.workflows.model import Model
-from latentdiff.workflows.project import Project
+from latentdiff.workflows.project import Project, already_done, folder_name
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def sample(
     model = Model.load(checkpoint.find(diffusion or run.diffusion), pick_device(project.device))
     guides, losses = guides_of(model, condition, seconds)
     orders = _orders(model, guides, n, project.seed, seconds or project.sampling.seconds)
-    directory = run.samples / _folder_name(name)
+    directory = run.samples / folder_name(name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     settings = {
         "sampling": project.sampling.model_dump(mode="json"),
         "seed": project.seed,
@@ -84,7 +84,7 @@ def sample(
     if model.codec.fingerprint:
         inputs["codec"] = Input(model.codec_path, model.codec.fingerprint)
     _announce(model, orders, project.sampling, directory)
-    if _already_done(directory, settings, inputs, overwrite):
+    if already_done(directory, "sample", settings, inputs, overwrite):
         return losses
     if dry_run:
         log.info("dry run: nothing was written")
@@ -98,17 +98,6 @@ def sample(
         _judge(tally, calls)
     log.info("%d samples in %s; hear them: latentdiff decode", len(orders), directory)
     return losses
-
-
-def _folder_name(name: str | None) -> str:
-    if name is None:
-        return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    if not name or Path(name).name != name:
-        raise UserError(
-            f"'{name}' cannot be the name of a folder of samples",
-            do_this="use a plain name such as --name first.",
-        )
-    return name
 
 
 def _orders(model: Model, guides: list[Guide], n: int, seed: int, seconds: float) -> list[Order]:
@@ -133,28 +122,6 @@ def _announce(model: Model, orders: list[Order], settings: SamplingConfig, direc
     )
     for warning in model.schedule.warnings:
         log.warning("%s", warning)
-
-
-def _already_done(
-    directory: Path, settings: dict[str, Any], inputs: dict[str, Input], overwrite: bool
-) -> bool:
-    before = None if overwrite else runs.read_run(directory)
-    if before is None:
-        return False
-    changed = config.differences(before["config"], settings)
-    for key, value in inputs.items():
-        if before["inputs"].get(key, {}).get("fingerprint") != value.fingerprint:
-            changed.append(f"{key}: another than then")
-    if changed:
-        raise UserError(
-            f"{directory} holds other samples:\n    " + "\n    ".join(changed),
-            why="the two would mix",
-            do_this="choose another --name, or --overwrite.",
-        )
-    if before["status"] == "done":
-        log.info("%s: already done, nothing to do (--overwrite makes it anew)", directory)
-        return True
-    return False
 
 
 def _facts(model: Model) -> dict[str, Any]:
