@@ -182,7 +182,9 @@ def _section_in(annotation: Any) -> type[Section] | None:
     """The Section class that an annotation such as `X` or `X | None` names, if it does."""
     candidates = typing.get_args(annotation) or (annotation,)
     for candidate in candidates:
-        if isinstance(candidate, type) and issubclass(candidate, Section):
+        # Python 3.10 takes `tuple[int]` for a type.
+        plain = isinstance(candidate, type) and typing.get_origin(candidate) is None
+        if plain and issubclass(candidate, Section):
             return candidate
     return None
 
