@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import socket
 import sys
 from collections.abc import Iterable
@@ -88,7 +89,7 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
 def tensorboard_hint(root: Path) -> str:
     """The line that shows every run below `root`, and the tunnel for a remote machine."""
     return (
-        f"watch: tensorboard --logdir {root}\n"
+        f"watch: tensorboard --logdir {shlex.quote(str(root))}\n"
         f"       from another machine: ssh -L 6006:localhost:6006 {socket.gethostname()}, "
         "then open localhost:6006"
     )

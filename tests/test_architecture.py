@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "latentdiff"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-GROUND = ("errors", "config", "runs", "tracking", "specs", "interrupt", "torchaudio_guard")
+GROUND = ("errors", "config", "runs", "tracking", "specs", "interrupt", "split", "torchaudio_guard")
 FLOORS = {
     **dict.fromkeys(GROUND, 0),
     **dict.fromkeys(["audio", "streaming", "synth", "conditioning"], 1),

@@ -102,6 +102,21 @@ def test_one_file_is_a_store_of_one(tmp_path):
     assert [(e.key, e.frames, e.split) for e in store.entries] == [("x", 6, "train")]
 
 
+def test_one_file_of_our_store_knows_its_codec(tmp_path):
+    root = make_store(tmp_path / "latents")
+    store = LatentStore.open(root / "mean" / "1.npy")
+    assert [entry.key for entry in store.entries] == ["a/1.wav"]
+    assert store.codec.fingerprint == "abc"
+    assert store.fingerprint() != LatentStore.open(root / "mean" / "2.npy").fingerprint()
+
+
+def test_other_latents_under_the_same_names_have_another_fingerprint(tmp_path):
+    root = make_store(tmp_path / "latents")
+    before = LatentStore.open(root).fingerprint()
+    np.save(root / "mean" / "1.npy", 2 * np.load(root / "mean" / "1.npy"))
+    assert LatentStore.open(root).fingerprint() != before
+
+
 def test_split_of_a_plain_folder_survives_new_files(tmp_path):
     for i in range(40):
         np.save(tmp_path / f"{i}.npy", latents(5))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from latentdiff import runs
 from latentdiff.errors import UserError
+from latentdiff.split import held_out
 
 MANIFEST = "manifest.jsonl"
 STATISTICS = "stats.safetensors"
@@ -77,14 +78,17 @@ class LatentStore:
 
     @classmethod
     def open(cls, path: Path) -> LatentStore:
-        """The store in a folder, ours or plain; or a single `.npy` file as a store of one.
+        """The store in a folder, ours or plain; or a single `.npy` file as a store of one, which
+        knows its codec where it lies in a store of ours.
 
         Raises UserError where there is none, where it is unfinished, or where a file is damaged or
         has another number of dimensions than the rest.
         """
         if not path.exists():
             raise UserError(f"no latents at {path}", do_this="make them: `latentdiff encode`.")
-        info = runs.read_run(path) if path.is_dir() else None
+        if path.is_file():
+            return _open_file(path)
+        info = runs.read_run(path)
         if info is not None:
             runs.require_done(path, info["stage"], info["stage"])
         if info is None or not (path / MANIFEST).is_file():
@@ -113,12 +117,13 @@ class LatentStore:
         return None if entry.mel is None else self._read(entry, entry.mel, None)
 
     def fingerprint(self) -> str:
-        """sha256 of the manifest, or of names and sizes in a plain folder."""
-        manifest = self.root / MANIFEST
-        if manifest.is_file():
-            return runs.sha256_file(manifest)
-        facts = [f"{e.key} {(self.root / e.mean).stat().st_size}" for e in self.entries]
-        return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+        """sha256 over keys, split, latents and mel features: everything training reads."""
+        digest = hashlib.sha256()
+        for entry in self.entries:
+            names = [name for name in (entry.mean, entry.mel) if name]
+            arrays = [runs.sha256_file(self.root / name) for name in names]
+            digest.update(f"{entry.key} {entry.split} {' '.join(arrays)}\n".encode())
+        return digest.hexdigest()
 
     def _read(self, entry: Entry, name: str, rows: int | None) -> np.ndarray:
         path = self.root / name
@@ -198,6 +203,17 @@ def _header(rows: int, frames: int) -> bytes:
     return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + text.encode().ljust(117) + b"\n"
 
 
+def _open_file(path: Path) -> LatentStore:
+    """One array: alone, or as the only entry of the store of ours that it lies in."""
+    for root in path.resolve().parents[:2]:
+        if (root / MANIFEST).is_file() and runs.read_run(root) is not None:
+            store = LatentStore.open(root)
+            one = [entry for entry in store.entries if root / entry.mean == path.resolve()]
+            if one:
+                return replace(store, entries=one)
+    return _open_plain(path, None)
+
+
 def _entry(root: Path, row: dict[str, Any]) -> Entry:
     """A line of a manifest; those of `sample` say less than those of `encode`."""
     known = {field.name for field in fields(Entry)}
@@ -244,12 +260,12 @@ def _open_plain(path: Path, facts: CodecFacts | None) -> LatentStore:
                 do_this="keep them in folders of their own (latents are [dimensions, frames]).",
             )
     keys = [file.relative_to(root).with_suffix("").as_posix() for file in files]
-    held_out = set(_held_out(keys))
+    chosen = held_out(keys, PLAIN_VALIDATION, seed=0)
     entries = [
         Entry(
             key=key,
             source=None,
-            split="validation" if key in held_out else "train",
+            split="validation" if key in chosen else "train",
             samples=None,
             frames=shape[1],
             mean=file.relative_to(root).as_posix(),
@@ -258,10 +274,3 @@ def _open_plain(path: Path, facts: CodecFacts | None) -> LatentStore:
         for key, file, shape in zip(keys, files, shapes, strict=True)
     ]
     return LatentStore(root, entries, shapes[0][0], facts)
-
-
-def _held_out(keys: list[str]) -> Iterator[str]:
-    """Every tenth key in an order that adding files elsewhere does not change; none of one."""
-    ordered = sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest())
-    count = max(1, round(PLAIN_VALIDATION * len(keys))) if len(keys) > 1 else 0
-    yield from ordered[:count]

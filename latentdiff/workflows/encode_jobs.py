@@ -21,8 +21,8 @@ from latentdiff.evaluation.sound import Level
 from latentdiff.latents.store import MANIFEST
 from latentdiff.runs import Input, Run
 from latentdiff.specs import Codec
+from latentdiff.split import held_out
 from latentdiff.workflows.project import Project
-from latentdiff.workflows.split import held_out
 
 
 @dataclass(eq=False)

@@ -17,8 +17,8 @@ from latentdiff import runs
 from latentdiff.errors import UserError
 from latentdiff.rave.database import MANIFEST_FILE
 from latentdiff.runs import Input, Run, Stage
+from latentdiff.split import held_out
 from latentdiff.workflows.project import Project, begin
-from latentdiff.workflows.split import held_out
 from latentdiff.workflows.spool import Cut, Job, Outcome, fill, in_order
 
 log = logging.getLogger(__name__)

@@ -73,7 +73,7 @@ def train_rave(
             return []
         with stage:
             _log_plan(training.report, project, run)
-            log.info(tracking.tensorboard_hint(run.root))
+            log.info(tracking.tensorboard_hint(run.root.parent))
             stage.record(**_summary(_fit(training)))
     return []
 
