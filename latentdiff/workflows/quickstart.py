@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shlex
 import signal
 import subprocess
@@ -41,10 +40,6 @@ FEW_SECONDS = 60.0
 """Less audio than this is warned about."""
 TOLERANCE_DB = 12.0
 """Clips farther off the training audio's level are told of; a reconstruction, by half of it."""
-
-# Threads that wait asleep: beside other work on few cores, torch's default of waiting awake made a
-# training step up to five times slower.
-_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @dataclass(frozen=True)
@@ -173,7 +168,7 @@ def _wait(words: list[str]) -> int:
     """The exit code of a child process; an interrupt is handed on to it, once, and waited for."""
     # Its own session: else the terminal's Ctrl-C would reach it beside ours, and the second one
     # could break the saving that the first one began.
-    process = subprocess.Popen(words, start_new_session=True, env=_ENVIRONMENT | os.environ)
+    process = subprocess.Popen(words, start_new_session=True)
     try:
         return process.wait()
     except KeyboardInterrupt:
