@@ -7,10 +7,10 @@ before the first command: a command reads it under its own options.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,16 +223,10 @@ def test_finished_stages_say_so_and_refuse_other_settings(studio):
 
 
 def test_latents_of_another_codec_are_refused(studio):
-    path = studio / "runs/techno/samples/first/run.json"
-    info = json.loads(path.read_text())
-    info["result"]["codec"] = info["result"].get("codec", "") and "0" * 64
-    foreign = studio / "runs/techno/samples/foreign"
-    foreign.mkdir()
-    for source in path.parent.iterdir():
-        if source.is_file() and source.name not in (".lock", "run.json"):
-            (foreign / source.name).write_bytes(source.read_bytes())
-    text = path.read_text().replace(
-        runs.read_run(path.parent)["inputs"]["codec"]["fingerprint"], "0" * 64
-    )
-    (foreign / "run.json").write_text(text)
+    first = studio / "runs/techno/samples/first"
+    foreign = shutil.copytree(first, first.with_name("foreign"))
+    codec = runs.read_run(first)["inputs"]["codec"]["fingerprint"]
+    text = (first / "run.json").read_text(encoding="utf-8")
+    (foreign / "run.json").write_text(text.replace(codec, "0" * 64), encoding="utf-8")
     latentdiff(studio, "latentdiff decode --run runs/techno --name foreign", expect=2)
+    assert not (studio / "runs/techno/audio/foreign").exists()
