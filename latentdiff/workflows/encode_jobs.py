@@ -165,7 +165,8 @@ def _of_row(row: dict[str, Any]) -> list[Job]:
 def _parts(
     key: str, path: Path, seconds: float, border: float, sha256: str | None = None
 ) -> list[Job]:
-    head, tail = f"{key}/train", f"{key}/validation"
+    name = PurePosixPath(key)
+    head, tail = (str(name.with_stem(f"{name.stem} {side}")) for side in ("train", "validation"))
     return [
         Job(head, path, border, "train", stop=border, sha256=sha256),
         Job(tail, path, seconds - border, "validation", start=border, sha256=sha256),
