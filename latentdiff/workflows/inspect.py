@@ -9,6 +9,7 @@ from typing import Any
 
 from latentdiff import runs
 from latentdiff.errors import UserError
+from latentdiff.latents.store import STATISTICS
 from latentdiff.runs import Run
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,11 @@ def _stage(directory: Path) -> None:
         log.info("  from %s: %s (%s)", name, source["path"], source["fingerprint"][:12])
     for key, value in info["result"].items():
         log.info("  %s: %s", key, _short(value))
+    if (directory / STATISTICS).exists():
+        from latentdiff.latents.statistics import LatentStatistics
+
+        statistics = LatentStatistics.load(directory / STATISTICS)
+        log.info("  %s", statistics.describe(info["config"]["latents"]["keep"]))
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,69 @@
+"""`inspect` tells what lies at a path, and says so where it is nothing."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from latentdiff import runs
+from latentdiff.errors import UserError
+from latentdiff.latents.statistics import fit
+from latentdiff.latents.store import STATISTICS
+from latentdiff.runs import Input, Run, Stage
+from latentdiff.workflows.inspect import inspect
+
+
+@pytest.fixture(autouse=True)
+def told(caplog):
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def make_run(root):
+    run = Run(root)
+    with Stage(run.dataset, "preprocess", inputs={"audio": Input("recordings", "abc")}) as stage:
+        stage.record(seconds_in=12.5)
+    settings = {"latents": {"keep": "auto"}}
+    with Stage(run.latents, "encode", config=settings):
+        mean = np.random.default_rng(0).standard_normal((6, 400)) * np.array([[9, 5, 0, 0, 0, 0]]).T
+        fit([(mean, np.ones_like(mean))]).save(run.latents / STATISTICS)
+    return run
+
+
+def test_a_run_is_told_stage_by_stage(tmp_path, told):
+    inspect(make_run(tmp_path / "run").root)
+    for line in ("preprocess: done", "from audio: recordings (abc)", "seconds_in: 12.5", "encode:"):
+        assert line in told.text
+    assert "6 dimensions, 2 carry sound" in told.text
+
+
+def test_a_failed_stage_says_why(tmp_path, told):
+    with pytest.raises(ValueError), Stage(tmp_path / "s", "train-rave"):
+        raise ValueError("no luck")
+    inspect(tmp_path / "s")
+    assert "train-rave: failed (no luck)" in told.text
+
+
+def test_arrays_and_weights(tmp_path, told):
+    np.save(tmp_path / "z.npy", np.array([[1.0, np.nan]], np.float32))
+    save_file({"w": torch.zeros(3, 4)}, tmp_path / "w.safetensors", {"step": "7"})
+    inspect(tmp_path / "z.npy")
+    inspect(tmp_path / "w.safetensors")
+    assert "[1, 2]" in told.text and "holds NaN or Inf" in told.text
+    assert "1 tensors, 12 numbers" in told.text and "step: 7" in told.text
+
+
+@pytest.mark.parametrize("name", ["z.npy", "w.safetensors", "x.wav"])
+def test_damaged_files_are_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"not that")
+    with pytest.raises(UserError, match=name):
+        inspect(tmp_path / name)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    with pytest.raises(UserError, match=runs.RUN_FILE):
+        inspect(tmp_path)
