@@ -74,5 +74,16 @@ def test_what_may_change_continues_and_binds_nobody_downstream(run):
         check_upstream(project(training={"batch": 3}), [run.diffusion])
 
 
+def test_harmless_settings_leave_a_done_stage_done_and_bind_nobody(run):
+    harmless = {"harmless": ["training.log_every"]}
+    with start(run, project(training={"log_every": 5}), **harmless):
+        pass
+    other = project(training={"log_every": 7})
+    assert start(run, other, **harmless) is None
+    check_upstream(other, [run.diffusion])
+    with pytest.raises(UserError, match=r"training\.batch"):
+        start(run, project(training={"batch": 3}), **harmless)
+
+
 def test_a_stage_that_is_not_there_contradicts_nothing(run):
     check_upstream(project(), [run.dataset])

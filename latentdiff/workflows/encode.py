@@ -47,7 +47,7 @@ _BLOCK = 1 << 14
 """Frames read at a time for the statistics."""
 
 # These change how encoding runs or what training makes of it, and none of the files.
-_MAY_CHANGE = ("latents.keep", "latents.chunk_seconds", "latents.batch")
+_HARMLESS = ("latents.keep", "latents.chunk_seconds", "latents.batch")
 
 
 def encode(
@@ -75,7 +75,6 @@ def encode(
         _announce(jobs, codec, run.latents)
         log.info("dry run: nothing was written")
         return jobs.losses
-    before = None if overwrite else runs.read_run(run.latents)
     stage = begin(
         run,
         project,
@@ -84,12 +83,10 @@ def encode(
         sections=["latents"],
         inputs=_inputs(codec, jobs, project.condition.mel),
         overwrite=overwrite,
-        may_change=_MAY_CHANGE,
+        harmless=_HARMLESS,
     )
     losses = jobs.losses
-    if stage is not None and before is not None and before["status"] == "done":
-        log.info("%s: already done; those settings change no latents", run.latents)
-    elif stage is not None:
+    if stage is not None:
         with stage:
             _announce(jobs, codec, run.latents)
             losses = _Encoding(stage, codec, project, jobs).run()

@@ -24,6 +24,8 @@ from latentdiff.workflows.spool import Cut, Job, Outcome, fill, in_order
 log = logging.getLogger(__name__)
 
 _STAGE = "preprocess"
+# Spelling of the places (the files themselves are an input) and number of readers.
+_HARMLESS = ("data.audio", "data.workers")
 _LISTED_FILES = 40
 
 
@@ -49,7 +51,7 @@ def preprocess(
         return []
     found = sound.find(places)
     _check_places(directory, places)
-    project = _with_places(project, places, None if overwrite else before)
+    project = _with_places(project, places)
     source = Input("; ".join(map(sound.printable, places)), _fingerprint(found))
     if dry_run:
         _dry_run(project, directory, found)
@@ -62,6 +64,7 @@ def preprocess(
         sections=["data"],
         inputs={"audio": source},
         overwrite=overwrite,
+        harmless=_HARMLESS,
     )
     if stage is None:
         return []
@@ -316,15 +319,10 @@ def _check_places(directory: Path, places: Sequence[Path]) -> None:
             )
 
 
-def _with_places(project: Project, places: Sequence[Path], before: Any) -> Project:
-    """The project with the places in it, so that the run remembers them.
-
-    Spelling and number of workers change nothing in the result: as recorded, where there is one.
-    """
-    same: dict[str, Any] = {"audio": [str(place) for place in places]}
-    if before:
-        same = {key: before["config"]["data"][key] for key in ("audio", "workers")}
-    return project.model_copy(update={"data": project.data.model_copy(update=same)})
+def _with_places(project: Project, places: Sequence[Path]) -> Project:
+    """The project with the places in it, so that the run remembers them."""
+    data = project.data.model_copy(update={"audio": [str(place) for place in places]})
+    return project.model_copy(update={"data": data})
 
 
 def _fingerprint(found: sound.FoundAudio) -> str:

@@ -71,7 +71,7 @@ def check_upstream(project: Project, stages: Iterable[Path]) -> None:
             continue
         # Its seed was its own affair; so were settings that do not show in what it made.
         changed = config.differences(info["config"], project.sections(info["config"]))
-        changed = _hard(changed, ["seed", *info["may_change"]])
+        changed = _without(changed, ["seed", *info["may_change"]])
         if changed:
             raise UserError(
                 f"{directory} was made with other settings:\n    " + "\n    ".join(changed),
@@ -91,14 +91,16 @@ def begin(
     inputs: Mapping[str, Input],
     overwrite: bool = False,
     may_change: Iterable[str] = (),
+    harmless: Iterable[str] = (),
 ) -> Stage | None:
     """The stage to enter, or None where it is already done with these settings and inputs.
 
     `may_change`: keys such as "training.steps" that a continued run may have changed.
+    `harmless`: keys that do not show in what is made; a stage that is done stays done.
     Raises UserError where the folder holds the stage made with other settings or inputs.
     """
     settings = project.sections([*sections, "seed"])
-    if already_done(directory, name, settings, inputs, overwrite, may_change):
+    if already_done(directory, name, settings, inputs, overwrite, may_change, harmless):
         return None
     stage = _RememberingStage(
         directory,
@@ -107,7 +109,7 @@ def begin(
         inputs=inputs,
         seed=project.seed,
         overwrite=overwrite,
-        may_change=may_change,
+        may_change=[*may_change, *harmless],
     )
     stage.remember(run, project)
     return stage
@@ -120,8 +122,9 @@ def already_done(
     inputs: Mapping[str, Input],
     overwrite: bool = False,
     may_change: Iterable[str] = (),
+    harmless: Iterable[str] = (),
 ) -> bool:
-    """Whether the stage in this folder is done with these settings and inputs.
+    """Whether the stage in this folder is done with these settings and inputs; see `begin`.
 
     Raises UserError, showing the differences, where it was made or begun with other ones.
     """
@@ -129,7 +132,8 @@ def already_done(
     if before is None:
         return False
     changed = config.differences(before["config"], settings) + _other_inputs(before, inputs)
-    hard = _hard(changed, may_change)
+    changed = _without(changed, harmless)
+    hard = _without(changed, may_change)
     if hard:
         raise UserError(
             f"{directory} holds a {name} made otherwise:\n    " + "\n    ".join(hard),
@@ -166,10 +170,10 @@ class _RememberingStage(Stage):
         runs.write_text(self._run.config, config.to_yaml(self._project))
 
 
-def _hard(lines: list[str], may_change: Iterable[str]) -> list[str]:
-    """The `key: old -> new` lines whose key may not change."""
-    allowed = set(may_change)
-    return [line for line in lines if line.partition(":")[0] not in allowed]
+def _without(lines: list[str], keys: Iterable[str]) -> list[str]:
+    """The `key: old -> new` lines but those of `keys`."""
+    left_out = set(keys)
+    return [line for line in lines if line.partition(":")[0] not in left_out]
 
 
 def _other_inputs(before: Mapping[str, Any], inputs: Mapping[str, Input]) -> list[str]:
