@@ -42,7 +42,3 @@ class ConfigError(UserError):
             do_this="`latentdiff config schema --table` lists every key with its type and meaning.",
         )
         self.problems = problems
-
-
-class Interrupted(UserError):
-    """Ctrl-C or SIGTERM, after everything worth keeping has been written."""

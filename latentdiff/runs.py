@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -158,7 +158,7 @@ class Stage:
         if error:
             self._info["error"] = "interrupted" if kind is KeyboardInterrupt else str(error)
         # A full disk may be why we are here: the reason must not be hidden by a second failure.
-        with suppress(OSError) if error else _nothing():
+        with suppress(OSError) if error else nullcontext():
             self._write()
         if self._log_handler:
             logging.getLogger("latentdiff").removeHandler(self._log_handler)
@@ -169,11 +169,6 @@ class Stage:
         elapsed = time.monotonic() - self._started
         self._info["wall_seconds"] = round(self._wall_before + elapsed, 3)
         write_json(self.directory / RUN_FILE, self._info)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def read_run(directory: Path, stage: str | None = None) -> dict[str, Any] | None:

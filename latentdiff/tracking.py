@@ -54,10 +54,6 @@ class Tracker:
         mono = samples.mean(0) if samples.ndim == 2 else samples
         self._board.add_audio(name, mono[None], step, sample_rate=sample_rate)
 
-    def image(self, step: int, name: str, picture: np.ndarray) -> None:
-        """A picture [height, width, 3] of uint8."""
-        self._board.add_image(name, picture, step, dataformats="HWC")
-
     def close(self) -> None:
         self._file.close()
         self._board.close()

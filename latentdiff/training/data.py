@@ -176,7 +176,8 @@ class Windows:
             raise UserError(
                 f"no condition features for {recording.key}",
                 why=f"it has {recording.frames} latent frames and {found}",
-                do_this="encode again with condition.kind=mel, or train with condition.kind=none.",
+                do_this="encode the recordings with `latentdiff encode`, or train with "
+                "condition.kind=none.",
             )
         return features
 

@@ -19,6 +19,7 @@ from latentdiff import audio as sound
 from latentdiff import runs, synth
 from latentdiff.errors import EXIT_INTERRUPTED, EXIT_LOSSES, EXIT_OK, UserError
 from latentdiff.evaluation.sound import SILENT_DB, Level
+from latentdiff.latents.store import MANIFEST
 from latentdiff.runs import Run
 from latentdiff.training.verdict import NO_SKILL
 from latentdiff.workflows.presets import preset_path
@@ -220,7 +221,7 @@ def _weigh(found: sound.FoundAudio, project: Project) -> None:
 
 def _held_out(run: Run) -> dict[str, Any]:
     """The manifest row of the shortest file that no model was trained on."""
-    rows = runs.read_jsonl(run.latents / "manifest.jsonl")
+    rows = runs.read_jsonl(run.latents / MANIFEST)
     held_out = [row for row in rows if row.get("split") == "validation"]
     return min(held_out or rows, key=lambda row: row["frames"])
 
@@ -244,7 +245,7 @@ def _measure(run: Run) -> Report:
 
 def _levels(folder: Path) -> dict[str, float]:
     """File name -> level of each file that `decode` has written there; -inf for digital silence."""
-    rows = runs.read_jsonl(folder / "manifest.jsonl")
+    rows = runs.read_jsonl(folder / MANIFEST)
     levels = {row["file"]: row["level_db"] for row in rows}
     return {name: -math.inf if level is None else level for name, level in levels.items()}
 

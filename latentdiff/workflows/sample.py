@@ -21,7 +21,7 @@ from latentdiff import runs
 from latentdiff.diffusion import samplers
 from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.errors import UserError
-from latentdiff.latents.store import MANIFEST, Entry
+from latentdiff.latents.store import MANIFEST, Entry, array_writer
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.specs import Condition, Denoise
 from latentdiff.tracking import progress
@@ -225,8 +225,8 @@ def _write(
     noise = generator_for(order.seed, "fill")
     latents = model.whitening.unwhiten(x, settings.fill, noise).numpy()
     file = f"{order.name}.npy"
-    with runs.atomic(directory / file) as partial, open(partial, "wb") as handle:
-        np.save(handle, latents.astype(np.float32))
+    with array_writer(directory / file) as writer:
+        writer.append(latents)
     return Entry(
         key=order.name,
         source=order.guide.source,

@@ -82,11 +82,6 @@ class Data:
         features = None if self.standardiser is None else self.store.mel(entry)
         return Recording(entry.key, self.store.mean(entry), features, label)
 
-    def minutes(self, split: str) -> float:
-        """Length of a split."""
-        frames = sum(entry.frames for entry in self.store.of(split))
-        return frames * self.codec.hop / self.codec.sample_rate / 60
-
 
 def train_diffusion(
     run: Run,
@@ -221,7 +216,8 @@ def _mel(store: LatentStore, entry: Entry) -> np.ndarray:
         raise UserError(
             f"there is no mel spectrogram of {entry.key} in {store.root}",
             why="the latents were encoded without one",
-            do_this="encode again with condition.kind=mel, or train with condition.kind=none.",
+            do_this="encode the recordings with `latentdiff encode`, or train with "
+            "condition.kind=none.",
         )
     return mel
 
@@ -242,7 +238,7 @@ def _announce(data: Data, project: Project, denoiser: Denoiser) -> None:
             split,
             len(entries),
             frames,
-            data.minutes(split),
+            frames * frame / 60,
         )
     if not store.of("validation"):
         log.warning(
