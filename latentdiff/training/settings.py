@@ -45,6 +45,14 @@ class TrainingConfig(Section):
     on Ctrl-C."""
     log_every: int | None = Field(None, ge=1)
     """Steps that one line of metrics averages over; null = 1/500 of `steps`, within 10 and 100."""
+    demo_samples: int = Field(4, ge=0)
+    """Samples of a demo, from the same seeds each time and, for a conditioned model, following the
+    same held-out files; 0 = no demos."""
+    demo_seconds: float = Field(5.0, gt=0)
+    """Length of each of them."""
+    wandb: str | None = None
+    """Weights & Biases project that metrics also go to (`pip install latentdiff[wandb]`);
+    null = none. Without an account or a network set WANDB_MODE=offline."""
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
     """Number format of the network's arithmetic; weights, loss and averages stay 32-bit."""
     memory_gb: float = Field(4.0, ge=0)
