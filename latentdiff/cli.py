@@ -39,6 +39,20 @@ DEVICES = ["auto", "cpu", "cuda", "mps"]
 LONG_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
 
 
+class WholeNumbers(click.ParamType):
+    """Numbers of at least 1 with commas between them."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        words = [word.strip() for word in value.split(",") if word.strip()]
+        if not all(word.isdecimal() and int(word) > 0 for word in words):
+            self.fail(f"'{value}' is not like 16,200", param, ctx)
+        return tuple(int(word) for word in words)
+
+
 class Command(click.Command):
     """A command whose help ends with an example that can be pasted."""
 
@@ -360,6 +374,24 @@ def decode(run: Run, project: Project, **options: Any) -> list[str]:
     return work(run, project, **options)
 
 
+@stage_command("latentdiff evaluate --run runs/techno --n 16 --seconds 2", upstream=("latents",))
+@click.option("--n", type=click.IntRange(min=2), default=64, show_default=True, help="Samples.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Of each. [5]")
+@click.option("--diffusion", type=PATH, help="Another diffusion folder or .safetensors file.")
+@click.option("--latents", type=PATH, help="The latents it was trained on. [the run's]")
+@rave_option
+@ckpt_option
+@click.option(
+    "--steps", type=WholeNumbers(), default="", help="Also score samples in 16,200 steps."
+)
+@click.option("--embedding", multiple=True, help="A plug-in such as clap; may be repeated.")
+def evaluate(run: Run, project: Project, **options: Any) -> list[str]:
+    """Tell what the model learned: skill, scores of samples, levels, copies, with pictures."""
+    from latentdiff.workflows.evaluate import evaluate as work
+
+    return work(run, project, **options)
+
+
 @plain_command("latentdiff inspect runs/techno")
 @click.argument("path", type=PATH)
 def inspect(path: Path) -> int:
@@ -367,6 +399,19 @@ def inspect(path: Path) -> int:
     from latentdiff.workflows.inspect import inspect as work
 
     return _finish(work(path))
+
+
+@plain_command("latentdiff runs runs", name="runs")
+@click.argument("folder", type=PATH, default=Path("runs"))
+@click.option("--json", "for_programs", is_flag=True, help="As JSON.")
+def list_runs(folder: Path, for_programs: bool) -> None:
+    """List the runs below a folder: status, step, skill, size, and what each came from."""
+    from latentdiff.workflows import runs_list
+
+    if for_programs:
+        click.echo(runs_list.as_json(runs_list.list_runs(folder)))
+    else:
+        runs_list.tell(folder)
 
 
 @cli.group(cls=Group)
