@@ -12,7 +12,7 @@ from latentdiff import runs
 from latentdiff.tracking.backend import Backend
 
 METRICS_FILE = "metrics.jsonl"
-TAIL = 1 << 16
+TAIL = 1 << 14
 """Bytes at the end of the file that `latest_metrics` reads."""
 
 

@@ -58,7 +58,7 @@ def _compare(
     codec: Codec, store: LatentStore, entry: Entry, settings: LatentConfig
 ) -> Reconstruction | None:
     try:
-        original = _beginning(entry, codec)
+        original = excerpt(entry, codec, round(SECONDS * codec.sample_rate))
     except sound.AudioError as error:
         log.warning("%s", error)
         return None
@@ -77,11 +77,14 @@ def _compare(
     )
 
 
-def _beginning(entry: Entry, codec: Codec) -> np.ndarray:
-    """[channels, N]: the first seconds of what was encoded."""
+def excerpt(entry: Entry, codec: Codec, samples: int) -> np.ndarray:
+    """[channels, N]: the first `samples` of what was encoded, fewer where there are no more.
+
+    Raises AudioError where the recording cannot be read.
+    """
     assert entry.source is not None and entry.samples is not None
     first = round(entry.start * codec.sample_rate)
-    last = first + min(entry.samples, round(SECONDS * codec.sample_rate))
+    last = first + min(entry.samples, samples)
     parts, position = [], 0
     blocks = sound.blocks(Path(entry.source), codec.sample_rate, codec.channels)
     with closing(blocks):  # type: ignore[type-var]

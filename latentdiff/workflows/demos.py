@@ -1,0 +1,327 @@
+"""What a model sounds like while it trains, from step 0 on.
+
+Shapes: B samples, C latent channels, D latent dimensions of the codec, H height and W width of a
+picture, K condition features, N audio samples, T latent frames.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from latentdiff import audio as sound
+from latentdiff import runs, streaming
+from latentdiff.conditioning import MelConfig, Standardiser, mel_of_blocks
+from latentdiff.diffusion import samplers
+from latentdiff.diffusion.noise import Schedule
+from latentdiff.diffusion.settings import SamplingConfig
+from latentdiff.errors import UserError
+from latentdiff.evaluation.sound import level_db
+from latentdiff.latents.store import CodecFacts, Entry, LatentStore
+from latentdiff.latents.whitening import Whitening
+from latentdiff.rave.codec import RaveCodec
+from latentdiff.specs import Codec, Condition, Denoise
+from latentdiff.tracking import Tracker, encode_png
+from latentdiff.workflows.pictures import stacked_latents, stacked_spectrograms
+from latentdiff.workflows.reconstruct import excerpt
+
+log = logging.getLogger(__name__)
+
+FOLDER = "demos"
+REFERENCES = "references"
+LATENTS = "latents.png"
+SHARE = 0.03
+"""Of the time since training started that demos may take; then they wait. Step 0 always comes."""
+GROWTH = 1.05
+"""By so much training must have gone on since the last demo: a week of it is some 150 demos."""
+CHANNELS = 16
+"""Latent channels that get a histogram of their own; the first ones vary most."""
+FRAMES = 1 << 14
+"""Of the training latents that histograms are made from."""
+SILENCE_DB = -120.0
+"""Stands for digital silence, which no curve could show."""
+PICTURE = MelConfig(n_fft=2048, hop=512, bands=64)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A stretch of a recording, from its beginning, that demos stand beside."""
+
+    entry: Entry
+    latents: np.ndarray
+    """[D, T], raw."""
+    features: np.ndarray | None
+    """[K, T], standardised; None where the model follows none."""
+    label: int | None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What demos need to know about a training."""
+
+    store: LatentStore
+    whitening: Whitening
+    schedule: Schedule
+    codec: CodecFacts
+    standardiser: Standardiser | None
+    """Of the condition features; None where the model follows none."""
+    labels: Sequence[str]
+    """Names of the labels it follows; empty where it follows none."""
+
+    def references(self, count: int, seconds: float) -> list[Reference]:
+        """`count` stretches of equal length, of `seconds` where the recordings are so long.
+
+        Of held-out files, or of the training files where none is held out; files repeat where
+        there are fewer.
+        """
+        wanted = max(1, round(seconds * self.codec.sample_rate / self.codec.hop))
+        entries = self.store.of("validation") or self.store.of("train")
+        longest = sorted(entries, key=lambda entry: -min(entry.frames, wanted))[:count]
+        frames = min(wanted, *(entry.frames for entry in longest))
+        return [self._reference(longest[k % len(longest)], frames) for k in range(count)]
+
+    def _reference(self, entry: Entry, frames: int) -> Reference:
+        features = None
+        if self.standardiser is not None:
+            mel = self.store.mel(entry)
+            assert mel is not None  # the training has checked that
+            features = self.standardiser(np.array(mel[:, :frames], dtype=np.float32))
+        label = None
+        if self.labels and entry.label is not None:
+            label = list(self.labels).index(entry.label)
+        latents = np.array(self.store.mean(entry)[:, :frames], dtype=np.float32)
+        return Reference(entry, latents, features, label)
+
+
+class Demos:
+    """Called with (step, averaged model): draws, decodes and shows samples in `directory`.
+
+    The samples have the same seeds each time and follow the same references, so that what changes
+    from demo to demo is the model. `every` None: a demo comes when it is asked for and, but for
+    step 0, demos so far have taken less than SHARE of the time and training has gone on by GROWTH.
+    `open_codec` returns the codec, or None where only latents can be shown.
+
+    Nothing that fails here ends a training: the reason is told once.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        subject: Subject,
+        sampling: SamplingConfig,
+        open_codec: Callable[[], Codec | None],
+        *,
+        count: int = 4,
+        seconds: float = 5.0,
+        every: int | None = None,
+        seed: int = 0,
+        wandb: str | None = None,
+    ) -> None:
+        self._directory = directory
+        self._subject = subject
+        self._sampling = sampling
+        self._open_codec = open_codec
+        self._count = count
+        self._seconds = seconds
+        self._every = every
+        self._seeds = [seed + k for k in range(count)]
+        self._wandb = wandb
+        self._tracker: Tracker | None = None
+        self._warned = False
+        self._began = time.monotonic()
+        self._last_step: int | None = None
+        self._last_cost = self.spent = 0.0
+        """Seconds."""
+
+    def __call__(self, step: int, model: nn.Module) -> None:
+        """A demo at `step`, where it is affordable."""
+        if not self._due(step):
+            return
+        began = time.monotonic()
+        device = next(model.parameters()).device
+        cuda = [device] if device.type == "cuda" else []
+        try:
+            with torch.random.fork_rng(devices=cuda), torch.no_grad():
+                self._show(step, model, device)
+        except Exception as error:
+            # A week of training must not end for a sound that cannot be written.
+            if not self._warned:
+                reason = f"{type(error).__name__}: {error}"
+                log.warning("no demo at step %d, training goes on: %s", step, reason)
+            self._warned = True
+        self._last_step = step
+        self._last_cost = time.monotonic() - began
+        self.spent += self._last_cost
+
+    def close(self) -> None:
+        """Finish the events file."""
+        if self._tracker is not None:
+            self._tracker.close()
+        self._tracker = None
+
+    def __enter__(self) -> Demos:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _due(self, step: int) -> bool:
+        if not self._count:
+            return False
+        if self._every is not None or step == 0:
+            return True
+        elapsed = time.monotonic() - self._began
+        affordable = self.spent + self._last_cost <= SHARE * elapsed
+        return affordable and step >= GROWTH * (self._last_step or 0)
+
+    def _show(self, step: int, model: nn.Module, device: torch.device) -> None:
+        began = time.monotonic()
+        tracker = self._open_tracker(step)
+        if step == 0 or not (self._directory / REFERENCES / LATENTS).exists():
+            self._show_references(step)
+        x = self._draw(model, device)  # type: ignore[arg-type]
+        _show_channels(tracker, step, "samples", x)
+        folder = self._directory / f"step-{step:06d}"
+        runs.make_directory(folder)
+        self._show_picture(step, folder / LATENTS, stacked_latents(x.numpy()))
+        values = {"spread": float(x.square().mean().sqrt())}
+        if self._codec is not None:
+            clips = {f"sample {k}": self._decode(x[k], k) for k in range(len(x))}
+            self._show_sound(step, folder, clips)
+            loudness = level_db(np.concatenate(list(clips.values()), axis=-1))
+            values["level_db"] = max(loudness, SILENCE_DB)
+        tracker.scalars(step, {**values, "seconds": time.monotonic() - began}, prefix="demo/")
+        log.debug("demo at step %d: %s", step, folder)
+
+    def _open_tracker(self, step: int) -> Tracker:
+        """At the first demo of a process: those of an earlier one at later steps are forgotten."""
+        if self._tracker is None:
+            runs.make_directory(self._directory)
+            before = None if step == 0 else step - 1
+            self._tracker = Tracker(self._directory, before, wandb=self._wandb)
+        return self._tracker
+
+    @cached_property
+    def _codec(self) -> Codec | None:
+        return self._open_codec()
+
+    @cached_property
+    def _references(self) -> list[Reference]:
+        return self._subject.references(self._count, self._seconds)
+
+    def _draw(self, model: Denoise, device: torch.device) -> Tensor:
+        """Final latents [B, C, T], on the CPU."""
+        features = [reference.features for reference in self._references]
+        labels = [reference.label for reference in self._references]
+        x = samplers.sample(
+            model,
+            self._subject.schedule,
+            self._sampling,
+            self._seeds,
+            self._subject.whitening.channels,
+            self._references[0].latents.shape[1],
+            Condition(
+                None if features[0] is None else torch.from_numpy(np.stack(features)).to(device),  # type: ignore[arg-type]
+                None if labels[0] is None else torch.tensor(labels, device=device),
+            ),
+            device,
+        )
+        if not torch.isfinite(x).all():
+            raise UserError("the samples hold NaN or infinite values")
+        return x.float().cpu()
+
+    def _decode(self, x: Tensor, number: int) -> np.ndarray:
+        """Final latents [C, T] of the clip of that number => sound [channels, N]."""
+        assert self._codec is not None
+        fill = torch.Generator().manual_seed(self._seeds[number])
+        latents = self._subject.whitening.unwhiten(x, self._sampling.fill, fill)
+        return streaming.decode(self._codec, latents.numpy())
+
+    def _show_references(self, step: int) -> None:
+        """What the model learns from, once: latents, originals, and the best it could sound."""
+        tracker = self._open_tracker(step)
+        _show_channels(tracker, step, "training", self._training_latents())
+        references = self._references
+        whiten = self._subject.whitening.whiten
+        final = torch.stack([whiten(torch.from_numpy(r.latents)) for r in references])
+        folder = self._directory / REFERENCES
+        runs.make_directory(folder)
+        if self._codec is not None:
+            self._show_sound(step, folder, self._reference_clips(final))
+        # Last: it tells a continued training that all is there.
+        self._show_picture(step, folder / LATENTS, stacked_latents(final.numpy()))
+
+    def _reference_clips(self, final: Tensor) -> dict[str, np.ndarray]:
+        """Sounds by name, of the references' final latents [B, C, T]."""
+        clips = {}
+        for k, reference in enumerate(self._references):
+            clips[f"reference {k} reconstruction"] = self._decode(final[k], k)
+            original = self._original(reference)
+            if original is not None:
+                clips[f"reference {k} original"] = original
+        return clips
+
+    def _training_latents(self) -> Tensor:
+        """Final latents [C, T] of some of the training files."""
+        entries, found, frames = self._subject.store.of("train"), [], 0
+        for entry in entries:
+            share = max(1, FRAMES // len(entries))
+            raw = np.array(self._subject.store.mean(entry)[:, :share], dtype=np.float32)
+            found.append(self._subject.whitening.whiten(torch.from_numpy(raw)))
+            frames += raw.shape[1]
+            if frames >= FRAMES:
+                break
+        return torch.cat(found, dim=1)
+
+    def _original(self, reference: Reference) -> np.ndarray | None:
+        """[channels, N]; None where the recording has gone."""
+        assert self._codec is not None
+        entry = reference.entry
+        if entry.source is None or entry.samples is None or not Path(entry.source).is_file():
+            return None
+        return excerpt(entry, self._codec, reference.latents.shape[1] * self._codec.hop)
+
+    def _show_sound(self, step: int, folder: Path, clips: dict[str, np.ndarray]) -> None:
+        """Sounds [channels, N] by name: as files, to hear, and as one picture."""
+        assert self._codec is not None
+        rate, tracker = self._codec.sample_rate, self._open_tracker(step)
+        for name, clip in clips.items():
+            sound.write(folder / f"{name.replace(' ', '-')}.wav", clip, rate)
+            tracker.audio(step, name, np.clip(clip, -1, 1), rate)
+        settings = PICTURE.model_copy(update={"sample_rate": rate})
+        mels = [mel_of_blocks([clip], settings) for clip in clips.values()]
+        self._show_picture(step, folder / "spectrograms.png", stacked_spectrograms(mels))
+
+    def _show_picture(self, step: int, path: Path, image: np.ndarray) -> None:
+        with runs.atomic(path) as partial:
+            partial.write_bytes(encode_png(image))
+        name = path.stem if path.parent.name != REFERENCES else f"{REFERENCES} {path.stem}"
+        self._open_tracker(step).picture(step, name, image)
+
+
+def codec_of(path: str, facts: CodecFacts, device: str) -> Codec | None:
+    """The codec that latents remember, or None, with a word on why, where it is not at hand."""
+    reason = ""
+    if not path or not Path(path).is_file():
+        reason = f"the codec of these latents is not at hand ({path or 'not recorded'})"
+    else:
+        codec = RaveCodec.open(Path(path), device=device)
+        if codec.fingerprint == facts.fingerprint:
+            return codec
+        reason = f"{path} is not the codec of these latents any more"
+    log.warning("demos show latents but make no sound: %s", reason)
+    return None
+
+
+def _show_channels(tracker: Tracker, step: int, name: str, x: Tensor) -> None:
+    """Histograms of final latents [..., C, T] (unit variance in training), by channel."""
+    for channel in range(min(CHANNELS, x.shape[-2])):
+        tracker.histogram(step, f"{name}/channel {channel:02d}", x[..., channel, :])
