@@ -20,11 +20,12 @@ from latentdiff.networks.build import build
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.tracking import read_metrics
 from latentdiff.training import checkpoint, verdict
+from latentdiff.training.budget import Budget
 from latentdiff.training.data import Recording, Windows, generator_for
 from latentdiff.training.ema import Ema
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import Task, knows_variance
-from latentdiff.training.trainer import Trainer, learning_rate
+from latentdiff.training.trainer import Trainer
 from latentdiff.training.validation import Validator, exchange
 
 
@@ -123,7 +124,7 @@ class TestWindows:
 class TestSchedules:
     def test_learning_rate_warms_up_stays_and_falls_to_zero(self):
         settings = TrainingConfig(steps=1000, warmup_steps=100, decay=0.5, learning_rate=1e-3)
-        rates = [learning_rate(step, settings) for step in range(1, 1001)]
+        rates = [Budget(settings).learning_rate(step) for step in range(1, 1001)]
         assert rates[0] == pytest.approx(1e-5) and rates[99] == pytest.approx(1e-3)
         assert all(rate == pytest.approx(1e-3) for rate in rates[99:500])
         assert rates[750] == pytest.approx(5e-4, rel=0.01)
@@ -131,9 +132,39 @@ class TestSchedules:
         assert all(a >= b for a, b in itertools.pairwise(rates[100:]))
 
     def test_the_tail_follows_the_budget(self):
-        short, long = (TrainingConfig(steps=n, warmup_steps=0) for n in (100, 200))
-        assert learning_rate(100, long) == pytest.approx(1e-3)
-        assert learning_rate(100, short) < 1e-6
+        short, long = (Budget(TrainingConfig(steps=n, warmup_steps=0)) for n in (100, 200))
+        assert long.learning_rate(100) == pytest.approx(1e-3)
+        assert short.learning_rate(100) < 1e-6
+
+    def test_hours_schedule_as_steps_do(self):
+        budget = Budget(TrainingConfig(steps=None, hours=1, decay=0.5))
+        assert budget.learning_rate(5000, 0.0) == pytest.approx(1e-3)
+        assert budget.learning_rate(5000, 1800.0) == pytest.approx(1e-3)
+        assert budget.learning_rate(5000, 2700.0) == pytest.approx(5e-4)
+        assert budget.learning_rate(5000, 3600.0) < 1e-8
+        # Warm-up: 2 % of the hour, or 1000 steps.
+        assert budget.learning_rate(1, 36.0) == pytest.approx(5e-4)
+        assert not budget.over(10**9, 3599.0) and budget.over(1, 3600.0)
+
+    def test_whichever_ends_first_decides(self):
+        budget = Budget(TrainingConfig(steps=1000, hours=1))
+        assert budget.progress(500, 360.0) == 0.5 and budget.progress(100, 2700.0) == 0.75
+        assert budget.over(1000, 0.0) and budget.over(1, 3600.0)
+
+    def test_intervals_of_a_timed_run_follow_its_pace_and_divide_each_other(self):
+        budget = Budget(TrainingConfig(steps=None, hours=1))
+        # 10 steps a second: 36,000 in all, a fortieth of them is 900.
+        assert budget.validation_interval(6000, 600.0) == 800
+        assert budget.validation_interval(60_000, 600.0) == 1600
+        assert budget.validation_interval(6, 600.0) == 100
+        assert budget.halflife(6000, 6000 * 32, 600.0) == pytest.approx(0.02 * 36_000 * 32)
+        steps = Budget(TrainingConfig(steps=20_000))
+        assert steps.validation_interval(7, 1e9) == 500
+        assert steps.halflife(7, 7 * 32, 1e9) == pytest.approx(0.02 * 20_000 * 32)
+
+    def test_a_budget_is_asked_for(self):
+        with pytest.raises(ValueError, match="steps, or hours"):
+            TrainingConfig(steps=None)
 
     def test_ema_halves_the_past_after_its_halflife(self):
         network = torch.nn.Linear(1, 1)
@@ -273,7 +304,7 @@ def assert_same(a, b, path=""):
             assert_same(x, y, f"{path}/{i}")
     elif isinstance(a, torch.Tensor):
         assert torch.equal(a, b), path
-    elif not path.startswith("/training/"):  # windows per second
+    elif not path.startswith(("/training/", "/elapsed")):  # the clock's
         assert a == b, path
 
 

@@ -18,14 +18,20 @@ RAMP = 0.05
 class Ema:
     """A copy of a network whose weights follow the network's own slowly."""
 
-    def __init__(self, network: nn.Module, halflife: float) -> None:
+    def __init__(self, network: nn.Module, halflife: float | None = None) -> None:
         self.module = copy.deepcopy(network).eval().requires_grad_(False)
         self.halflife = halflife
+        """Windows; None = given at each update."""
 
     @torch.no_grad()
-    def update(self, network: nn.Module, batch: int, seen: int) -> None:
-        """Follow `network` after a step on `batch` windows, the last of `seen`."""
-        decay = 0.5 ** (batch / min(self.halflife, RAMP * seen))
+    def update(
+        self, network: nn.Module, batch: int, seen: int, halflife: float = float("inf")
+    ) -> None:
+        """Follow `network` after a step on `batch` windows, the last of `seen`.
+
+        `halflife` counts where the average was made without one.
+        """
+        decay = 0.5 ** (batch / min(self.halflife or halflife, RAMP * seen))
         torch._foreach_lerp_(
             list(self.module.parameters()), list(network.parameters()), 1.0 - decay
         )

@@ -1,13 +1,14 @@
-"""Devices and precision: Lightning Fabric, from our two settings."""
+"""Devices and precision: Lightning Fabric, from our own few settings."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from latentdiff.errors import UserError
-from latentdiff.training.settings import TrainingConfig
+from latentdiff.training.settings import Precision
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -33,16 +34,40 @@ def pick_device(name: str) -> str:
     return name
 
 
-def make_fabric(device: str, settings: TrainingConfig) -> Fabric:
-    """A Fabric on `device` with the precision and the number of devices of the settings.
+@dataclass(frozen=True)
+class Launch:
+    """Where to compute, and on how many devices of how many machines."""
 
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    devices: str | int = 1
+    """Devices of each machine, one process each; auto = all there are (one for the CPU)."""
+    num_nodes: int = 1
+    """Machines."""
+    strategy: str = "auto"
+    """How they work together, by Lightning's names: auto, ddp, ..."""
+
+
+def make_fabric(launch: Launch, precision: Precision = "32") -> Fabric:
+    """A Fabric for these devices and this precision; nothing is started yet.
+
+    Under torchrun and SLURM it joins the processes that these have started.
     Raises UserError where the device cannot do that.
     """
     from lightning.fabric import Fabric
 
-    kind = pick_device(device)
-    if settings.precision == "16-mixed" and kind == "cpu":
+    kind = pick_device(launch.device)
+    if precision == "16-mixed" and kind == "cpu":
         raise UserError(
             "16-mixed precision needs a GPU", do_this="use training.precision=bf16-mixed, or 32."
         )
-    return Fabric(accelerator=kind, devices=1, precision=settings.precision)
+    devices = launch.devices
+    if devices == "auto" and kind == "cpu":
+        devices = 1
+    return Fabric(
+        accelerator=kind,
+        devices=devices,
+        num_nodes=launch.num_nodes,
+        strategy=launch.strategy,
+        precision=precision,
+    )

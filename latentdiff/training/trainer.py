@@ -6,9 +6,8 @@ Shapes: B windows in a batch, C latent channels, W frames of a window.
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +20,10 @@ from latentdiff.errors import UserError
 from latentdiff.interrupt import StopRequest
 from latentdiff.tracking import Tracker, progress
 from latentdiff.training import checkpoint, verdict
+from latentdiff.training.budget import Budget
 from latentdiff.training.data import Batch, Windows, generator_for, seed_of
 from latentdiff.training.ema import Ema
-from latentdiff.training.fabric import make_fabric
+from latentdiff.training.fabric import Launch, make_fabric
 from latentdiff.training.meter import Meter
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import References, Task, knows_variance
@@ -65,7 +65,8 @@ class Trainer:
     """Trains a denoiser on windows of latents, and says whether it learns anything.
 
     Everything random is drawn from (seed, step), so a run that was stopped and continued is, on
-    one device, the same run bit for bit. `constants` (named groups of tensors such as the
+    one device, the same run bit for bit; not so where `training.hours` is given, as the learning
+    rate then follows the clock. `constants` (named groups of tensors such as the
     whitening) and `header` go into every checkpoint beside the averaged weights.
     """
 
@@ -92,9 +93,11 @@ class Trainer:
         self._header = dict(header or {})
         self._dropout = condition_dropout
         self._seed = seed
-        self._fabric = make_fabric(device, settings)
+        self._fabric = make_fabric(Launch(device), settings.precision)
         self._network = denoiser
-        self._ema = Ema(denoiser, settings.halflife)
+        self._budget = Budget(settings)
+        halflives = settings.ema_halflives
+        self._ema = Ema(denoiser, halflives[0] if halflives else None)
         self._ema.module.to(self._fabric.device)
         optimizer = torch.optim.AdamW(
             denoiser.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
@@ -104,6 +107,8 @@ class Trainer:
         self.references: References = task.references(train)
         self._meter = Meter()
         self._step = 0
+        self._elapsed = 0.0
+        self._clock = time.monotonic()
         self._seen = 0
         self._best: Validation | None = None
         self._best_step: int | None = None
@@ -112,7 +117,7 @@ class Trainer:
         self._judged = False
 
     def fit(self) -> Outcome:
-        """Train up to `settings.steps`, from the last checkpoint where there is one.
+        """Train until steps or hours are spent, from the last checkpoint where there is one.
 
         Raises UserError where a loss is NaN or infinite, or the checkpoint cannot be read;
         KeyboardInterrupt after Ctrl-C, when the checkpoint has been written.
@@ -124,35 +129,48 @@ class Trainer:
             self._progress() as bar,
             StopRequest() as stop,
         ):
-            while self._step < self.settings.steps and not stop.requested:
+            self._clock = time.monotonic() - self._elapsed
+            while not self._over() and not stop.requested:
                 self._step += 1
                 # Fresh windows, levels and noise, all drawn from (seed, step).
                 draw = self._draw(self._step)
                 # Loss, gradient, weights, averaged weights.
                 self._update(draw)
-                bar.update()
+                self._elapsed = time.monotonic() - self._clock
+                self._advance(bar)
                 # What it amounts to, beside the baseline.
-                saving = stop.requested or self._due(self.settings.checkpoint_interval)
-                validating = self._due(self.settings.validation_interval)
-                if saving or validating or self._due(self.settings.log_interval):
+                saving = stop.requested or self._due(self._budget.checkpoint_interval)
+                validating = self._due(self._budget.validation_interval)
+                if saving or validating or self._due(self._budget.log_interval):
                     self._report(tracker)
-                    bar.set_postfix_str(verdict.short(self._training))
+                    bar.set_postfix_str(f"step {self._step} {verdict.short(self._training)}")
                 # The same on held-out windows.
                 if validating:
                     self._validate(tracker)
                 # Whatever happens next, training continues from here.
                 if saving:
                     self._save()
-        if stop.requested and self._step < self.settings.steps:
+        if stop.requested and not self._over():
             log.info("stopped at step %d; the same command continues", self._step)
             raise KeyboardInterrupt
         return self._outcome()
 
-    def _due(self, interval: int) -> bool:
-        return self._step % interval == 0 or self._step == self.settings.steps
+    def _over(self) -> bool:
+        return self._budget.over(self._step, self._elapsed)
+
+    def _due(self, interval: Callable[[int, float], int]) -> bool:
+        return self._step % interval(self._step, self._elapsed) == 0 or self._over()
 
     def _progress(self) -> Any:
+        if self._budget.timed:
+            return progress(total=100.0, initial=self._percent(), unit="%", what="training")
         return progress(total=self.settings.steps, initial=self._step, unit="step", what="training")
+
+    def _advance(self, bar: Any) -> None:
+        bar.update(self._percent() - bar.n if self._budget.timed else 1)
+
+    def _percent(self) -> float:
+        return round(100 * self._budget.progress(self._step, self._elapsed), 1)
 
     def _draw(self, step: int) -> Draw:
         """The training batch of a step: a function of the seed and the step alone."""
@@ -189,13 +207,14 @@ class Trainer:
             )
         self._optimizer.step()
         self._seen += self.settings.batch
-        self._ema.update(self._network, self.settings.batch, self._seen)
+        halflife = self._budget.halflife(self._step, self._seen, self._elapsed)
+        self._ema.update(self._network, self.settings.batch, self._seen, halflife)
         with torch.no_grad():
             baselines = self._task.losses(knows_variance, *draw)
         self._meter.add(self._step, losses, baselines, norm)
 
     def _set_learning_rate(self) -> None:
-        rate = learning_rate(self._step, self.settings)
+        rate = self._budget.learning_rate(self._step, self._elapsed)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
 
@@ -203,7 +222,7 @@ class Trainer:
         """One line of metrics over the steps since the last; stops on NaN."""
         self._refuse_not_finite()
         self._training = self._meter.read()
-        rate = learning_rate(self._step, self.settings)
+        rate = self._budget.learning_rate(self._step, self._elapsed)
         tracker.scalars(self._step, {**self._training, "learning_rate": rate})
 
     def _refuse_not_finite(self) -> None:
@@ -248,7 +267,7 @@ class Trainer:
 
     def _judge(self, values: Mapping[str, float]) -> None:
         """Say it, once, when there is no skill after the first few hundred steps."""
-        if self._judged or self._step < max(JUDGE_AFTER, 2 * self.settings.warmup):
+        if self._judged or self._step < JUDGE_AFTER:
             return
         self._judged = True
         if values["skill"] < verdict.NO_SKILL:
@@ -269,6 +288,7 @@ class Trainer:
             {
                 "step": self._step,
                 "seen": self._seen,
+                "elapsed": self._elapsed,
                 "model": self._network.state_dict(),
                 "ema": self._ema.module.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
@@ -298,12 +318,12 @@ class Trainer:
                 do_this="--overwrite trains anew; another --run keeps both.",
             ) from error
         self._fabric.strategy.precision.load_state_dict(state["precision"])
-        self._step, self._seen = state["step"], state["seen"]
+        self._step, self._seen, self._elapsed = state["step"], state["seen"], state["elapsed"]
         self._training, self._judged = state["training"], state["judged"]
         self._validation = state["validation"] and Validation(**state["validation"])
         self._best = state["best"] and Validation(**state["best"])
         self._best_step = state["best_step"]
-        log.info("continuing from step %d of %d", self._step, self.settings.steps)
+        log.info("continuing from step %d of %s", self._step, self.settings.steps or "any number")
 
     def _outcome(self) -> Outcome:
         path = checkpoint.last if self._best is None else checkpoint.best
@@ -315,12 +335,3 @@ class Trainer:
             best_step=self._best_step,
             path=path(self.directory),
         )
-
-
-def learning_rate(step: int, settings: TrainingConfig) -> float:
-    """Linear warm-up, a plateau, and a cosine tail that ends with the budget; `step` from 1."""
-    warm = min(1.0, step / settings.warmup) if settings.warmup else 1.0
-    tail = settings.decay * settings.steps
-    into = max(0.0, step - 1 - (settings.steps - tail))
-    fall = 0.5 * (1.0 + math.cos(math.pi * into / tail)) if tail else 1.0
-    return settings.learning_rate * warm * fall
