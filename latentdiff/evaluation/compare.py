@@ -22,9 +22,17 @@ HELD_OUT = "held-out files"
 KEPT = "training, kept directions"
 """Of OTHER what the diffusion model can see; where it scores below OTHER, latents.keep costs
 sound, whatever the model does."""
+WEAK = "training, 0.7 as strong"
+"""OTHER with its deviations from the mean scaled: how samples fail that are too tame."""
 SHUFFLED = "training, frames shuffled"
 WHITE = "white noise"
 SAMPLES = "samples"
+FOLLOWING = "samples after held-out"
+"""Samples that follow the held-out clips, of a model that follows sound."""
+
+ORDER = (REFERENCE, OTHER, KEPT, HELD_OUT, SAMPLES, FOLLOWING, WEAK, SHUFFLED, WHITE)
+FEWER = (HELD_OUT, FOLLOWING)
+"""Sets that may hold fewer clips than the others; their distances are biased upwards by that."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +49,6 @@ class Comparison:
     def score(self, name: str) -> float:
         """0: as far from the training set as white noise; 1: as near as real sound."""
         return self.scale.score(self.distances[name])
-
-    @property
-    def unlike(self) -> bool:
-        """Whether the held-out files are nearly as far from the training files as noise is."""
-        far = self.distances.get(HELD_OUT, 0.0)
-        return far > (self.scale.floor + self.scale.ceiling) / 2
 
     def facts(self) -> dict[str, Any]:
         """All of it for a JSON file."""
@@ -70,7 +72,7 @@ def compare(sets: Mapping[str, Tensor]) -> Comparison:
 
     The floor is the smaller of the distances of OTHER and of HELD_OUT: a handful of held-out
     files can be less like the training files than noise is, and must not excuse every sample. All
-    sets but HELD_OUT should be of one n (see `Gaussian.fit`).
+    sets but FEWER should be of one n (see `Gaussian.fit`).
     """
     fits = {name: Gaussian.fit(features) for name, features in sets.items()}
     reference, held_out = fits[REFERENCE], fits.get(HELD_OUT)

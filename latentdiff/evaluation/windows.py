@@ -63,3 +63,9 @@ def shuffled(clips: Tensor, generator: torch.Generator) -> Tensor:
     frames = clips.transpose(0, 1).flatten(1)
     order = torch.randperm(frames.shape[1], generator=generator)
     return frames[:, order].unflatten(1, (clips.shape[0], clips.shape[2])).transpose(0, 1)
+
+
+def weakened(clips: Tensor, factor: float = 0.7) -> Tensor:
+    """Clips [B, C, T] with each channel's deviations from its mean scaled."""
+    mean = clips.mean(dim=(0, 2), keepdim=True)
+    return mean + factor * (clips - mean)

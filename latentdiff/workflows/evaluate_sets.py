@@ -88,21 +88,16 @@ def gather(model: Model, store: LatentStore, n: int, frames: int) -> Material:
         )
     count = min(n, len(places) // 2)
     held = store.of("validation")
-    kept = windows.cut([entry.frames for entry in held], frames)
-    unheard = [Place(held[file], start) for file, start in kept]
+    cut = windows.cut([entry.frames for entry in held], frames)
+    unheard = [Place(held[file], start) for file, start in cut]
+
+    def spread(chosen: list[Place]) -> Clips:
+        return _read(model, store, [chosen[i] for i in windows.spread(len(chosen), count)], frames)
+
     return Material(
-        _read(
-            model,
-            store,
-            [places[0::2][i] for i in windows.spread(-(-len(places) // 2), count)],
-            frames,
-        ),
-        _read(
-            model, store, [places[1::2][i] for i in windows.spread(len(places) // 2, count)], frames
-        ),
-        _read(model, store, [unheard[i] for i in windows.spread(len(unheard), count)], frames)
-        if unheard
-        else None,
+        reference=spread(places[0::2]),
+        other=spread(places[1::2]),
+        held_out=spread(unheard) if unheard else None,
     )
 
 
@@ -118,11 +113,6 @@ def whiten(model: Model, raw: Tensor) -> Tensor:
     return model.whitening.whiten(raw.to(device)).cpu()
 
 
-def recordings(model: Model, store: LatentStore, split: str) -> list[Recording]:
-    """The files of a split with what the model is conditioned on."""
-    return [_recording(model, store, entry) for entry in store.of(split)]
-
-
 def _recording(model: Model, store: LatentStore, entry: Entry) -> Recording:
     features = None if model.standardiser is None else store.mel(entry)
     if model.standardiser is not None and features is None:
@@ -135,17 +125,22 @@ def _recording(model: Model, store: LatentStore, entry: Entry) -> Recording:
     return Recording(entry.key, store.mean(entry), features, label)
 
 
-def windows_of(model: Model, store: LatentStore, split: str, scratch: Path) -> Windows | None:
+def windows_of(
+    model: Model, store: LatentStore, split: str, memory_gb: float, scratch: Path
+) -> Windows | None:
     """The windows of a split as training cut them; None where it has no files."""
-    standardiser = model.standardiser
-    files = recordings(model, store, split)
+    standardiser, standardise = model.standardiser, None
+    files = [_recording(model, store, entry) for entry in store.of(split)]
     if not files:
         return None
+    if standardiser is not None:
+        standardise = lambda f: torch.from_numpy(standardiser(f.numpy()))  # noqa: E731
     return Windows(
         files,
         model.window,
         whiten=lambda z: whiten(model, z),
-        standardise=standardiser and (lambda f: torch.from_numpy(standardiser(f.numpy()))),
+        standardise=standardise,
+        memory_gb=memory_gb,
         scratch=scratch,
     )
 
@@ -217,7 +212,7 @@ def original(place: Place, frames: int, codec: Codec) -> np.ndarray:
     """The recording [channels, N] that a clip was made of. AudioError where it cannot be read."""
     entry = place.entry
     if entry.source is None:
-        raise sound.AudioError(f"{entry.key}: nobody knows where its recording lies")
+        raise sound.AudioError(entry.key, "the latents do not say where its recording lies")
     first = round(entry.start * codec.sample_rate) + place.start * codec.hop
     last = first + frames * codec.hop
     parts, position = [], 0
