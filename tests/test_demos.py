@@ -267,6 +267,7 @@ class TestPace:
         def work(step, model, device):
             taken.append(step)
             clock[0] += cost
+            show._last_cost = cost
 
         monkeypatch.setattr(show, "_show", work)
         for step in range(0, steps + 1, 10):

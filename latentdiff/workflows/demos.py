@@ -138,8 +138,9 @@ class Demos:
         self._warned = False
         self._began = time.monotonic()
         self._last_step: int | None = None
-        self._last_cost = self.spent = 0.0
-        """Seconds."""
+        self._last_cost = 0.0
+        self.spent = 0.0
+        """Seconds that all demos so far have taken."""
 
     def __call__(self, step: int, model: nn.Module) -> None:
         """A demo at `step`, where it is affordable."""
@@ -158,8 +159,7 @@ class Demos:
                 log.warning("no demo at step %d, training goes on: %s", step, reason)
             self._warned = True
         self._last_step = step
-        self._last_cost = time.monotonic() - began
-        self.spent += self._last_cost
+        self.spent += time.monotonic() - began
 
     def close(self) -> None:
         """Finish the events file."""
@@ -183,10 +183,10 @@ class Demos:
         return affordable and step >= GROWTH * (self._last_step or 0)
 
     def _show(self, step: int, model: nn.Module, device: torch.device) -> None:
-        began = time.monotonic()
         tracker = self._open_tracker(step)
         if step == 0 or not (self._directory / REFERENCES / LATENTS).exists():
             self._show_references(step)
+        began = time.monotonic()
         x = self._draw(model, device)  # type: ignore[arg-type]
         _show_channels(tracker, step, "samples", x)
         folder = self._directory / f"step-{step:06d}"
@@ -198,7 +198,9 @@ class Demos:
             self._show_sound(step, folder, clips)
             loudness = level_db(np.concatenate(list(clips.values()), axis=-1))
             values["level_db"] = max(loudness, SILENCE_DB)
-        tracker.scalars(step, {**values, "seconds": time.monotonic() - began}, prefix="demo/")
+        # Without the references and the loading of the codec, which the next one will not need.
+        values["seconds"] = self._last_cost = time.monotonic() - began
+        tracker.scalars(step, values, prefix="demo/")
         log.debug("demo at step %d: %s", step, folder)
 
     def _open_tracker(self, step: int) -> Tracker:
