@@ -303,6 +303,32 @@ rave_option = click.option(
 ckpt_option = click.option("--ckpt", help="last, best, or the path of a checkpoint.")
 
 
+class _Devices(click.ParamType):
+    """`auto` or a number."""
+
+    name = "auto|NUMBER"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str | int:
+        if value == "auto":
+            return "auto"
+        return click.IntRange(min=1).convert(value, param, ctx)
+
+
+def launch_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--devices, --num-nodes and --strategy, handed on as `devices`, `num_nodes`, `strategy`."""
+    for decorate in (
+        click.option(
+            "--strategy", default="auto", show_default=True, help="auto, ddp, or Lightning's names."
+        ),
+        click.option("--num-nodes", type=click.IntRange(min=1), default=1, help="Machines. [1]"),
+        click.option(
+            "--devices", type=_Devices(), default=1, help="Of each machine, a process each. [1]"
+        ),
+    ):
+        function = decorate(function)
+    return function
+
+
 @stage_command("latentdiff preprocess --run runs/techno --audio recordings")
 @click.option("--audio", type=PATH, multiple=True, help="Folder or file; may be repeated.")
 @click.option("--dataset", type=PATH, help="Write the dataset there instead.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ class Launch:
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     devices: str | int = 1
-    """Devices of each machine, one process each; auto = all there are (one for the CPU)."""
+    """Devices of each machine, one process each; auto = all GPUs there are, or one CPU process."""
     num_nodes: int = 1
     """Machines."""
     strategy: str = "auto"
@@ -51,8 +52,8 @@ class Launch:
 def make_fabric(launch: Launch, precision: Precision = "32") -> Fabric:
     """A Fabric for these devices and this precision; nothing is started yet.
 
-    Under torchrun and SLURM it joins the processes that these have started.
-    Raises UserError where the device cannot do that.
+    Under torchrun and SLURM it joins the processes that these have started, whose number then
+    counts instead of `devices` and `num_nodes`. Raises UserError where the device cannot do that.
     """
     from lightning.fabric import Fabric
 
@@ -61,13 +62,31 @@ def make_fabric(launch: Launch, precision: Precision = "32") -> Fabric:
         raise UserError(
             "16-mixed precision needs a GPU", do_this="use training.precision=bf16-mixed, or 32."
         )
-    devices = launch.devices
+    devices, nodes = _started() or (launch.devices, launch.num_nodes)
     if devices == "auto" and kind == "cpu":
         devices = 1
+    if kind == "cuda" and isinstance(devices, int) and devices > torch.cuda.device_count():
+        raise UserError(
+            f"there are {torch.cuda.device_count()} GPUs here, {devices} were asked for",
+            do_this="use --devices auto, or a smaller number.",
+        )
     return Fabric(
         accelerator=kind,
         devices=devices,
-        num_nodes=launch.num_nodes,
+        num_nodes=nodes,
         strategy=launch.strategy,
         precision=precision,
     )
+
+
+def _started() -> tuple[int, int] | None:
+    """Processes of a node and nodes, where torchrun or `srun` has started them."""
+    from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+
+    if TorchElasticEnvironment.detect():
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        return here, int(os.environ["WORLD_SIZE"]) // here
+    if SLURMEnvironment.detect() and "SLURM_STEP_ID" in os.environ:
+        nodes = int(os.environ.get("SLURM_NNODES", "1"))
+        return int(os.environ["SLURM_NTASKS"]) // nodes, nodes
+    return None
