@@ -130,11 +130,11 @@ def test_tensorboard_gets_all_of_it(tmp_path, make):
     assert histogram.sum_squares / histogram.num == pytest.approx(1, abs=0.5)
 
 
-def test_reconstruction_and_original_stand_beside(tmp_path, make, fake_codec):
-    with make() as show:
+def test_reconstruction_and_original_stand_beside(tmp_path, make):
+    with make(count=5) as show:  # of two files: also from within them
         show(0, Follower())
     folder = tmp_path / "demos" / "references"
-    for k in range(2):
+    for k in range(5):
         original, _ = soundfile.read(folder / f"reference-{k}-original.wav")
         reconstruction, _ = soundfile.read(folder / f"reference-{k}-reconstruction.wav")
         assert len(original) == len(reconstruction)
@@ -198,6 +198,16 @@ def test_without_held_out_files_training_files_are_the_reference(subject):
     found = conditioned(subject, store=store).references(6, SECONDS)
     assert len(found) == 6 and {r.entry.split for r in found} == {"train"}
     assert len({r.latents.shape for r in found}) == 1
+
+
+def test_one_file_gives_one_stretch_after_the_other(subject):
+    (longest,) = sorted(subject.store.of("validation"), key=lambda e: e.frames)[-1:]
+    store = LatentStore(subject.store.root, [longest], 8)
+    found = conditioned(subject, store=store).references(4, SECONDS)
+    last = longest.frames - FRAMES
+    assert [r.first for r in found] == [min(k * FRAMES, last) for k in range(4)]
+    for r in found:
+        assert np.array_equal(r.latents, store.mean(longest)[:, r.first : r.first + FRAMES])
 
 
 def test_recordings_shorter_than_asked_for(subject):

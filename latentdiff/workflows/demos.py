@@ -53,9 +53,11 @@ PICTURE = MelConfig(n_fft=2048, hop=512, bands=64)
 
 @dataclass(frozen=True)
 class Reference:
-    """A stretch of a recording, from its beginning, that demos stand beside."""
+    """A stretch of a recording that demos stand beside."""
 
     entry: Entry
+    first: int
+    """Its first latent frame."""
     latents: np.ndarray
     """[D, T], raw."""
     features: np.ndarray | None
@@ -79,26 +81,29 @@ class Subject:
     def references(self, count: int, seconds: float) -> list[Reference]:
         """`count` stretches of equal length, of `seconds` where the recordings are so long.
 
-        Of held-out files, or of the training files where none is held out; files repeat where
-        there are fewer.
+        Of held-out files, or of the training files where none is held out: from their beginnings
+        on, where there are fewer files one stretch after the other.
         """
         wanted = max(1, round(seconds * self.codec.sample_rate / self.codec.hop))
         entries = self.store.of("validation") or self.store.of("train")
         longest = sorted(entries, key=lambda entry: -min(entry.frames, wanted))[:count]
         frames = min(wanted, *(entry.frames for entry in longest))
-        return [self._reference(longest[k % len(longest)], frames) for k in range(count)]
+        turns = [divmod(k, len(longest)) for k in range(count)]
+        return [self._reference(longest[file], turn * frames, frames) for turn, file in turns]
 
-    def _reference(self, entry: Entry, frames: int) -> Reference:
+    def _reference(self, entry: Entry, first: int, frames: int) -> Reference:
+        first = min(first, entry.frames - frames)
+        span = slice(first, first + frames)
         features = None
         if self.standardiser is not None:
             mel = self.store.mel(entry)
             assert mel is not None  # the training has checked that
-            features = self.standardiser(np.array(mel[:, :frames], dtype=np.float32))
+            features = self.standardiser(np.array(mel[:, span], dtype=np.float32))
         label = None
         if self.labels and entry.label is not None:
             label = list(self.labels).index(entry.label)
-        latents = np.array(self.store.mean(entry)[:, :frames], dtype=np.float32)
-        return Reference(entry, latents, features, label)
+        latents = np.array(self.store.mean(entry)[:, span], dtype=np.float32)
+        return Reference(entry, first, latents, features, label)
 
 
 class Demos:
@@ -289,7 +294,8 @@ class Demos:
         entry = reference.entry
         if entry.source is None or entry.samples is None or not Path(entry.source).is_file():
             return None
-        return excerpt(entry, self._codec, reference.latents.shape[1] * self._codec.hop)
+        hop = self._codec.hop
+        return excerpt(entry, self._codec, reference.latents.shape[1] * hop, reference.first * hop)
 
     def _show_sound(self, step: int, folder: Path, clips: dict[str, np.ndarray]) -> None:
         """Sounds [channels, N] by name: as files, to hear, and as one picture."""

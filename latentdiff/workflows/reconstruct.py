@@ -77,14 +77,15 @@ def _compare(
     )
 
 
-def excerpt(entry: Entry, codec: Codec, samples: int) -> np.ndarray:
+def excerpt(entry: Entry, codec: Codec, samples: int, skip: int = 0) -> np.ndarray:
     """[channels, N]: the first `samples` of what was encoded, fewer where there are no more.
 
-    Raises AudioError where the recording cannot be read.
+    `skip`: samples at the beginning to leave out. Raises AudioError where the recording cannot be
+    read.
     """
     assert entry.source is not None and entry.samples is not None
-    first = round(entry.start * codec.sample_rate)
-    last = first + min(entry.samples, samples)
+    first = round(entry.start * codec.sample_rate) + skip
+    last = first + min(entry.samples - skip, samples)
     parts, position = [], 0
     blocks = sound.blocks(Path(entry.source), codec.sample_rate, codec.channels)
     with closing(blocks):  # type: ignore[type-var]
