@@ -208,19 +208,23 @@ def _finish(losses: list[str]) -> int:
 
 
 def stage_command(
-    example: str, upstream: tuple[str, ...] = (), run: Path | None = None
+    example: str,
+    upstream: tuple[str, ...] = (),
+    run: Path | None = None,
+    run_as_word: bool = False,
 ) -> Callable[[Callable[..., list[str]]], click.Command]:
     """A command that works on a run directory.
 
     `upstream`: stages it reads, whose settings may not be contradicted. An option of the same name
-    (`--latents DIR`) replaces the run's own stage and lifts that check.
+    (`--latents DIR`) replaces the run's own stage and lifts that check. `run_as_word`: the first
+    word may be the run directory, without --run.
     """
 
-    needed: dict[str, Any] = {"required": True} if run is None else {"default": run}
+    needed: dict[str, Any] = {"required": not run_as_word} if run is None else {"default": run}
 
     def decorate(worker: Callable[..., list[str]]) -> click.Command:
         def call(
-            run: Path,
+            run: Path | None,
             config_file: Path | None,
             settings: tuple[str, ...],
             seed: int | None,
@@ -230,6 +234,8 @@ def stage_command(
             from latentdiff.runs import Run
             from latentdiff.workflows.project import check_upstream, resolve
 
+            if run is None:
+                run, settings = _run_of_words(settings)
             where = Run(run)
             project = resolve(where, config_file, settings, {"seed": seed, "device": device})
             check_upstream(project, [getattr(where, s) for s in upstream if not options.get(s)])
@@ -249,6 +255,13 @@ def stage_command(
         return command
 
     return decorate
+
+
+def _run_of_words(words: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
+    """`runs/techno sampling.steps=8` -> the run directory, and the settings after it."""
+    if not words or "=" in words[0]:
+        raise click.UsageError("name the run directory: runs/techno, or --run runs/techno")
+    return Path(words[0]), words[1:]
 
 
 def plain_command(example: str, group: click.Group = cli, **options: Any) -> Callable[..., Any]:
@@ -400,7 +413,9 @@ def decode(run: Run, project: Project, **options: Any) -> list[str]:
     return work(run, project, **options)
 
 
-@stage_command("latentdiff evaluate --run runs/techno --n 16 --seconds 2", upstream=("latents",))
+@stage_command(
+    "latentdiff evaluate runs/techno --n 16 --seconds 2", upstream=("latents",), run_as_word=True
+)
 @click.option("--n", type=click.IntRange(min=2), default=64, show_default=True, help="Samples.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Of each. [5]")
 @click.option("--diffusion", type=PATH, help="Another diffusion folder or .safetensors file.")
@@ -412,7 +427,11 @@ def decode(run: Run, project: Project, **options: Any) -> list[str]:
 )
 @click.option("--embedding", multiple=True, help="A plug-in such as clap; may be repeated.")
 def evaluate(run: Run, project: Project, **options: Any) -> list[str]:
-    """Tell what the model learned: skill, scores of samples, levels, copies, with pictures."""
+    """Tell what a model has learned: skill, scores of its samples, levels, copies, pictures.
+
+    `evaluate RUN` or `evaluate --run RUN`. Measured on held-out files, and on samples drawn for
+    it; each number stands between that of real sound and that of noise.
+    """
     from latentdiff.workflows.evaluate import evaluate as work
 
     return work(run, project, **options)

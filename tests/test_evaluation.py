@@ -1,0 +1,258 @@
+"""The measures of an evaluation, held to closed forms and to sets whose truth is known."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from latentdiff.errors import UserError
+from latentdiff.evaluation import compare, embeddings, mel, neighbours, windows
+from latentdiff.evaluation.frechet import Gaussian, Scale, distance
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def resonance(clips, frames, seed, channels=2):
+    """[clips, channels, frames] of an AR(2) process with a resonance, of unit variance."""
+    noise = np.random.default_rng(seed).standard_normal((clips, channels, frames + 200))
+    z = np.zeros_like(noise)
+    for t in range(2, frames + 200):
+        z[..., t] = 1.815 * z[..., t - 1] - 0.9025 * z[..., t - 2] + noise[..., t]
+    return torch.from_numpy(z[..., 200:] / 8.4).float()
+
+
+def covariance(seed, size, rank=None):
+    root = np.random.default_rng(seed).standard_normal((size, rank or size))
+    return torch.from_numpy(root @ root.T / size)
+
+
+class TestFrechet:
+    def test_diagonal_gaussians_in_closed_form(self):
+        means = torch.tensor([[0.0, 1.0, 2.0], [1.0, -1.0, 2.0]]).double()
+        stds = torch.tensor([[1.0, 2.0, 0.0], [3.0, 0.5, 1.0]]).double()
+        a, b = (Gaussian(m, s.square().diag()) for m, s in zip(means, stds, strict=True))
+        expected = (means[0] - means[1]).square().sum() + (stds[0] - stds[1]).square().sum()
+        assert distance(a, b) == pytest.approx(float(expected))
+
+    def test_the_formula_with_scipys_matrix_root(self):
+        a = Gaussian(torch.zeros(6).double(), covariance(1, 6))
+        b = Gaussian(torch.ones(6).double(), covariance(2, 6))
+        root = scipy.linalg.sqrtm(a.covariance.numpy() @ b.covariance.numpy()).real
+        traces = a.covariance.trace() + b.covariance.trace()
+        assert distance(a, b) == pytest.approx(6 + float(traces) - 2 * np.trace(root), rel=1e-6)
+
+    def test_symmetric_zero_to_itself_and_fit_for_singular_covariances(self):
+        a = Gaussian(torch.zeros(6).double(), covariance(1, 6, rank=2))
+        b = Gaussian(torch.zeros(6).double(), covariance(2, 6, rank=3))
+        assert distance(a, a) == pytest.approx(0, abs=1e-6)
+        assert distance(a, b) == pytest.approx(distance(b, a)) and distance(a, b) > 0.1
+
+    def test_fit_gives_mean_and_covariance(self, generator):
+        x = torch.randn(500, 4, generator=generator) * 3 + 1
+        fit = Gaussian.fit(x)
+        np.testing.assert_allclose(fit.covariance, np.cov(x.numpy().T, bias=True), rtol=1e-5)
+        np.testing.assert_allclose(fit.mean, x.mean(0), rtol=1e-5)
+        with pytest.raises(ValueError, match="two windows"):
+            Gaussian.fit(x[:1])
+
+    def test_score_runs_from_ceiling_to_floor_and_no_farther(self):
+        scale = Scale(floor=2.0, ceiling=10.0)
+        assert [scale.score(d) for d in (1.0, 2.0, 4.0, 10.0, 99.0)] == [1, 1, 0.75, 0, 0]
+        assert math.isnan(Scale(floor=3.0, ceiling=3.0).score(1.0))
+
+
+class TestWindows:
+    def test_clips_lie_edge_to_edge_and_end_in_their_file(self):
+        assert windows.cut([10, 3, 8], 4) == [(0, 0), (0, 4), (2, 0), (2, 4)]
+        assert windows.cut([3], 4) == []
+
+    def test_spread_is_even_and_complete_where_there_is_room(self):
+        assert windows.spread(5, 9) == [0, 1, 2, 3, 4]
+        assert windows.spread(9, 3) == [0, 4, 8] and windows.spread(0, 3) == []
+
+    def test_features_are_the_frames_at_the_offsets(self):
+        clips = torch.arange(2 * 3 * 40.0).reshape(2, 3, 40)
+        found = windows.features(clips)
+        assert found.shape == (2 * 8, 3 * len(windows.OFFSETS))
+        offsets = torch.tensor(windows.OFFSETS)
+        torch.testing.assert_close(found[9], clips[1][:, 1 + offsets].T.flatten())
+
+    def test_short_clips_lose_far_offsets_and_many_windows_are_thinned(self):
+        assert windows.features(torch.zeros(3, 2, 9)).shape == (3, 2 * 5)
+        assert windows.features(torch.zeros(3, 2, 1)).shape == (3, 2)
+        assert windows.features(torch.zeros(9, 1, 100), most=50).shape == (50, 7)
+
+    def test_noise_and_shuffled_frames_keep_what_they_should(self, generator):
+        clips = 3 * resonance(40, 200, 0) + torch.tensor([1.0, -2.0])[:, None]
+        noise, mixed = (f(clips, generator) for f in (windows.white_noise, windows.shuffled))
+        for x in (noise, mixed):
+            assert x.shape == clips.shape
+            torch.testing.assert_close(x.mean((0, 2)), clips.mean((0, 2)), atol=0.1, rtol=0)
+            torch.testing.assert_close(x.std((0, 2)), clips.std((0, 2)), atol=0.1, rtol=0)
+            flat = (x - x.mean((0, 2), keepdim=True))[..., :-1] * x[..., 1:]
+            assert flat.mean().abs() < 0.2  # the resonance has 8.6 there
+        torch.testing.assert_close(
+            mixed.transpose(0, 1).flatten(1).sort(1).values,
+            clips.transpose(0, 1).flatten(1).sort(1).values,
+        )
+
+
+class TestScores:
+    @pytest.fixture(scope="class")
+    def found(self):
+        generator = torch.Generator().manual_seed(0)
+        real = resonance(60, 150, 2)
+        sets = {
+            compare.REFERENCE: resonance(60, 150, 1),
+            compare.OTHER: real,
+            compare.HELD_OUT: resonance(20, 150, 3),
+            compare.SAMPLES: resonance(60, 150, 4),
+            compare.WEAK: windows.weakened(real),
+            compare.SHUFFLED: windows.shuffled(real, generator),
+            compare.WHITE: windows.white_noise(real, generator),
+            "weaker": windows.weakened(real, 0.5),
+            "more noise": windows.white_noise(real, generator),
+        }
+        return compare.compare({name: windows.features(x) for name, x in sets.items()})
+
+    def test_sound_of_the_same_kind_scores_one_and_noise_zero(self, found):
+        assert found.score(compare.OTHER) == 1
+        assert found.score(compare.SAMPLES) > 0.95
+        assert found.score(compare.WHITE) == 0
+        assert found.score("more noise") < 0.05
+
+    def test_frames_in_disorder_score_far_below(self, found):
+        assert found.score(compare.SHUFFLED) < 0.05
+
+    def test_samples_that_are_too_tame_are_seen(self, found):
+        assert 0.5 < found.score(compare.WEAK) < 0.9
+        assert found.score("weaker") < found.score(compare.WEAK) - 0.1
+
+    def test_distances_to_held_out_stand_beside(self, found):
+        assert set(found.to_held_out) == set(found.distances) - {compare.HELD_OUT} | {
+            compare.REFERENCE
+        }
+        assert found.facts()["sets"][compare.HELD_OUT]["distance_to_held_out"] is None
+
+    def test_held_out_sound_of_another_kind_does_not_excuse_samples(self, generator):
+        real = resonance(20, 150, 1)
+        odd = 5 + windows.white_noise(real, generator)
+        found = compare.compare(
+            {
+                compare.REFERENCE: windows.features(real),
+                compare.OTHER: windows.features(resonance(20, 150, 2)),
+                compare.HELD_OUT: windows.features(odd),
+                compare.WHITE: windows.features(windows.white_noise(real, generator)),
+            }
+        )
+        assert found.scale.floor == found.distances[compare.OTHER]
+        assert found.score(compare.HELD_OUT) == 0 and found.score(compare.OTHER) == 1
+
+    def test_where_noise_is_as_near_as_sound_there_is_no_score(self, generator):
+        noise = [windows.features(torch.randn(4, 2, 50, generator=generator)) for _ in range(3)]
+        names = (compare.REFERENCE, compare.OTHER, compare.WHITE)
+        found = compare.compare(dict(zip(names, [noise[0], noise[1], noise[0]], strict=True)))
+        assert found.facts()["sets"][compare.WHITE]["score"] is None
+
+
+class TestNeighbours:
+    def test_copies_are_found_wherever_they_lie(self):
+        files = list(resonance(5, 9000, 1))
+        queries = torch.stack([files[3][:, 7:23], files[4][:, 4090:4106], files[0][:, -16:]])
+        assert neighbours.nearest(queries, files).max() < 1e-2
+        assert neighbours.nearest(2 * queries, files).min() > 0.1
+
+    def test_the_distance_is_that_of_the_nearest_window(self):
+        file, query = resonance(2, 60, 1)
+        windows_ = file.unfold(-1, 8, 1).permute(1, 0, 2)
+        expected = (windows_ - query[:, :8]).flatten(1).norm(dim=1).min() / query[:, :8].norm()
+        (found,) = neighbours.nearest(query[None, :, :8], [file])
+        assert float(found) == pytest.approx(float(expected), rel=1e-4)
+
+    def test_copies_have_a_ratio_below_one_and_new_sound_about_one(self):
+        files = list(resonance(6, 500, 1))
+        fresh, other = (resonance(30, 16, seed) for seed in (2, 3))
+        copies = torch.stack([f[:, s : s + 16] for f in files for s in (0, 99, 300)])
+        held = neighbours.nearest(fresh, files)
+        assert neighbours.ratio(neighbours.nearest(copies + 0.01, files), held) < 0.2
+        assert neighbours.ratio(neighbours.nearest(other, files), held) == pytest.approx(1, abs=0.2)
+
+    def test_weak_windows_are_not_taken_for_copies(self):
+        files, fresh = list(resonance(6, 500, 1)), resonance(30, 16, 2)
+        held = neighbours.nearest(fresh, files)
+        assert neighbours.ratio(neighbours.nearest(0.5 * fresh, files), held) > 0.8
+
+    def test_files_that_are_too_short_say_nothing(self):
+        assert neighbours.nearest(torch.ones(1, 2, 16), [torch.ones(2, 15)]).isinf().all()
+
+
+class TestMel:
+    def test_a_gain_is_a_shift_in_decibels_and_silence_the_floor(self, melody):
+        loud = melody(1.0)[None]
+        both = mel.log_mels([loud, 0.1 * loud, 0 * loud], 8000)
+        heard = both[1] > -79
+        assert heard.float().mean() > 0.3
+        torch.testing.assert_close((both[0] - 20)[heard], both[1][heard], atol=1e-2, rtol=0)
+        assert (both[2] == -80).all()
+
+    @pytest.mark.parametrize(("rate", "n_fft"), [(8000, 512), (44100, 2048), (48000, 2048)])
+    def test_windows_last_about_as_long_at_every_rate(self, rate, n_fft):
+        config = mel.config_for(rate)
+        assert (config.n_fft, config.hop) == (n_fft, n_fft // 2)
+
+
+class TestEmbeddings:
+    @pytest.fixture
+    def package(self, tmp_path, monkeypatch):
+        """An installed package that announces embeddings, good and bad ones."""
+        (tmp_path / "ears.py").write_text(
+            "import numpy as np\n"
+            "def energy(audio, rate):\n"
+            "    assert audio.ndim == 1 and audio.dtype == np.float32\n"
+            "    n = rate // 10\n"
+            "    frames = audio[: len(audio) // n * n].reshape(-1, n)\n"
+            "    return np.stack([frames.std(1), np.abs(frames).max(1)], 1)\n"
+            "def flat(audio, rate):\n    return audio\n"
+            "def broken(audio, rate):\n    raise RuntimeError('no ears')\n"
+        )
+        info = tmp_path / "ears-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ears\nVersion: 1.0\n")
+        names = [f"{n} = ears:{n}" for n in ("energy", "flat", "broken", "missing")]
+        (info / "entry_points.txt").write_text("\n".join(["[latentdiff.embeddings]", *names]))
+        monkeypatch.syspath_prepend(str(tmp_path))
+        yield
+        sys.modules.pop("ears", None)
+
+    def test_a_plug_in_is_found_by_name(self, package):
+        clips = [np.ones((2, 850), np.float32), np.zeros((2, 850), np.float32)]
+        found = embeddings.embed("energy", embeddings.load("energy"), clips, 1000)
+        assert found.tolist() == [[0, 1]] * 8 + [[0, 0]] * 8
+
+    @pytest.mark.parametrize(
+        ("name", "says"),
+        [("enrgy", "did you mean 'energy'"), ("missing", "cannot be loaded")],
+    )
+    def test_what_is_missing_is_said(self, package, name, says):
+        with pytest.raises(UserError) as error:
+            embeddings.load(name)
+        assert says in str(error.value)
+
+    @pytest.mark.parametrize(("name", "says"), [("flat", "no features"), ("broken", "no ears")])
+    def test_faults_of_a_plug_in_are_its_own(self, package, name, says):
+        with pytest.raises(UserError) as error:
+            embeddings.embed(name, embeddings.load(name), [np.zeros((1, 100), np.float32)], 1000)
+        assert says in str(error.value)
+
+    def test_none_installed(self):
+        with pytest.raises(UserError) as error:
+            embeddings.load("clap")
+        assert "latentdiff.embeddings" in str(error.value)
