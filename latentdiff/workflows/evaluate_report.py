@@ -7,6 +7,9 @@ from typing import Any
 from latentdiff.evaluation import compare
 from latentdiff.training import verdict
 
+FEW = 16
+"""Clips of a set below which chance decides much of a score."""
+
 
 def table(results: dict[str, Any]) -> str:
     """The results of an evaluation (as its JSON holds them) as text."""
@@ -72,6 +75,10 @@ def _sets(r: dict[str, Any]) -> list[str]:
     for name in names:
         cells = (_cell(facts["sets"].get(name)) for facts in kinds.values())
         lines.append(f"  {name:27}" + "".join(cells).rstrip())
+    if r["clips"] < FEW:
+        lines.append(
+            f"  only {r['clips']} clips a set: the scores are rough; more sound tells more"
+        )
     return lines + [line for kind, facts in kinds.items() for line in _doubts(kind, facts)]
 
 
