@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from latentdiff import audio, runs, tracking
+from latentdiff import audio, config, runs, tracking
 from latentdiff.conditioning import Standardiser
 from latentdiff.diffusion import noise
 from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig
@@ -20,6 +20,7 @@ from latentdiff.latents.whitening import Whitening
 from latentdiff.runs import Input, Stage
 from latentdiff.workflows import demos, pictures
 from latentdiff.workflows.demos import Demos, Subject
+from latentdiff.workflows.project import Project
 
 SECONDS = 0.5
 FRAMES = 62  # 0.5 s at 8000 Hz, 64 samples each, rounded
@@ -245,6 +246,17 @@ def test_a_failing_demo_is_told_once_and_training_goes_on(tmp_path, make, caplog
     (said,) = [r.message for r in caplog.records if "no demo" in r.message]
     assert "step 0" in said and "NaN" in said
     assert (tmp_path / "demos" / "step-000002" / "sample-0.wav").exists()
+
+
+def test_settings_decide(tmp_path, subject):
+    training = {"demo_samples": 3, "demo_seconds": 0.25, "demo_every": 10}
+    project = config.build(Project, {"training": training, "device": "cpu", "seed": 4})
+    with demos.demos_of(tmp_path / "diffusion", project, subject, "/nowhere") as show:
+        show(10, Follower())
+    folder = tmp_path / "diffusion" / "demos" / "step-000010"
+    assert [path.name for path in folder.iterdir()] == ["latents.png"]
+    assert len(show._seeds) == 3 and show._seeds[0] == 4
+    assert show._references[0].latents.shape[1] == round(0.25 * 8000 / 64)
 
 
 def test_ctrl_c_is_not_swallowed(make):

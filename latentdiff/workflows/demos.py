@@ -30,7 +30,9 @@ from latentdiff.latents.whitening import Whitening
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.specs import Codec, Condition, Denoise
 from latentdiff.tracking import Tracker, encode_png
+from latentdiff.training.fabric import pick_device
 from latentdiff.workflows.pictures import stacked_latents, stacked_spectrograms
+from latentdiff.workflows.project import Project
 from latentdiff.workflows.reconstruct import excerpt
 
 log = logging.getLogger(__name__)
@@ -313,6 +315,26 @@ class Demos:
             partial.write_bytes(encode_png(image))
         name = path.stem if path.parent.name != REFERENCES else f"{REFERENCES} {path.stem}"
         self._open_tracker(step).picture(step, name, image)
+
+
+def demos_of(directory: Path, project: Project, subject: Subject, codec_path: str) -> Demos:
+    """The demos of a training in `directory`, as the settings want them."""
+    training = project.training
+
+    def open_codec() -> Codec | None:
+        return codec_of(codec_path, subject.codec, pick_device(project.device))
+
+    return Demos(
+        directory / FOLDER,
+        subject,
+        project.sampling,
+        open_codec,
+        count=training.demo_samples,
+        seconds=training.demo_seconds,
+        every=training.demo_every,
+        seed=project.seed,
+        wandb=training.wandb,
+    )
 
 
 def codec_of(path: str, facts: CodecFacts, device: str) -> Codec | None:
