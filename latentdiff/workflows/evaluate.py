@@ -17,7 +17,8 @@ from latentdiff.runs import Input, Run, Stage
 from latentdiff.training import checkpoint
 from latentdiff.training.fabric import pick_device
 from latentdiff.workflows import evaluate_pictures, evaluate_sets
-from latentdiff.workflows.evaluate_measures import Job, measure
+from latentdiff.workflows.evaluate_job import Job
+from latentdiff.workflows.evaluate_measures import measure
 from latentdiff.workflows.evaluate_report import table
 from latentdiff.workflows.evaluate_sets import Material
 from latentdiff.workflows.model import Model

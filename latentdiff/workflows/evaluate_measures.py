@@ -6,9 +6,7 @@ frames of a clip.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,86 +21,20 @@ from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
 from latentdiff.evaluation import compare, embeddings, mel, neighbours, windows
 from latentdiff.evaluation.compare import Comparison
 from latentdiff.evaluation.sound import SILENT_DB, level_db, spectral_distance
-from latentdiff.latents.store import LatentStore
 from latentdiff.specs import Codec, Condition
 from latentdiff.training import checkpoint
-from latentdiff.training.data import generator_for
 from latentdiff.training.task import Task, spectrum_of
 from latentdiff.training.validation import Validation, Validator
 from latentdiff.workflows import evaluate_sets as material
-from latentdiff.workflows.evaluate_sets import Clips, Material
-from latentdiff.workflows.model import Model
-from latentdiff.workflows.project import Project
+from latentdiff.workflows.evaluate_job import HANDFUL, Heard, Job, Latents, Measured
+from latentdiff.workflows.evaluate_sets import Clips
 
-HANDFUL = 4
-"""Clips of a set that are kept as sound."""
 PROBE = 16
 """Frames of the windows that are looked for in the training set."""
 PROBES = 256
 """Such windows of a set."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is evaluated, and how."""
-
-    model: Model
-    store: LatentStore
-    clips: Material
-    codec: Codec | None
-    """None: the sound cannot be judged, the latents can."""
-    project: Project
-    n: int
-    embeddings: Mapping[str, embeddings.Embedding]
-    directory: Path
-
-    @property
-    def count(self) -> int:
-        """Clips of a set that is compared."""
-        return len(self.clips.reference.places)
-
-    def seeded(self, what: str) -> torch.Generator:
-        """What it draws depends on the seed and on `what`."""
-        return generator_for(self.project.seed, "evaluate", what)
-
-
-@dataclass(frozen=True)
-class Latents:
-    """A set of clips."""
-
-    final: Tensor
-    """[B, C, T]."""
-    raw: Tensor
-    """[B, D, T]."""
-    calls: int = 0
-    """Of the network, a sample."""
-
-
-@dataclass
-class Heard:
-    """What sets of clips sound like; the sound itself is kept of a handful."""
-
-    mels: dict[str, Tensor] = field(default_factory=dict)
-    """[B, bands, frames] in dB."""
-    levels: dict[str, list[float]] = field(default_factory=dict)
-    """dBFS RMS of each clip."""
-    embedded: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    """By embedding, then set: features [n, F]."""
-    kept: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    """The first HANDFUL of each set, [channels, N]."""
-
-
-@dataclass
-class Measured:
-    """All that was found out."""
-
-    results: dict[str, Any]
-    """As `evaluation.json` holds it."""
-    heard: Heard = field(default_factory=Heard)
-    comparisons: dict[str, Comparison] = field(default_factory=dict)
-    """By kind of features."""
-    losses: list[str] = field(default_factory=list)
-    """What could not be measured, and why."""
+PIECE = 1 << 14
+"""Frames of a training file that are looked at together."""
 
 
 def measure(job: Job, steps: Sequence[int]) -> Measured:
@@ -131,7 +63,7 @@ def measure(job: Job, steps: Sequence[int]) -> Measured:
     )
     if job.codec is not None:
         _sound(job, job.codec, sets, found)
-        if model.condition.kind == "mel":
+        if model.standardiser is not None:
             _follows(job, job.codec, drawn if after is None else after, found)
     found.results["steps"] = [_at_steps(job, k, sets, found.heard) for k in steps]
     return found
@@ -166,7 +98,8 @@ def _skill(job: Job, found: Measured) -> None:
     # Of these very windows, as strong as they are: what their own spectrum would make known.
     power = held.latents.square().mean(dim=(0, 2))
     level = torch.tensor(validation.logsnr)
-    spectrum = spectrum_of(cut) * power[:, None]
+    spectrum = spectrum_of(cut)
+    spectrum = spectrum * (power / spectrum.mean(dim=1))[:, None]
     found.results["held_out"] = {
         **_summary(validation),
         "windows": len(held.files),
@@ -200,7 +133,7 @@ def _draw(job: Job, settings: SamplingConfig, n: int, followed: Clips) -> Latent
 def _after_held_out(job: Job) -> Latents | None:
     """One sample after each held-out clip, where the model follows sound and there are any."""
     held = job.clips.held_out
-    if held is None or job.model.condition.kind != "mel":
+    if held is None or job.model.standardiser is None:
         return None
     return _draw(job, job.project.sampling, len(held.places), held)
 
@@ -274,11 +207,7 @@ def _neighbours(job: Job, drawn: Latents) -> dict[str, float] | None:
     scale = _deviation(job)[:, None]
     width = min(PROBE, job.clips.frames)
     queries = [_probes(x / scale, width) for x in (drawn.final, held.final)]
-    files = (
-        material.whiten(model, torch.from_numpy(np.array(job.store.mean(entry)))) / scale
-        for entry in job.store.of("train")
-    )
-    both = neighbours.nearest(torch.cat(queries), files)
+    both = neighbours.nearest(torch.cat(queries), (x / scale for x in _training(job, width)))
     samples, unheard = both.split([len(x) for x in queries])
     return {
         "ratio": round(neighbours.ratio(samples, unheard), 4),
@@ -286,6 +215,15 @@ def _neighbours(job: Job, drawn: Latents) -> dict[str, float] | None:
         "held_out": round(float(unheard.median()), 4),
         "seconds": round(model.seconds(width), 3),
     }
+
+
+def _training(job: Job, width: int) -> Iterator[Tensor]:
+    """Final latents [C, t] of all training files, in pieces that hold each window once."""
+    for entry in job.store.of("train"):
+        raw = job.store.mean(entry)
+        for start in range(0, entry.frames - width + 1, PIECE):
+            piece = np.array(raw[:, start : start + PIECE + width - 1], dtype=np.float32)
+            yield material.whiten(job.model, torch.from_numpy(piece))
 
 
 def _probes(clips: Tensor, width: int) -> Tensor:

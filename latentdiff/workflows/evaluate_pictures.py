@@ -12,7 +12,7 @@ from latentdiff import audio as sound
 from latentdiff import runs
 from latentdiff.evaluation import compare, mel, pictures
 from latentdiff.specs import Codec
-from latentdiff.workflows.evaluate_measures import HANDFUL, Heard, Job, Measured
+from latentdiff.workflows.evaluate_job import HANDFUL, Heard, Job, Measured
 from latentdiff.workflows.evaluate_sets import original
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ frames of a clip.
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from latentdiff.specs import Codec, Condition
 from latentdiff.tracking import progress
 from latentdiff.training.data import Recording, Windows
 from latentdiff.workflows.model import Model
+from latentdiff.workflows.reconstruct import excerpt
 from latentdiff.workflows.sample import Counted
 
 FEWEST = 8
@@ -211,18 +211,9 @@ def decode(codec: Codec, raw: Tensor, settings: LatentConfig, what: str) -> list
 def original(place: Place, frames: int, codec: Codec) -> np.ndarray:
     """The recording [channels, N] that a clip was made of. AudioError where it cannot be read."""
     entry = place.entry
-    if entry.source is None:
+    if entry.source is None or entry.samples is None:
         raise sound.AudioError(entry.key, "the latents do not say where its recording lies")
-    first = round(entry.start * codec.sample_rate) + place.start * codec.hop
-    last = first + frames * codec.hop
-    parts, position = [], 0
-    blocks = sound.blocks(Path(entry.source), codec.sample_rate, codec.channels)
-    with closing(blocks):  # type: ignore[type-var]
-        for block in blocks:
-            parts.append(block[:, max(0, first - position) : max(0, last - position)])
-            position += block.shape[1]
-            if position >= last:
-                break
-    cut = np.concatenate(parts, axis=1)
+    wanted = frames * codec.hop
+    cut = excerpt(entry, codec, wanted, skip=place.start * codec.hop)
     # The last frame of a file is filled up with silence.
-    return np.pad(cut, ((0, 0), (0, frames * codec.hop - cut.shape[1])))
+    return np.pad(cut, ((0, 0), (0, wanted - cut.shape[1])))
