@@ -159,6 +159,23 @@ def test_held_out_end_of_the_datasets_only_file(codec, run, tmp_path, write_wav,
     assert samples == [("train", 24_000), ("validation", 8_000)]
 
 
+def test_held_out_end_of_every_file(codec, run, tmp_path, write_wav, melody, caplog):
+    caplog.set_level(logging.INFO)
+    for name, seconds in ("long", 8), ("middle", 6), ("blip", 1):
+        write_wav(tmp_path / "music" / f"{name}.wav", melody(seconds))
+    settings = project(data={"hold_out": "ends"})
+    assert encode(run, settings, audio=[tmp_path / "music"]) == []
+    samples = {row["key"]: row["samples"] for row in table(run.latents)}
+    assert samples == {
+        "blip.wav": 8_000,
+        "long train.wav": 57_600,
+        "long validation.wav": 6_400,
+        "middle train.wav": 43_200,
+        "middle validation.wav": 4_800,
+    }
+    assert "3 files (2 held out, whole or their end)" in caplog.text
+
+
 def test_no_dataset_and_no_audio(codec, run, tmp_path):
     with pytest.raises(UserError, match="--audio"):
         encode(run, project())

@@ -230,11 +230,24 @@ def test_of_one_file_the_end_is_held_out_and_it_is_said_aloud(
     path = write_wav(tmp_path / "only.wav", melody(CHUNK * 20 / RATE))
     with caplog.at_level(logging.WARNING, "latentdiff"):
         preprocess(run, project(), audio=[path])
-    assert "one file only" in caplog.text
+    assert "the only file" in caplog.text
     assert RaveDatabase(run.dataset).split() == (list(range(18)), [18, 19])
     (row,) = manifest(run)
     assert row["validation_from"] == pytest.approx(18 * CHUNK / RATE)
     assert result(run)["validation_by"] == "time"
+
+
+def test_of_every_file_the_end_is_held_out_where_asked(tmp_path, run, write_wav, melody):
+    for name, chunks in ("long", 20), ("short", 5), ("blip", 1):
+        write_wav(tmp_path / "music" / f"{name}.wav", melody(CHUNK * chunks / RATE))
+    preprocess(run, project(hold_out="ends"), audio=[tmp_path / "music"])
+    assert result(run)["validation_by"] == "time"
+    train, validation = RaveDatabase(run.dataset).split()
+    assert sorted(train + validation) == list(range(26))
+    for row in manifest(run):
+        last = range(row["first_chunk"], row["first_chunk"] + row["chunks"])
+        count = {20: 2, 5: 1, 1: 0}[row["chunks"]]
+        assert set(last) & set(validation) == set(list(last)[row["chunks"] - count :])
 
 
 def test_too_little_sound_is_an_error(tmp_path, run, write_wav, melody):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from latentdiff.config import Section
@@ -21,8 +23,11 @@ class DataConfig(Section):
     """dBFS. A chunk whose loudest tenth of a second has an RMS below it is dropped; -60 is a good
     start. Null keeps everything."""
     validation: float = Field(0.1, gt=0, lt=1)
-    """Share of the files held out for validation, at least one. Where there is one file only, this
-    share of its end is held out."""
+    """Share of the recordings held out for validation."""
+    hold_out: Literal["files", "ends"] = "files"
+    """files: whole files, at least one; of a lone file its end. ends: the end of every file. With
+    a handful of unlike recordings a held-out file tells how unlike it is, its end what was learned
+    of the others; but a model that knows the rest of a piece looks better than on a new one."""
     chunk: int | None = Field(None, ge=1024, le=1 << 24)
     """Samples per database record, at sample_rate; a file's last one is filled up with zeros.
     rave.n_signal may not be longer. Null takes twice rave.n_signal, as RAVE does."""

@@ -117,7 +117,7 @@ def _announce(jobs: Jobs, codec: Codec, directory: Path) -> None:
     size = frames * codec.latent_dim * 4 / 1e6
     log.info(
         "%d files, %.1f s of audio -> about %.0f frames of %d latents (%.1f MB) in %s",
-        len(jobs.jobs),
+        len({job.path for job in jobs.jobs}),
         seconds,
         frames,
         codec.latent_dim,
@@ -262,8 +262,8 @@ class _Encoding:
         facts = self._facts(rows, training)
         self._stage.record(**facts)
         log.info(
-            "%(files)d files (%(validation)d to validate), %(seconds).1f s, %(frames)d frames; "
-            "level of the training audio: %(level_db)s dBFS",
+            "%(files)d files (%(validation)d held out, whole or their end), %(seconds).1f s, "
+            "%(frames)d frames; level of the training audio: %(level_db)s dBFS",
             facts,
         )
         try:
@@ -294,7 +294,7 @@ class _Encoding:
             "hop": codec.hop,
             "latent_dim": codec.latent_dim,
             "channels": codec.channels,
-            "files": len(rows),
+            "files": len({row["source"] for row in rows}),
             "validation": sum(row["split"] == "validation" for row in rows),
             "skipped": len(self._losses),
             "frames": frames,

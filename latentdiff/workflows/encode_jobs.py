@@ -24,6 +24,9 @@ from latentdiff.specs import Codec
 from latentdiff.split import held_out
 from latentdiff.workflows.project import Project
 
+LEAST_END = 0.5
+"""Seconds; the end of a file that would be shorter is not held out."""
+
 
 @dataclass(eq=False)
 class Job:
@@ -188,19 +191,28 @@ def _of_audio(project: Project, places: Sequence[Path]) -> Jobs:
             why="\n    " + "\n    ".join(losses[:5]),
             do_this="repair or convert them, or name another folder.",
         )
-    jobs = _split(jobs, project.data.validation, project.seed)
+    jobs = _split(jobs, project)
     facts = json.dumps([[job.key, *job.identity()] for job in jobs])
     digest = hashlib.sha256(facts.encode()).hexdigest()
     return Jobs(jobs, losses, Input("; ".join(map(str, places)), digest))
 
 
-def _split(jobs: list[Job], share: float, seed: int) -> list[Job]:
-    """Hold files out as `preprocess` does; of a single one, its end."""
-    if len(jobs) == 1 and jobs[0].seconds > 0:
-        job = jobs[0]
-        return _parts(job.key, job.path, job.seconds, (1 - share) * job.seconds)
-    chosen = held_out((job.key for job in jobs), share, seed)
+def _split(jobs: list[Job], project: Project) -> list[Job]:
+    """Hold files out as `preprocess` does or, of a single one or where asked for, their ends."""
+    share = project.data.validation
+    longest = max(jobs, key=lambda job: job.seconds)
+    if longest.seconds > 0 and (len(jobs) == 1 or project.data.hold_out == "ends"):
+        least = min(LEAST_END, share * longest.seconds)
+        return [part for job in jobs for part in _without_end(job, share, least)]
+    chosen = held_out((job.key for job in jobs), share, project.seed)
     for job in jobs:
         if job.key in chosen:
             job.split = "validation"
     return jobs
+
+
+def _without_end(job: Job, share: float, least: float) -> list[Job]:
+    """A file and its held-out end; the whole file where that would be shorter than `least` s."""
+    if share * job.seconds < least:
+        return [job]
+    return _parts(job.key, job.path, job.seconds, (1 - share) * job.seconds)

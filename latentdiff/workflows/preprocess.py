@@ -137,11 +137,18 @@ def _skipped_row(path: str, reason: str, seconds: float) -> dict[str, Any]:
 
 
 def _split(rows: list[dict[str, Any]], outcomes: list[Outcome], cut: Cut, project: Project) -> None:
-    """Hold files out for validation; of a single one, its end."""
+    """Hold out files or, of a single one or where asked for, the ends of files."""
     share = project.data.validation
     usable = [row for row in rows if row["chunks"]]
-    if len(usable) == 1:
-        _split_within(usable[0], outcomes, cut, share)
+    divisible = [row for row in usable if row["chunks"] > 1]
+    if len(usable) == 1 or (project.data.hold_out == "ends" and divisible):
+        for row in divisible:
+            _split_within(row, outcomes, cut, share)
+        log.warning(
+            "validation is by time within %s, and not by file. It will look better than on music "
+            "that the model has never heard.",
+            "the only file" if len(usable) == 1 else "every file",
+        )
         return
     chosen = held_out((row["key"] for row in usable), share, project.seed)
     for row in usable:
@@ -151,16 +158,11 @@ def _split(rows: list[dict[str, Any]], outcomes: list[Outcome], cut: Cut, projec
 
 
 def _split_within(row: dict[str, Any], outcomes: list[Outcome], cut: Cut, share: float) -> None:
-    """Hold out the end of the only file."""
+    """Hold out the end of a file of two chunks or more."""
     count = min(max(1, round(share * row["chunks"])), row["chunks"] - 1)
     positions = next(o.positions for o in outcomes if o.job.key == row["key"])
     row["validation_chunks"] = count
     row["validation_from"] = positions[-count] * cut.size / cut.sample_rate
-    log.warning(
-        "one file only: validation is by time within it, from %.1f s on, and not by file. It will "
-        "look better than on music that the model has never heard.",
-        row["validation_from"],
-    )
 
 
 def _require_sound(outcomes: list[Outcome], cut: Cut) -> None:
