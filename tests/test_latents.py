@@ -60,21 +60,22 @@ def test_merging_into_an_empty_accumulator_leaves_the_other_alone():
     assert (first.finish().frames, second.finish().frames) == (100, 50)
 
 
-def test_auto_keeps_directions_above_the_posterior_noise():
+def test_auto_keeps_directions_that_carry_a_tenth_of_a_bit():
     z = correlated(4000)
-    noisy = fit([(z, noise_like(z, 0.5))])
-    assert len(noisy.kept("auto")) == 2
-    assert "2 carry sound" in noisy.describe()
-    assert "others are the encoder's own noise" in noisy.describe()
-    clean = fit([(z, noise_like(z, 0.1))])
-    assert len(clean.kept("auto")) == 3
+    third = float(np.sqrt(fit([(z, None)]).principal()[0][2]))
+    # 0.5 log2(1 + s) = 0.1 at s = 0.1487.
+    for ratio, kept in (0.155, 3), (0.142, 2):
+        statistics = fit([(z, noise_like(z, third / np.sqrt(ratio)))])
+        assert len(statistics.kept("auto")) == kept
+        assert f"{kept} carry sound" in statistics.describe()
+        assert "others are the encoder's own noise" in statistics.describe()
 
 
 def test_auto_judges_a_direction_by_the_noise_along_it():
     rng = np.random.default_rng(0)
     z = np.array([3.0, 1.0])[:, None] * rng.normal(size=(2, 5000))
     # The larger of the two drowns in its own noise, the smaller does not.
-    std = np.array([5.0, 0.1])[:, None] * np.ones_like(z)
+    std = np.array([10.0, 0.1])[:, None] * np.ones_like(z)
     np.testing.assert_array_equal(fit([(z, std)]).kept("auto"), [1])
 
 

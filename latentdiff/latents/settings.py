@@ -13,10 +13,10 @@ class LatentConfig(Section):
     """How audio becomes latents, and which of their directions are kept."""
 
     keep: Literal["auto", "all"] | StrictInt | StrictFloat = "auto"
-    """Principal directions the diffusion model sees. auto: those in which the latents vary more
-    than the encoder's own posterior does (without stored posterior: 99 % of the variance).
-    all: every direction that varies at all. A whole number: that many. A fraction between 0 and 1:
-    as many as hold that share of the variance."""
+    """Principal directions the diffusion model sees. auto: those along which the encoder sends
+    more than 0.1 bit a frame, by the latents' variance over its own posterior's (without stored
+    posterior: 99 % of the variance). all: every direction that varies at all. A whole number: that
+    many. A fraction between 0 and 1: as many as hold that share of the variance."""
 
     keep_std: bool = False
     """Store the posterior's standard deviation beside its mean (doubles the disk space)."""

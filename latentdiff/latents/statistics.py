@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 FALLBACK_FIDELITY = 0.99
 """Share of the variance that `keep: auto` keeps where the posterior's variance is unknown."""
 
+LEAST_BITS = 0.1
+"""Bits a frame that the encoder must send along a direction for it to carry sound. Directions
+quieter than the posterior's own noise are still heard: on a RAVE v2 of 128 dimensions the five
+above that noise change the decoded sound by up to 0.22 dB of spectral distance, nine by 0.11."""
+
 RANK_TOLERANCE = 1e-9
 """Directions with less than this share of the largest variance do not vary: rounding only."""
 
@@ -72,7 +77,7 @@ class LatentStatistics:
         if keep == "all":
             chosen = np.arange(varying)
         elif keep == "auto" and self.posterior_variance is not None:
-            chosen = np.flatnonzero(self.signal_to_noise() > 1)
+            chosen = np.flatnonzero(0.5 * np.log2(1 + self.signal_to_noise()) > LEAST_BITS)
         elif isinstance(keep, int):
             chosen = np.arange(keep)
         else:
@@ -84,8 +89,8 @@ class LatentStatistics:
     def signal_to_noise(self) -> Array:
         """[D]: variance along each principal direction over the posterior's own variance there.
 
-        Above 1 a direction tells more about the sound than the encoder's noise hides. Needs
-        `posterior_variance`.
+        Through a direction of ratio s the encoder sends 0.5 log2(1 + s) bits a frame, the capacity
+        of a Gaussian channel (Shannon 1948). Needs `posterior_variance`.
         """
         assert self.posterior_variance is not None
         variances, directions = self.principal()
