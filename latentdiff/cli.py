@@ -379,6 +379,7 @@ def encode(run: Run, project: Project, **options: Any) -> list[str]:
     "latentdiff train-diffusion --run runs/techno training.steps=300", upstream=("latents",)
 )
 @click.option("--latents", type=PATH, help="Another latent store, or a folder of .npy files.")
+@launch_options
 def train_diffusion(run: Run, project: Project, **options: Any) -> list[str]:
     """Latents -> diffusion model, each loss beside its baseline. The same command resumes."""
     from latentdiff.workflows.train_diffusion import train_diffusion as work

@@ -9,6 +9,7 @@ import logging
 import os
 import shlex
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -108,6 +109,7 @@ class Stage:
         self._info: dict[str, Any] = {
             "stage": name,
             "status": "running",
+            "process": {"pid": os.getpid(), "host": socket.gethostname()},
             "command": command_line(),
             "config": dict(config or {}),
             "may_change": list(may_change),
@@ -341,13 +343,21 @@ def _take_lock(directory: Path) -> Any:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise UserError(
-            f"{directory} is in use by another latentdiff",
+            f"{directory} is in use by another latentdiff{_holder(directory)}",
             why="two writers on one stage would mix their files",
             do_this="wait for it to end, or stop it, or use another --run.",
         ) from None
     except OSError as error:
         raise UserError(f"cannot write into {directory}", why=str(error)) from error
     return lock
+
+
+def _holder(directory: Path) -> str:
+    """Who is at work in a stage folder, as its run.json tells."""
+    with suppress(UserError, KeyError, TypeError):
+        process = (read_run(directory) or {})["process"]
+        return f" (process {process['pid']} on {process['host']})"
+    return ""
 
 
 def _empty(directory: Path) -> None:

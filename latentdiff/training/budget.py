@@ -11,7 +11,7 @@ WARMUP = 0.02
 """Share of the budget that warm-up takes where its steps are not given."""
 MOST_WARMUP = 1000
 """Most steps of such a warm-up."""
-VALIDATIONS, DEMOS, LINES = 40, 10, 500
+VALIDATIONS, LINES = 40, 500
 """How many of each a whole budget holds where their interval is not given."""
 
 
@@ -28,6 +28,12 @@ class Budget:
     def timed(self) -> bool:
         """Whether the clock can end the run; what is scheduled then depends on its pace."""
         return self.settings.hours is not None
+
+    def describe(self) -> str:
+        """In words."""
+        steps, hours = self.settings.steps, self.settings.hours
+        parts = [] if steps is None else [str(steps)]
+        return " or ".join(parts if hours is None else [*parts, f"{hours:g} h"])
 
     def progress(self, step: int, elapsed: float) -> float:
         """Share 0..1 of the budget spent after `step` steps and `elapsed` seconds."""
@@ -60,7 +66,7 @@ class Budget:
 
     def demo_interval(self, step: int, elapsed: float) -> int:
         """Steps between demos."""
-        return self.settings.demo_every or self._interval(DEMOS, 200, 20_000, step, elapsed)
+        return self.settings.demo_every or self.validation_interval(step, elapsed)
 
     def log_interval(self, step: int, elapsed: float) -> int:
         """Steps per line of metrics."""

@@ -2,18 +2,24 @@
 
 `checkpoints/last.safetensors`, `best.safetensors`: the averaged weights, the whitening, and a JSON
 header with all that is needed to build the model again: sampling needs one such file and nothing
-else. `checkpoints/last.state.pt`: everything training continues from, raw and averaged weights
-included. It alone decides where a run continues; the weights are written before it, so a kill
-between the two leaves weights that are ahead of the state, and these are written again.
+else. Where several averages are kept, each has a file of its own beside `last`, such as
+`last.ema-3200.safetensors`. `checkpoints/last.state.pt`: everything training continues from, raw
+and averaged weights included. It alone decides where a run continues; the weights are written
+before it, so a kill between the two leaves weights that are ahead of the state, and these are
+written again. `previous.state.pt` is the one before, for the day that `last` cannot be read;
+`step-00001200.*` are those that were asked to stay.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -21,9 +27,14 @@ from torch import Tensor
 from latentdiff import runs
 from latentdiff.errors import UserError
 
+log = logging.getLogger(__name__)
+
 FOLDER = "checkpoints"
+PREVIOUS = "previous.state.pt"
 FORMAT = 1
 """Of the header; raised when an older reader would misread it."""
+STATE_FORMAT = 2
+"""Of the training state: one is continued only by the version that wrote it."""
 _KEY = "latentdiff"
 
 
@@ -71,6 +82,29 @@ def state(directory: Path) -> Path:
     return directory / FOLDER / "last.state.pt"
 
 
+def average(directory: Path, halflife: float) -> Path:
+    """The newest weights of one average where several are kept; half-life in windows."""
+    return directory / FOLDER / f"last.ema-{halflife:.0f}.safetensors"
+
+
+def kept(directory: Path, step: int) -> tuple[Path, Path]:
+    """Weights and state that stay beside `last`."""
+    stem = directory / FOLDER / f"step-{step:08d}"
+    return stem.with_suffix(".safetensors"), stem.with_suffix(".state.pt")
+
+
+def keep(directory: Path, step: int, most: int | None) -> None:
+    """Let `last`, which is of `step`, stay; of those that stay, only the `most` newest."""
+    pair = kept(directory, step)
+    for source, target in zip((last(directory), state(directory)), pair, strict=True):
+        with runs.atomic(target) as partial:
+            shutil.copyfile(source, partial)
+    if most is not None:
+        for path in sorted((directory / FOLDER).glob("step-*.safetensors"))[:-most]:
+            path.with_suffix(".state.pt").unlink(missing_ok=True)
+            path.unlink()
+
+
 def save_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write a `.safetensors` checkpoint whole or not at all."""
     from safetensors.torch import save
@@ -112,10 +146,45 @@ def load_weights(path: Path) -> Weights:
 
 
 def save_state(path: Path, values: Mapping[str, Any]) -> None:
-    """Write the training state whole or not at all."""
+    """Write the training state whole or not at all; the one before stays as `previous`."""
     runs.make_directory(path.parent)
     with runs.atomic(path) as partial:
-        torch.save(dict(values), partial)
+        with open(partial, "wb") as handle:
+            _write(values, handle)
+            os.fsync(handle.fileno())
+        # Should a kill fall between this and the new one's taking its name, this is the newest.
+        if path.exists():
+            path.replace(path.with_name(PREVIOUS))
+
+
+def _write(values: Mapping[str, Any], handle: BinaryIO) -> None:
+    try:
+        torch.save({"format": STATE_FORMAT, **values}, handle)
+    # torch's writer tells of a full disk in its own way.
+    except RuntimeError as error:
+        raise OSError(str(error.__context__ or error)) from error
+
+
+def load_newest_state(directory: Path) -> dict[str, Any] | None:
+    """The newest whole training state, or None where there is none at all.
+
+    Damaged ones are named in warnings. Raises UserError where none is whole.
+    """
+    folder = directory / FOLDER
+    steps = sorted(folder.glob("step-*.state.pt"), reverse=True)
+    damaged: UserError | None = None
+    for path in (state(directory), folder / PREVIOUS, *steps):
+        try:
+            values = load_state(path)
+        except UserError as error:
+            damaged = damaged or error
+            log.warning("%s (%s): an older one is used", error.what, error.why)
+            continue
+        if values is not None:
+            return values
+    if damaged is not None:
+        raise damaged
+    return None
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
@@ -133,6 +202,12 @@ def load_state(path: Path) -> dict[str, Any] | None:
         raise _damaged(path, error) from error
     if not isinstance(values, dict) or "step" not in values:
         raise _damaged(path, "it holds no training state")
+    if values.get("format") != STATE_FORMAT:
+        raise UserError(
+            f"{path} was written by another version of latentdiff",
+            why="its training state has another shape",
+            do_this="finish it with that version, or train anew with --overwrite.",
+        )
     return values
 
 

@@ -96,6 +96,7 @@ class Windows:
         self._first = torch.cumsum(self._length, 0) - self._length
         self._positions = self._ends(window)
         arrays = [recording.latents for recording in recordings]
+        self._on_disk = False
         self._latents = self._lay_out(arrays, whiten, "latents", memory_gb, scratch)
         self._features: Tensor | None = None
         if standardise is not None:
@@ -124,9 +125,19 @@ class Windows:
         """Number of different windows."""
         return int(self._positions[-1])
 
-    def draw(self, batch: int, generator: torch.Generator) -> Batch:
-        """`batch` windows, each position of each file equally likely."""
-        return self._cut(torch.randint(self.count, (batch,), generator=generator))
+    def draw(self, batch: int, generator: torch.Generator, part: slice = slice(None)) -> Batch:
+        """`batch` windows, each position of each file equally likely; of these only `part`."""
+        return self._cut(torch.randint(self.count, (batch,), generator=generator)[part])
+
+    def to(self, device: torch.device) -> Windows:
+        """The same windows, cut on `device`, where the frames are in memory and fit well there."""
+        size = self._latents.nbytes + (0 if self._features is None else self._features.nbytes)
+        if device.type != "cuda" or self._on_disk or size > _room_on(device):
+            return self
+        other = copy.copy(self)
+        other._latents = self._latents.to(device)
+        other._features = None if self._features is None else self._features.to(device)
+        return other
 
     def spread(self, most: int) -> Batch:
         """At most `most` fixed windows, evenly spread and overlapping as little as they can."""
@@ -191,10 +202,12 @@ class Windows:
     ) -> Tensor:
         """Arrays [., T] transformed and laid end to end as rows [F, .]."""
         width = transform(_read(arrays[0], 0, 1)).shape[0]
+        self._on_disk = self._on_disk or _spills(self.frames, width, memory_gb, scratch)
         flat = _allocate(self.frames, width, memory_gb, scratch)
         row = 0
         for key, array in zip(self.keys, arrays, strict=True):
             for start in range(0, array.shape[-1], BLOCK):
+                _refuse_vanished(array, key)
                 block = transform(_read(array, start, BLOCK)).T
                 if not torch.isfinite(block).all():
                     raise UserError(
@@ -220,6 +233,7 @@ def generator_for(*parts: object, device: torch.device | str = "cpu") -> torch.G
 
 def _gather(rows: Tensor, index: Tensor) -> Tensor:
     """Rows [F, X] at index [B, W] as [B, X, W]."""
+    index = index.to(rows.device)
     cut = rows.index_select(0, index.flatten()).view(*index.shape, rows.shape[1])
     return cut.transpose(1, 2).contiguous()
 
@@ -229,9 +243,34 @@ def _read(array: np.ndarray, start: int, frames: int) -> Tensor:
     return torch.from_numpy(block)
 
 
+def _refuse_vanished(array: np.ndarray, key: str) -> None:
+    """A map whose file was cut short ends the process without a word, so its size is asked."""
+    if not isinstance(array, np.memmap) or array.filename is None:
+        return
+    path = Path(array.filename)
+    expected = int(array.offset) + array.nbytes
+    found = path.stat().st_size if path.exists() else None
+    if found is None or found < expected:
+        raise UserError(
+            f"the latents of {key} went away while they were read",
+            why=f"{path} {'is gone' if found is None else 'was cut short'}",
+            do_this="bring the latent store back, or encode again; the same command continues.",
+        )
+
+
+def _room_on(device: torch.device) -> int:
+    """Bytes of a GPU that latents may take: a fifth of what is free leaves the model its own."""
+    return torch.cuda.mem_get_info(device)[0] // 5
+
+
+def _spills(frames: int, width: int, memory_gb: float, scratch: Path | None) -> bool:
+    """Whether so many rows are held on disk."""
+    return scratch is not None and frames * width * 4 > memory_gb * 1e9
+
+
 def _allocate(frames: int, width: int, memory_gb: float, scratch: Path | None) -> Tensor:
     size = frames * width * 4
-    if size <= memory_gb * 1e9 or scratch is None:
+    if scratch is None or not _spills(frames, width, memory_gb, scratch):
         return torch.empty(frames, width)
     # A map over a full disk ends in SIGBUS, so the room is asked for first.
     if runs.free_bytes(scratch) < size:

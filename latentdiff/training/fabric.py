@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -56,7 +57,11 @@ def make_fabric(launch: Launch, precision: Precision = "32") -> Fabric:
     counts instead of `devices` and `num_nodes`. Raises UserError where the device cannot do that.
     """
     from lightning.fabric import Fabric
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+    # Started by somebody else to follow: the first process speaks for all.
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        logging.getLogger("latentdiff").setLevel(logging.ERROR)
     kind = pick_device(launch.device)
     if precision == "16-mixed" and kind == "cpu":
         raise UserError(

@@ -1,69 +1,105 @@
-"""Running means between two lines of metrics, and the check that losses are finite."""
+"""Running means between two lines of metrics, and the check that losses are finite.
+
+Shapes: B windows of this process in a step.
+"""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from latentdiff.training.team import Team
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one step has shown of this process's windows; nothing of it is waited for."""
+
+    step: int
+    losses: Tensor
+    """[B], times the weight of their noise level."""
+    baselines: Tensor
+    """[B] of the denoiser that knows variances only, times the same weight."""
+    logsnr: Tensor
+    """[B]."""
+    files: Tensor
+    """[B] index of the file that each window is from."""
+    norm: Tensor
+    """Of the gradient of the whole batch, before clipping."""
+
+
+@dataclass(frozen=True)
+class Culprits:
+    """Windows whose loss is NaN or infinite, at one step."""
+
+    step: int
+    files: list[int]
+    logsnr: list[float]
+    windows: int
+    """Of the step, in this process."""
+
 
 class Meter:
-    """Gathers steps without waiting for the device; `read` does the waiting, and starts anew."""
+    """Gathers steps without waiting for the device; `read` does the waiting, and starts anew.
 
-    def __init__(self) -> None:
-        self._clear()
+    `frames`: of a window. `frame_rate`: latent frames a second; None = not known.
+    """
 
-    def add(self, step: int, losses: Tensor, baselines: Tensor, norm: Tensor | None) -> None:
-        """Losses [B] of a step, those of the variance-only denoiser [B], the gradient norm."""
-        self._steps.append(step)
-        self._losses.append(losses.detach())
-        self._baselines.append(baselines.mean())
-        if norm is not None:
-            self._norms.append(norm.detach())
+    def __init__(self, team: Team, frames: int, frame_rate: float | None = None) -> None:
+        self._team = team
+        self._seconds = None if frame_rate is None else frames / frame_rate
+        self.restart()
+
+    def add(self, measured: Measured) -> None:
+        """One step."""
+        self._steps.append(measured)
 
     def waited(self, seconds: float) -> None:
         """Time spent on getting data instead of on computing."""
         self._wait += seconds
 
-    def not_finite(self) -> tuple[int, Tensor] | None:
-        """The first step with a loss that is NaN or infinite, and which windows [B] bool."""
-        if not self._losses or torch.isfinite(torch.cat(self._losses)).all():
-            return None
-        for step, losses in zip(self._steps, self._losses, strict=True):
-            bad = ~torch.isfinite(losses)
-            if bad.any():
-                return step, bad.cpu()
-        return None
-
     def read(self) -> dict[str, float]:
-        """Means since the last reading; empty where nothing was added."""
+        """Means over all processes since the last reading; empty where nothing was added."""
         if not self._steps:
             return {}
-        loss = float(torch.cat(self._losses).mean())
-        baseline = float(torch.stack(self._baselines).mean())
+        losses = torch.cat([m.losses for m in self._steps])
+        baselines = torch.cat([m.baselines for m in self._steps])
+        sums = torch.tensor([losses.sum(), baselines.sum(), len(losses)], dtype=torch.float64)
+        total, known, windows = self._team.sum(sums).tolist()
         elapsed = max(time.monotonic() - self._since, 1e-9)
-        windows = sum(len(losses) for losses in self._losses)
+        loss, baseline = total / windows, known / windows
         values = {
             "loss": loss,
             "baseline": baseline,
             "skill": 1.0 - loss / baseline,
+            "step_seconds": elapsed / len(self._steps),
             "windows_per_second": windows / elapsed,
             "data_wait": self._wait / elapsed,
+            "gradient_norm": float(torch.stack([m.norm for m in self._steps]).mean()),
         }
-        if self._norms:
-            values["gradient_norm"] = float(torch.stack(self._norms).mean())
-        self._clear()
+        if self._seconds is not None:
+            values["audio_seconds_per_second"] = windows * self._seconds / elapsed
         return values
 
-    def restart_clock(self) -> None:
-        """Leave out of the rates what went before, such as a validation."""
-        self._since = time.monotonic()
+    def culprits(self) -> Culprits | None:
+        """The first step since the last `restart` with a loss that is NaN or infinite."""
+        for measured in self._steps:
+            bad = ~torch.isfinite(measured.losses)
+            if bad.any():
+                index = bad.cpu()
+                return Culprits(
+                    measured.step,
+                    measured.files.cpu()[index].tolist(),
+                    measured.logsnr.cpu()[index].tolist(),
+                    len(index),
+                )
+        return None
 
-    def _clear(self) -> None:
-        self._steps: list[int] = []
-        self._losses: list[Tensor] = []
-        self._baselines: list[Tensor] = []
-        self._norms: list[Tensor] = []
+    def restart(self) -> None:
+        """Begin the next line; what went before, such as a validation, is not in its rates."""
+        self._steps: list[Measured] = []
         self._wait = 0.0
         self._since = time.monotonic()

@@ -63,8 +63,8 @@ class TrainingConfig(Section):
     """Steps that one line of metrics averages over; null = 1/500 of the budget, within 10 and
     100."""
     demo_every: int | None = Field(None, ge=1)
-    """Steps between demos, the first at step 0; null = 1/10 of the budget, within 200 and 20,000.
-    """
+    """Steps between demos, the first at step 0; null = after validations, as long as demos take no
+    more than a few percent of the time."""
     demo_samples: int = Field(4, ge=0)
     """Samples of a demo, from the same seeds each time and, for a conditioned model, following the
     same held-out files; 0 = no demos."""

@@ -1,38 +1,45 @@
-"""The training loop: `Trainer.fit`, read from top to bottom.
-
-Shapes: B windows in a batch, C latent channels, W frames of a window.
-"""
+"""The training loop: `Trainer.fit`, read from top to bottom."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from latentdiff.diffusion.denoiser import dropped
-from latentdiff.errors import UserError
 from latentdiff.interrupt import StopRequest
 from latentdiff.tracking import Tracker, progress
 from latentdiff.training import checkpoint, verdict
 from latentdiff.training.budget import Budget
-from latentdiff.training.data import Batch, Windows, generator_for, seed_of
+from latentdiff.training.data import Windows, seed_of
+from latentdiff.training.draw import Draw, Source
 from latentdiff.training.ema import Ema
+from latentdiff.training.examine import Examiner
 from latentdiff.training.fabric import Launch, make_fabric
+from latentdiff.training.failure import explained, refuse_not_finite
+from latentdiff.training.learner import Learner
 from latentdiff.training.meter import Meter
 from latentdiff.training.settings import TrainingConfig
-from latentdiff.training.task import References, Task, knows_variance
-from latentdiff.training.validation import Validation, Validator
+from latentdiff.training.task import References, Task
+from latentdiff.training.team import Team
+from latentdiff.training.validation import Validation
+from latentdiff.training.watch import Watch
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 log = logging.getLogger(__name__)
 
 JUDGE_AFTER = 300
 """Steps after which a model without skill is called one."""
+Demo = Callable[[int, nn.Module], None]
+"""Called with the step and the averaged weights."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +58,16 @@ class Outcome:
     """The weights to sample from."""
 
 
-class Draw(NamedTuple):
-    """All that is random about a training step."""
+class Due(NamedTuple):
+    """What a step is followed by."""
 
-    batch: Batch
-    logsnr: Tensor
-    """[B]."""
-    noise: Tensor
-    """[B, C, W]."""
+    line: bool
+    """Of metrics; before each of the others too."""
+    validation: bool
+    save: bool
+    keep: bool
+    """The checkpoint stays."""
+    demo: bool
 
 
 class Trainer:
@@ -66,8 +75,11 @@ class Trainer:
 
     Everything random is drawn from (seed, step), so a run that was stopped and continued is, on
     one device, the same run bit for bit; not so where `training.hours` is given, as the learning
-    rate then follows the clock. `constants` (named groups of tensors such as the
-    whitening) and `header` go into every checkpoint beside the averaged weights.
+    rate then follows the clock. `constants` (named groups of tensors such as the whitening) and
+    `header` go into every checkpoint beside the averaged weights. `frame_rate`: latent frames a
+    second, for telling the speed in seconds of audio. `demo` is called at step 0 and every
+    `training.demo_every` steps. `fabric`: launched, where several devices work together; each
+    then computes its share of a batch, and the first one alone writes.
     """
 
     def __init__(
@@ -84,82 +96,235 @@ class Trainer:
         condition_dropout: float = 0.0,
         seed: int = 0,
         device: str = "auto",
+        fabric: Fabric | None = None,
+        frame_rate: float | None = None,
+        demo: Demo | None = None,
     ) -> None:
         self.settings = settings
         self.directory = directory
-        self._task = task
+        self.references: References = task.references(train)
         self._train = train
         self._constants = dict(constants or {})
         self._header = dict(header or {})
-        self._dropout = condition_dropout
         self._seed = seed
-        self._fabric = make_fabric(Launch(device), settings.precision)
-        self._network = denoiser
-        self._budget = Budget(settings)
-        halflives = settings.ema_halflives
-        self._ema = Ema(denoiser, halflives[0] if halflives else None)
-        self._ema.module.to(self._fabric.device)
-        optimizer = torch.optim.AdamW(
-            denoiser.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+        self._demo = demo
+        self._fabric = fabric or make_fabric(Launch(device), settings.precision)
+        self._team = Team(self._fabric)
+        self._learner = Learner(denoiser, task, settings, self._fabric, self._team)
+        where = self._fabric.device
+        windows = train.to(where)
+        self._source = Source(
+            windows, task, settings.batch, condition_dropout, seed, self._team, where
         )
-        self._model, self._optimizer = self._fabric.setup(denoiser, optimizer)
-        self._validator = self._make_validator(validation)
-        self.references: References = task.references(train)
-        self._meter = Meter()
+        self._examiner: Examiner | None = None
+        if validation is not None:
+            self._examiner = Examiner(task, train, validation, settings, self._team)
+        self._budget = Budget(settings)
+        self._meter = Meter(self._team, settings.window, frame_rate)
+        self._watch = Watch()
+        self._tracker: Tracker | None = None
         self._step = 0
-        self._elapsed = 0.0
-        self._clock = time.monotonic()
         self._seen = 0
-        self._best: Validation | None = None
-        self._best_step: int | None = None
-        self._validation: Validation | None = None
+        self._elapsed = 0.0
+        self._began = time.monotonic()
         self._training: dict[str, float] = {}
         self._judged = False
 
     def fit(self) -> Outcome:
         """Train until steps or hours are spent, from the last checkpoint where there is one.
 
-        Raises UserError where a loss is NaN or infinite, or the checkpoint cannot be read;
-        KeyboardInterrupt after Ctrl-C, when the checkpoint has been written.
+        Raises UserError where a loss is NaN or infinite, memory runs out, or the checkpoint cannot
+        be read; KeyboardInterrupt after Ctrl-C, when the checkpoint has been written.
         """
         # Where a former run stopped.
         self._restore()
         with (
-            Tracker(self.directory, resume_step=self._step or None) as tracker,
+            self._open_tracker() as self._tracker,
             self._progress() as bar,
             StopRequest() as stop,
+            explained(self.settings, self._fabric.device),
         ):
-            self._clock = time.monotonic() - self._elapsed
-            while not self._over() and not stop.requested:
+            stopping = self._prepare()
+            while not (stopping or self._over() or self._exhausted()):
                 self._step += 1
                 # Fresh windows, levels and noise, all drawn from (seed, step).
-                draw = self._draw(self._step)
+                draw = self._draw()
                 # Loss, gradient, weights, averaged weights.
                 self._update(draw)
-                self._elapsed = time.monotonic() - self._clock
+                # What all processes go by: the longest of their clocks, a wish of any to stop.
+                stopping, self._elapsed = self._team.agree(stop.requested, self._time())
                 self._advance(bar)
+                due = self._due(stopping)
+                if not due.line:
+                    continue
                 # What it amounts to, beside the baseline.
-                saving = stop.requested or self._due(self._budget.checkpoint_interval)
-                validating = self._due(self._budget.validation_interval)
-                if saving or validating or self._due(self._budget.log_interval):
-                    self._report(tracker)
-                    bar.set_postfix_str(f"step {self._step} {verdict.short(self._training)}")
+                self._report()
+                bar.set_postfix_str(verdict.running(self._step, self._training))
                 # The same on held-out windows.
-                if validating:
-                    self._validate(tracker)
+                if due.validation:
+                    self._validate()
                 # Whatever happens next, training continues from here.
-                if saving:
-                    self._save()
-        if stop.requested and not self._over():
-            log.info("stopped at step %d; the same command continues", self._step)
-            raise KeyboardInterrupt
-        return self._outcome()
+                if due.save or self._exhausted():
+                    self._save(due.keep)
+                if due.demo:
+                    self._show()
+                self._meter.restart()
+        return self._end(stopping)
+
+    def _prepare(self) -> bool:
+        """What comes before the first step; False, as nobody has asked to stop yet."""
+        self._clock = time.monotonic() - self._elapsed
+        if self.settings.compile and not self._over():
+            self._learner.compile(self._source.draw(self._step + 1))
+        if self._step == 0:
+            self._show()
+        self._meter.restart()
+        return False
 
     def _over(self) -> bool:
         return self._budget.over(self._step, self._elapsed)
 
-    def _due(self, interval: Callable[[int, float], int]) -> bool:
-        return self._step % interval(self._step, self._elapsed) == 0 or self._over()
+    def _exhausted(self) -> bool:
+        return self._watch.exhausted(self.settings.patience)
+
+    def _time(self) -> float:
+        """Seconds of this run, with former attempts."""
+        return time.monotonic() - self._clock
+
+    def _due(self, stopping: bool) -> Due:
+        over, budget = self._over(), self._budget
+
+        def every(interval: int) -> bool:
+            return over or self._step % interval == 0
+
+        now = self._step, self._elapsed
+        validation = every(budget.validation_interval(*now))
+        keep = self.settings.keep_every is not None and self._step % self.settings.keep_every == 0
+        save = stopping or keep or every(budget.checkpoint_interval(*now))
+        demo = self._demo is not None and every(budget.demo_interval(*now))
+        line = validation or save or demo or every(budget.log_interval(*now))
+        return Due(line, validation, save, keep, demo)
+
+    def _draw(self) -> Draw:
+        started = time.monotonic()
+        draw = self._source.draw(self._step)
+        self._meter.waited(time.monotonic() - started)
+        return draw
+
+    def _update(self, draw: Draw) -> None:
+        """One step of the optimiser and of the averaged weights."""
+        rate = self._budget.learning_rate(self._step, self._elapsed)
+        # The network's own randomness (dropout) starts anew at every step, for exact resume.
+        seed = seed_of(self._seed, self._step, "network", self._team.rank)
+        measured = self._learner.step(self._step, draw, rate=rate, seed=seed)
+        self._seen += self.settings.batch
+        halflife = self._budget.halflife(self._step, self._seen, self._elapsed)
+        self._learner.average(self._seen, halflife)
+        self._meter.add(measured)
+
+    def _report(self) -> None:
+        """One line of metrics over the steps since the last; stops on NaN."""
+        values = self._meter.read()
+        if not math.isfinite(values["loss"]):
+            found = self._team.gather(self._meter.culprits())
+            refuse_not_finite(found, self._train, self._team)
+        self._training = values
+        rate = self._budget.learning_rate(self._step, self._elapsed)
+        self._tell({**values, "learning_rate": rate, "hours": self._elapsed / 3600})
+
+    def _tell(self, values: Mapping[str, float], prefix: str = "") -> None:
+        if self._tracker is not None:
+            self._tracker.scalars(self._step, values, prefix)
+
+    def _validate(self) -> None:
+        """Averaged weights on the held-out windows; the best are kept."""
+        if self._examiner is None:
+            self._judge(self._training)
+            return
+        result = self._examiner.examine(self._learner, self._fabric.device)
+        better = self._watch.see(self._step, result)
+        share = self._examiner.seconds / (time.monotonic() - self._began)
+        self._tell({**result.metrics(), "share_of_time": share}, prefix="validation/")
+        log.info("%s", verdict.validation(self._step, result, self._training, better))
+        if better:
+            path = checkpoint.best(self.directory)
+            self._team.lead(lambda: self._save_weights(path, self._average))
+        if self._watch.overfitting():
+            assert self._watch.best is not None
+            step, best = self._watch.best_step, self._watch.best
+            log.warning("%s", verdict.overfitting(self._step, step, result, best))
+        self._judge(result.metrics())
+
+    @property
+    def _average(self) -> Ema:
+        """The averaged weights that did best at the last validation."""
+        last = self._watch.last
+        return self._learner.chosen(None if last is None else last.halflife)
+
+    def _judge(self, values: Mapping[str, float]) -> None:
+        """Say it, once, when there is no skill after the first few hundred steps."""
+        if self._judged or self._step < JUDGE_AFTER:
+            return
+        self._judged = True
+        if values["skill"] < verdict.NO_SKILL:
+            learnable = self.references.learnable
+            log.warning("%s", verdict.no_skill(self._step, values, learnable))
+
+    def _show(self) -> None:
+        """A demo of the averaged weights."""
+        if self._demo is not None:
+            demo = self._demo
+            self._team.lead(lambda: demo(self._step, self._average.module))
+
+    def _save_weights(self, path: Path, average: Ema) -> None:
+        last = self._watch.last
+        header = {
+            **self._header,
+            "step": self._step,
+            "ema_halflife": average.halflife,
+            "validation": None if last is None else last.metrics(),
+        }
+        network = average.module.state_dict()
+        checkpoint.save_weights(path, checkpoint.pack(network=network, **self._constants), header)
+
+    def _save(self, keep: bool) -> None:
+        self._team.lead(lambda: self._write(keep))
+
+    def _write(self, keep: bool) -> None:
+        # The state comes last: it alone decides where training continues.
+        self._save_weights(checkpoint.last(self.directory), self._average)
+        for average in self._learner.averages:
+            if self.settings.ema_halflives and len(self._learner.averages) > 1:
+                assert average.halflife is not None
+                path = checkpoint.average(self.directory, average.halflife)
+                self._save_weights(path, average)
+        state = {
+            "step": self._step,
+            "seen": self._seen,
+            "elapsed": self._elapsed,
+            **self._learner.state_dict(),
+            "watch": self._watch.state_dict(),
+            "training": self._training,
+            "judged": self._judged,
+        }
+        checkpoint.save_state(checkpoint.state(self.directory), state)
+        if keep:
+            checkpoint.keep(self.directory, self._step, self.settings.keep_last)
+
+    def _restore(self) -> None:
+        state = checkpoint.load_newest_state(self.directory)
+        if state is None:
+            return
+        self._learner.load_state_dict(state)
+        self._watch.load_state_dict(state["watch"])
+        self._step, self._seen, self._elapsed = state["step"], state["seen"], state["elapsed"]
+        self._training, self._judged = state["training"], state["judged"]
+        log.info("continuing from step %d of %s", self._step, self._budget.describe())
+
+    def _open_tracker(self) -> AbstractContextManager[Tracker | None]:
+        if not self._team.leads:
+            return nullcontext()
+        return Tracker(self.directory, resume_step=self._step or None, wandb=self.settings.wandb)
 
     def _progress(self) -> Any:
         if self._budget.timed:
@@ -172,166 +337,21 @@ class Trainer:
     def _percent(self) -> float:
         return round(100 * self._budget.progress(self._step, self._elapsed), 1)
 
-    def _draw(self, step: int) -> Draw:
-        """The training batch of a step: a function of the seed and the step alone."""
-        started = time.monotonic()
-        size = self.settings.batch
-        batch = self._train.draw(size, generator_for(self._seed, step, "windows"))
-        logsnr = self._task.draw(size, generator_for(self._seed, step, "levels"))
-        chance = generator_for(self._seed, step, "dropout")
-        condition = dropped(batch.condition, self._dropout, size, chance)
-        noise = torch.randn(batch.latents.shape, generator=generator_for(self._seed, step, "noise"))
-        device = self._fabric.device
-        draw = Draw(
-            batch._replace(condition=condition).to(device), logsnr.to(device), noise.to(device)
-        )
-        self._meter.waited(time.monotonic() - started)
-        return draw
-
-    def _update(self, draw: Draw) -> None:
-        """One step of the optimiser and of the averaged weights."""
-        self._set_learning_rate()
-        # The network's own randomness (dropout) starts anew at every step, for exact resume.
-        torch.manual_seed(seed_of(self._seed, self._step, "network"))
-        self._network.train()
-        self._optimizer.zero_grad(set_to_none=True)
-        losses = self._task.losses(self._model, *draw)
-        self._fabric.backward(losses.mean())
-        norm = None
-        if self.settings.gradient_clip is not None:
-            norm = self._fabric.clip_gradients(
-                self._model,
-                self._optimizer,
-                max_norm=self.settings.gradient_clip,
-                error_if_nonfinite=False,
-            )
-        self._optimizer.step()
-        self._seen += self.settings.batch
-        halflife = self._budget.halflife(self._step, self._seen, self._elapsed)
-        self._ema.update(self._network, self.settings.batch, self._seen, halflife)
-        with torch.no_grad():
-            baselines = self._task.losses(knows_variance, *draw)
-        self._meter.add(self._step, losses, baselines, norm)
-
-    def _set_learning_rate(self) -> None:
-        rate = self._budget.learning_rate(self._step, self._elapsed)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-
-    def _report(self, tracker: Tracker) -> None:
-        """One line of metrics over the steps since the last; stops on NaN."""
-        self._refuse_not_finite()
-        self._training = self._meter.read()
-        rate = self._budget.learning_rate(self._step, self._elapsed)
-        tracker.scalars(self._step, {**self._training, "learning_rate": rate})
-
-    def _refuse_not_finite(self) -> None:
-        found = self._meter.not_finite()
-        if found is None:
-            return
-        step, bad = found
-        draw = self._draw(step)
-        files = sorted({self._train.describe(draw.batch, i) for i in bad.nonzero()[:, 0].tolist()})
-        levels = draw.logsnr.cpu()[bad]
-        raise UserError(
-            f"the loss became NaN or infinite at step {step}, "
-            f"in {int(bad.sum())} of {len(bad)} windows",
-            why=f"log-SNR {levels.min():.1f} to {levels.max():.1f}, files: {verdict.some(files)}",
-            do_this="lower training.learning_rate or training.gradient_clip, or use "
-            "training.precision=32; checkpoints/ holds the last good state, and the same command "
-            "continues from it.",
-        )
-
-    def _make_validator(self, windows: Windows | None) -> Validator | None:
-        if windows is None:
-            return None
-        fixed = windows.spread(self.settings.validation_windows)
-        return Validator(fixed, self._task, self.settings.validation_levels, self.settings.batch)
-
-    def _validate(self, tracker: Tracker) -> None:
-        """Averaged weights on the held-out windows; the best are kept."""
-        if self._validator is None:
-            self._judge(self._training)
-            return
-        with self._fabric.autocast():
-            result = self._validator.measure(self._ema.module, self._fabric.device)
-        self._validation = result
-        tracker.scalars(self._step, result.metrics(), prefix="validation/")
-        better = self._best is None or result.loss < self._best.loss
-        log.info("%s", verdict.validation(self._step, result, self._training, better))
-        if better:
-            self._best, self._best_step = result, self._step
-            self._save_weights(checkpoint.best(self.directory))
-        self._judge(result.metrics())
-        self._meter.restart_clock()
-
-    def _judge(self, values: Mapping[str, float]) -> None:
-        """Say it, once, when there is no skill after the first few hundred steps."""
-        if self._judged or self._step < JUDGE_AFTER:
-            return
-        self._judged = True
-        if values["skill"] < verdict.NO_SKILL:
-            learnable = self.references.learnable
-            log.warning("%s", verdict.no_skill(self._step, values, learnable))
-
-    def _save_weights(self, path: Path) -> None:
-        validation = None if self._validation is None else self._validation.metrics()
-        header = {**self._header, "step": self._step, "validation": validation}
-        network = self._ema.module.state_dict()
-        checkpoint.save_weights(path, checkpoint.pack(network=network, **self._constants), header)
-
-    def _save(self) -> None:
-        # The state comes last: it alone decides where training continues.
-        self._save_weights(checkpoint.last(self.directory))
-        checkpoint.save_state(
-            checkpoint.state(self.directory),
-            {
-                "step": self._step,
-                "seen": self._seen,
-                "elapsed": self._elapsed,
-                "model": self._network.state_dict(),
-                "ema": self._ema.module.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
-                "precision": self._fabric.strategy.precision.state_dict(),
-                "training": self._training,
-                "validation": self._validation and asdict(self._validation),
-                "best": self._best and asdict(self._best),
-                "best_step": self._best_step,
-                "judged": self._judged,
-            },
-        )
-        self._meter.restart_clock()
-
-    def _restore(self) -> None:
-        path = checkpoint.state(self.directory)
-        state = checkpoint.load_state(path)
-        if state is None:
-            return
-        try:
-            self._network.load_state_dict(state["model"])
-            self._ema.module.load_state_dict(state["ema"])
-            self._optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise UserError(
-                f"{path} belongs to another network",
-                why=" ".join(str(error).split())[:200],
-                do_this="--overwrite trains anew; another --run keeps both.",
-            ) from error
-        self._fabric.strategy.precision.load_state_dict(state["precision"])
-        self._step, self._seen, self._elapsed = state["step"], state["seen"], state["elapsed"]
-        self._training, self._judged = state["training"], state["judged"]
-        self._validation = state["validation"] and Validation(**state["validation"])
-        self._best = state["best"] and Validation(**state["best"])
-        self._best_step = state["best_step"]
-        log.info("continuing from step %d of %s", self._step, self.settings.steps or "any number")
-
-    def _outcome(self) -> Outcome:
-        path = checkpoint.last if self._best is None else checkpoint.best
+    def _end(self, stopping: bool) -> Outcome:
+        """What training has come to, or KeyboardInterrupt where it is not at its end."""
+        if self._exhausted():
+            patience = self.settings.patience or 0
+            log.info("%s", verdict.early(self._step, self._watch.best_step, patience))
+        elif stopping and not self._over():
+            log.info("stopped at step %d; the same command continues", self._step)
+            raise KeyboardInterrupt
+        watch = self._watch
+        path = checkpoint.last if watch.best is None else checkpoint.best
         return Outcome(
             step=self._step,
             training=self._training,
-            validation=self._validation,
-            best=self._best,
-            best_step=self._best_step,
+            validation=watch.last,
+            best=watch.best,
+            best_step=watch.best_step,
             path=path(self.directory),
         )

@@ -10,10 +10,10 @@ NO_SKILL = 0.02
 """Below this a model is called one that has learned nothing."""
 LEARNABLE = 0.05
 """Skill of the spectrum-only denoiser from which latents are said to have structure."""
+STARVING = 0.05
+"""Share of the time spent on waiting for data from which it is remarked on."""
 LITTLE_GAIN = 0.05
 """Conditioning gain below which conditions are said to be ignored."""
-RISEN = 1.05
-"""Factor by which the held-out loss may rise above its best before it is remarked on."""
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
@@ -23,7 +23,7 @@ def some(names: Sequence[str], most: int = 5) -> str:
 
 
 def short(values: Mapping[str, float]) -> str:
-    """For the progress bar."""
+    """Loss, baseline and skill."""
     loss, baseline, skill = values["loss"], values["baseline"], values["skill"]
     return f"loss {loss:.3f} baseline {baseline:.3f} skill {skill:.2f}"
 
@@ -31,9 +31,10 @@ def short(values: Mapping[str, float]) -> str:
 def validation(step: int, result: Validation, training: Mapping[str, float], best: bool) -> str:
     """One line for each validation."""
     gain = result.conditioning_gain
+    seen = training["skill"] if result.training_skill is None else result.training_skill
     parts = [
         f"step {step}: validation loss {result.loss:.4f}, baseline {result.baseline:.4f}, "
-        f"skill {result.skill:.3f} (training {training['skill']:.3f})"
+        f"skill {result.skill:.3f} (training {seen:.3f})"
     ]
     if gain is not None:
         parts.append(f"conditioning gain {gain:.2f}")
@@ -87,10 +88,34 @@ def no_skill(step: int, values: Mapping[str, float], learnable: float) -> str:
     )
 
 
+def running(step: int, values: Mapping[str, float]) -> str:
+    """For the progress bar: what is learned, how fast it goes, whether the data keeps up."""
+    sound = values.get("audio_seconds_per_second")
+    parts = [f"step {step} {short(values)}", f"{values['windows_per_second']:.0f} windows/s"]
+    if sound is not None:
+        parts.append(f"{sound:.0f} s of audio/s")
+    if values["data_wait"] > STARVING:
+        parts.append(f"waits for data {values['data_wait']:.0%}")
+    return ", ".join(parts)
+
+
 def overfitting(step: int, best_step: int | None, last: Validation, best: Validation) -> str:
-    """Said at the end where the held-out loss has risen since its best."""
+    """Said while training, where the held-out loss has risen for a while since its best."""
+    training = ""
+    if best.training is not None and last.training is not None:
+        training = f", while that of training files fell from {best.training:.4f} to "
+        training += f"{last.training:.4f}"
     return (
-        f"the held-out loss has risen from {best.loss:.4f} at step {best_step} to "
-        f"{last.loss:.4f} at step {step}: the model has begun to learn its files by heart. "
-        "The best weights are kept; more recordings or a smaller network would go further"
+        f"overfitting: the held-out loss has risen from {best.loss:.4f} at step {best_step} to "
+        f"{last.loss:.4f} at step {step}{training}: the model has begun to learn its files by "
+        "heart. The best weights are kept; more recordings or a smaller network would go further "
+        "(training.patience ends such a training early)"
+    )
+
+
+def early(step: int, best_step: int | None, patience: int) -> str:
+    """Said where training ends before its budget does."""
+    return (
+        f"stopped early at step {step}: no better held-out loss in {patience} validations since "
+        f"step {best_step}; training.patience=null trains on"
     )

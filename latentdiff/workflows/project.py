@@ -141,6 +141,8 @@ def already_done(
             do_this="--overwrite makes it anew; another --run or --name keeps both.",
         )
     done = before["status"] == "done" and not changed
+    if changed and not done:
+        log.info("continuing with other settings than before:\n    %s", "\n    ".join(changed))
     if done:
         log.info("%s: already done, nothing to do (--overwrite makes it anew)", directory)
     return done

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from latentdiff import config, runs
-from latentdiff.conditioning import ConditionConfig, MelConfig, Standardiser, label_names
 from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.loss import Objective
-from latentdiff.errors import UserError
-from latentdiff.latents import statistics
-from latentdiff.latents.statistics import LatentStatistics
-from latentdiff.latents.store import STATISTICS, CodecFacts, Entry, LatentStore
-from latentdiff.latents.whitening import Whitening
+from latentdiff.latents.store import LatentStore
 from latentdiff.networks.build import describe
-from latentdiff.runs import Input, Run
-from latentdiff.tracking import tensorboard_hint
+from latentdiff.runs import Input, Run, Stage
+from latentdiff.tracking import Tracker, tensorboard_hint
 from latentdiff.training import checkpoint, verdict
-from latentdiff.training.data import Recording, Windows
+from latentdiff.training.fabric import Launch, make_fabric
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import Task
+from latentdiff.training.team import Team
 from latentdiff.training.trainer import Outcome, Trainer
+from latentdiff.workflows.demos import Subject, demos_of
+from latentdiff.workflows.diffusion_data import Data, check, prepare
 from latentdiff.workflows.model import header_of, make_denoiser
 from latentdiff.workflows.project import Project, begin
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 log = logging.getLogger(__name__)
 
@@ -45,42 +39,6 @@ MAY_CHANGE = (
     "latents.chunk_seconds",
     "latents.batch",
 )
-PLAIN_HOP = 2048
-"""Audio samples per frame that a plain folder of latents is taken to have: RAVE v2's."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """What the model is trained on."""
-
-    store: LatentStore
-    statistics: LatentStatistics
-    whitening: Whitening
-    condition: ConditionConfig
-    standardiser: Standardiser | None
-    labels: list[str]
-    codec: CodecFacts
-    codec_path: str
-    """Where its weights lay when the latents were made; empty where that is not known."""
-
-    def windows(self, split: str, settings: TrainingConfig, scratch: Path) -> Windows | None:
-        """The windows of a split; None where it has no files."""
-        entries = self.store.of(split)
-        if not entries:
-            return None
-        return Windows(
-            [self._recording(entry) for entry in entries],
-            settings.window,
-            whiten=self.whitening.whiten,
-            standardise=None if self.standardiser is None else _on_tensors(self.standardiser),
-            memory_gb=settings.memory_gb,
-            scratch=scratch,
-        )
-
-    def _recording(self, entry: Entry) -> Recording:
-        label = self.labels.index(entry.label) if self.labels and entry.label else None
-        features = None if self.standardiser is None else self.store.mel(entry)
-        return Recording(entry.key, self.store.mean(entry), features, label)
 
 
 def train_diffusion(
@@ -88,13 +46,22 @@ def train_diffusion(
     project: Project,
     *,
     latents: Path | None = None,
+    devices: str | int = 1,
+    num_nodes: int = 1,
+    strategy: str = "auto",
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> list[str]:
-    """Train on `latents` (or the run's own) up to `training.steps`; the same command resumes."""
+    """Train on `latents` (or the run's own) until the budget is spent; the same command resumes.
+
+    `devices`, `num_nodes`, `strategy`: see `Launch`. Of several processes the first alone holds
+    the stage, writes and speaks.
+    """
+    launch = Launch(project.device, devices, num_nodes, strategy)
+    fabric = make_fabric(launch, project.training.precision)
     store = LatentStore.open(latents or run.latents)
     check(store, project.training)
-    data = _data(store, project)
+    data = prepare(store, project)
     denoiser = make_denoiser(
         project.network,
         project.diffusion,
@@ -107,7 +74,27 @@ def train_diffusion(
     if dry_run:
         log.info("dry run: nothing was written; it would train in %s", run.diffusion)
         return []
-    inputs = {"latents": Input(str(store.root.resolve()), store.fingerprint())}
+    # From here on once in each process.
+    fabric.launch()
+    team = Team(fabric)
+    with ExitStack() as stack:
+        stage = team.lead(lambda: _open_stage(stack, run, project, data, overwrite))
+        # None too where this process does not lead.
+        if not team.gather(stage is not None)[0]:
+            return []
+        outcome = _train(run, project, data, denoiser, fabric)
+        if stage is not None:
+            stage.record(**_result(outcome))
+            _compare(run, project, outcome)
+    _conclude(outcome)
+    return []
+
+
+def _open_stage(
+    stack: ExitStack, run: Run, project: Project, data: Data, overwrite: bool
+) -> Stage | None:
+    """The stage, entered; None where it is done."""
+    inputs = {"latents": Input(str(data.store.root.resolve()), data.store.fingerprint())}
     if data.codec.fingerprint:
         inputs["codec"] = Input(data.codec_path, data.codec.fingerprint)
     stage = begin(
@@ -121,109 +108,14 @@ def train_diffusion(
         overwrite=overwrite or not any((run.diffusion / checkpoint.FOLDER).glob("*")),
         may_change=MAY_CHANGE,
     )
-    if stage is None:
-        return []
-    with stage:
-        trainer = _trainer(run, project, data, denoiser)
-        _tell_baselines(trainer)
-        log.info("%s", tensorboard_hint(run.root.parent))
-        outcome = trainer.fit()
-        stage.record(**_result(outcome))
-    _conclude(outcome)
-    return []
+    return None if stage is None else stack.enter_context(stage)
 
 
-def check(store: LatentStore, settings: TrainingConfig) -> None:
-    """Refuse what cannot be trained on, before anything is written."""
-    train = store.of("train")
-    if not train:
-        raise UserError(
-            f"there are no training files in {store.root}",
-            why=f"all {len(store.entries)} files are held out for validation",
-            do_this="add recordings, then preprocess and encode again.",
-        )
-    longest = max(entry.frames for entry in train)
-    if longest < settings.window:
-        raise UserError(
-            f"training.window ({settings.window} frames) is longer than every training file",
-            why=f"the longest has {longest} frames",
-            do_this=f"set training.window={longest} or less.",
-        )
-    count = sum(max(1, entry.frames - settings.window + 1) for entry in train)
-    if count < settings.batch:
-        raise UserError(
-            f"training.batch ({settings.batch}) exceeds the number of different windows",
-            why=f"the training files hold {count} windows of {settings.window} frames",
-            do_this=f"set training.batch={count} or less, or a shorter training.window, "
-            "or add recordings.",
-        )
-
-
-def _data(store: LatentStore, project: Project) -> Data:
-    found = _statistics(store)
-    condition = project.condition
-    standardiser, labels = None, []
-    if condition.kind == "mel":
-        _check_mel(store, condition.mel)
-        standardiser = Standardiser.fit(_mel(store, entry) for entry in store.of("train"))
-    if condition.kind == "label":
-        labels = label_names(entry.label for entry in store.entries)
-    codec = store.codec
-    if codec is None:
-        log.warning(
-            "%s does not say whose latents they are: taken to be of a codec of %d Hz and %d "
-            "samples a frame",
-            store.root,
-            project.data.sample_rate,
-            PLAIN_HOP,
-        )
-        codec = CodecFacts("", project.data.sample_rate, PLAIN_HOP, store.latent_dim, 1)
-    whitening = Whitening.from_statistics(found, project.latents.keep)
-    path = _inputs_of(store).get("codec", {}).get("path", "")
-    return Data(store, found, whitening, condition, standardiser, labels, codec, path)
-
-
-def _statistics(store: LatentStore) -> LatentStatistics:
-    """Those that `encode` left, or those of a plain folder, gathered now."""
-    path = store.root / STATISTICS
-    if path.exists() or store.codec is not None:
-        return LatentStatistics.load(path)
-    return statistics.fit((store.mean(entry), store.std(entry)) for entry in store.of("train"))
-
-
-def _check_mel(store: LatentStore, wanted: MelConfig) -> None:
-    """The spectrograms of the store must be of the kind that `sample` will compute."""
-    recorded = _inputs_of(store).get("condition.mel")
-    made_with = None if recorded is None else json.loads(recorded["path"])
-    changed = config.differences(made_with or {}, wanted.model_dump(mode="json"), "condition.mel.")
-    if made_with is not None and changed:
-        raise UserError(
-            f"the mel spectrograms in {store.root} were made with other settings:\n    "
-            + "\n    ".join(changed),
-            why="samples would follow another kind of spectrogram than was trained on",
-            do_this="drop those settings, or encode again.",
-        )
-
-
-def _inputs_of(store: LatentStore) -> dict[str, Any]:
-    info = runs.read_run(store.root) or {}
-    return dict(info.get("inputs", {}))
-
-
-def _mel(store: LatentStore, entry: Entry) -> np.ndarray:
-    mel = store.mel(entry)
-    if mel is None:
-        raise UserError(
-            f"there is no mel spectrogram of {entry.key} in {store.root}",
-            why="the latents were encoded without one",
-            do_this="encode the recordings with `latentdiff encode`, or train with "
-            "condition.kind=none.",
-        )
-    return mel
-
-
-def _on_tensors(standardiser: Standardiser) -> Callable[[Tensor], Tensor]:
-    return lambda features: torch.from_numpy(standardiser(features.numpy()))
+def _train(run: Run, project: Project, data: Data, denoiser: Denoiser, fabric: Fabric) -> Outcome:
+    trainer = _trainer(run, project, data, denoiser, fabric)
+    _tell_baselines(trainer)
+    log.info("%s", tensorboard_hint(run.root.parent))
+    return trainer.fit()
 
 
 def _announce(data: Data, project: Project, denoiser: Denoiser) -> None:
@@ -254,17 +146,16 @@ def _announce(data: Data, project: Project, denoiser: Denoiser) -> None:
     )
 
 
-def _trainer(run: Run, project: Project, data: Data, denoiser: Denoiser) -> Trainer:
+def _trainer(run: Run, project: Project, data: Data, denoiser: Denoiser, fabric: Fabric) -> Trainer:
     settings, diffusion = project.training, project.diffusion
     schedule = noise.build(diffusion.schedule)
     for warning in schedule.warnings:
         log.warning("%s", warning)
     train = data.windows("train", settings, run.diffusion)
     assert train is not None  # `check` saw the files
-    constants: dict[str, Any] = {"whitening": data.whitening.state_dict()}
-    if data.standardiser is not None:
-        arrays = data.standardiser.arrays()
-        constants["features"] = {key: torch.from_numpy(value) for key, value in arrays.items()}
+    subject = Subject(
+        data.store, data.whitening, schedule, data.codec, data.standardiser, data.labels
+    )
     return Trainer(
         denoiser,
         Task(Objective.from_config(diffusion), schedule),
@@ -272,7 +163,7 @@ def _trainer(run: Run, project: Project, data: Data, denoiser: Denoiser) -> Trai
         data.windows("validation", settings, run.diffusion),
         settings,
         run.diffusion,
-        constants=constants,
+        constants=data.constants(),
         header=header_of(
             project.network,
             diffusion,
@@ -284,7 +175,9 @@ def _trainer(run: Run, project: Project, data: Data, denoiser: Denoiser) -> Trai
         ),
         condition_dropout=data.condition.dropout,
         seed=project.seed,
-        device=project.device,
+        fabric=fabric,
+        frame_rate=data.codec.sample_rate / data.codec.hop,
+        demo=demos_of(run.diffusion, project, subject, data.codec_path),
     )
 
 
@@ -312,9 +205,17 @@ def _result(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _compare(run: Run, project: Project, outcome: Outcome) -> None:
+    """Settings and results side by side, for TensorBoard's table of runs."""
+    numbers = {key: float(x) for key, x in _result(outcome).items() if isinstance(x, (int, float))}
+    wandb = project.training.wandb
+    with Tracker(run.diffusion, resume_step=outcome.step, wandb=wandb) as tracker:
+        tracker.hparams(project.sections(SECTIONS), numbers)
+
+
 def _conclude(outcome: Outcome) -> None:
-    best, last = outcome.best, outcome.validation
-    if best is None or last is None:
+    best = outcome.best
+    if best is None:
         log.info(
             "done at step %d: %s on the training files (%s)",
             outcome.step,
@@ -332,6 +233,4 @@ def _conclude(outcome: Outcome) -> None:
         if best.conditioning_gain is not None:
             gain = best.conditioning_gain
             log.info("conditioning gain %.2f: %s", gain, verdict.conditioning(gain))
-        if last.loss > verdict.RISEN * best.loss:
-            log.warning("%s", verdict.overfitting(outcome.step, outcome.best_step, last, best))
     log.info("checkpoint: %s; next: latentdiff sample", outcome.path)

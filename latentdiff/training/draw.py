@@ -1,0 +1,83 @@
+"""All that is random about a training step, drawn from (seed, step) and nothing else.
+
+Shapes: B windows of this process in a step, C latent channels, W frames of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from latentdiff.diffusion.denoiser import dropped
+from latentdiff.specs import Condition
+from latentdiff.training.data import Batch, Windows, generator_for
+from latentdiff.training.task import Task
+from latentdiff.training.team import Team
+
+
+class Draw(NamedTuple):
+    """One step's windows, levels and noise."""
+
+    batch: Batch
+    logsnr: Tensor
+    """[B]."""
+    weight: Tensor
+    """[B] of the loss at that level; ones but where levels are drawn where the loss is."""
+    noise: Tensor
+    """[B, C, W]."""
+
+    def parts(self, count: int) -> Iterator[Draw]:
+        """The same, window after window, in `count` parts as equal as can be."""
+        size = len(self.logsnr)
+        for k in range(min(count, size)):
+            part = slice(k * size // count, (k + 1) * size // count)
+            yield Draw(
+                self.batch.pick(part), self.logsnr[part], self.weight[part], self.noise[part]
+            )
+
+
+@dataclass(frozen=True)
+class Source:
+    """Draws steps. All processes draw the same batch, and each keeps its share of it."""
+
+    windows: Windows
+    task: Task
+    batch: int
+    """Windows of a step, over all processes."""
+    dropout: float
+    """Chance of a window to lose its condition."""
+    seed: int
+    team: Team
+    device: torch.device
+
+    def draw(self, step: int) -> Draw:
+        """This process's share of a step."""
+        mine = self.team.share(self.batch)
+        batch = self.windows.draw(self.batch, self._generator(step, "windows"), mine)
+        logsnr = self.task.draw(self.batch, self._generator(step, "levels"))
+        weight = torch.ones(self.batch)
+        condition = self._dropped(batch, step, mine)
+        shape = (self.batch, *batch.latents.shape[1:])
+        # On the device itself: at a large batch a CPU would need longer than a GPU for its step.
+        generator = generator_for(self.seed, step, "noise", device=self.device)
+        noise = torch.randn(shape, generator=generator, device=self.device)[mine]
+        return Draw(
+            batch._replace(condition=condition).to(self.device),
+            logsnr[mine].to(self.device),
+            weight[mine].to(self.device),
+            noise,
+        )
+
+    def _dropped(self, batch: Batch, step: int, mine: slice) -> Condition:
+        if batch.condition.features is None and batch.condition.label is None:
+            return batch.condition
+        chance = self._generator(step, "dropout")
+        everyone = dropped(batch.condition, self.dropout, self.batch, chance).given
+        return batch.condition._replace(given=None if everyone is None else everyone[mine])
+
+    def _generator(self, step: int, purpose: str) -> torch.Generator:
+        return generator_for(self.seed, step, purpose)

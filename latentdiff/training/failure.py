@@ -1,0 +1,84 @@
+"""What goes wrong while training, told so that it can be acted on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from latentdiff.errors import UserError
+from latentdiff.training import verdict
+from latentdiff.training.data import Windows
+from latentdiff.training.meter import Culprits
+from latentdiff.training.settings import TrainingConfig
+from latentdiff.training.team import Team
+
+# What torch's allocator on the CPU says; it has no error class of its own.
+_CPU_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "timed out")
+
+
+def refuse_not_finite(found: list[Culprits | None], windows: Windows, team: Team) -> None:
+    """Raise UserError where any process has `found` a loss that is NaN or infinite.
+
+    Files and levels of the first such step of all processes are named. Only the leader speaks.
+    """
+    everyone = [c for c in found if c is not None]
+    if not everyone:
+        return
+    if not team.leads:
+        raise SystemExit(1)
+    step = min(c.step for c in everyone)
+    first = [c for c in everyone if c.step == step]
+    files = sorted({windows.keys[i] for c in first for i in c.files})
+    levels = [level for c in first for level in c.logsnr]
+    of = sum(c.windows for c in first)
+    raise UserError(
+        f"the loss became NaN or infinite at step {step}, in {len(levels)} of {of} windows",
+        why=f"log-SNR {min(levels):.1f} to {max(levels):.1f}, files: {verdict.some(files)}",
+        do_this="lower training.learning_rate or training.gradient_clip, or use "
+        "training.precision=32; checkpoints/ holds the last good state, and the same command "
+        "continues from it.",
+    )
+
+
+@contextmanager
+def explained(settings: TrainingConfig, device: torch.device) -> Iterator[None]:
+    """Turn lack of memory, and the loss of another process, into UserErrors."""
+    try:
+        yield
+    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+        raise _out_of_memory(settings, device, error) from error
+    except RuntimeError as error:
+        text = str(error)
+        if any(words in text for words in _CPU_MEMORY):
+            raise _out_of_memory(settings, device, error) from error
+        if any(words in text for words in _LOST):
+            raise UserError(
+                "another process of this training has ended",
+                why=text.splitlines()[0][:200],
+                do_this="look at what it said; the same command continues from the last "
+                "checkpoint.",
+            ) from error
+        raise
+
+
+def _out_of_memory(
+    settings: TrainingConfig, device: torch.device, error: BaseException
+) -> UserError:
+    parts = 2 * settings.accumulate
+    ways = []
+    if parts <= settings.batch:
+        ways.append(f"training.accumulate={parts} (the same result, in smaller parts)")
+    if settings.batch > 1:
+        ways.append(f"training.batch={settings.batch // 2}")
+    if settings.precision == "32" and device.type == "cuda":
+        ways.append("training.precision=bf16-mixed")
+    ways.append("with --overwrite a shorter training.window or a smaller network")
+    return UserError(
+        f"out of memory: {settings.batch} windows of {settings.window} frames a step, in "
+        f"{settings.accumulate} part(s), do not fit on {device.type}",
+        why=(str(error).splitlines() or [type(error).__name__])[0][:200],
+        do_this=f"try {', or '.join(ways)}; the same command continues from the last checkpoint.",
+    )

@@ -1,0 +1,165 @@
+"""What a diffusion model is trained on: a store's latents, their whitening, their conditions."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentdiff import config, runs
+from latentdiff.conditioning import ConditionConfig, MelConfig, Standardiser, label_names
+from latentdiff.errors import UserError
+from latentdiff.latents import statistics
+from latentdiff.latents.statistics import LatentStatistics
+from latentdiff.latents.store import STATISTICS, CodecFacts, Entry, LatentStore
+from latentdiff.latents.whitening import Whitening
+from latentdiff.training.data import Recording, Windows
+from latentdiff.training.settings import TrainingConfig
+from latentdiff.workflows.project import Project
+
+log = logging.getLogger(__name__)
+
+PLAIN_HOP = 2048
+"""Audio samples per frame that a plain folder of latents is taken to have: RAVE v2's."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the model is trained on."""
+
+    store: LatentStore
+    statistics: LatentStatistics
+    whitening: Whitening
+    condition: ConditionConfig
+    standardiser: Standardiser | None
+    labels: list[str]
+    codec: CodecFacts
+    codec_path: str
+    """Where its weights lay when the latents were made; empty where that is not known."""
+
+    def windows(self, split: str, settings: TrainingConfig, scratch: Path) -> Windows | None:
+        """The windows of a split; None where it has no files."""
+        entries = self.store.of(split)
+        if not entries:
+            return None
+        return Windows(
+            [self._recording(entry) for entry in entries],
+            settings.window,
+            whiten=self.whitening.whiten,
+            standardise=None if self.standardiser is None else _on_tensors(self.standardiser),
+            memory_gb=settings.memory_gb,
+            scratch=scratch,
+        )
+
+    def constants(self) -> dict[str, Any]:
+        """Groups of tensors that sampling needs beside the network."""
+        groups: dict[str, Any] = {"whitening": self.whitening.state_dict()}
+        if self.standardiser is not None:
+            arrays = self.standardiser.arrays()
+            groups["features"] = {key: torch.from_numpy(value) for key, value in arrays.items()}
+        return groups
+
+    def _recording(self, entry: Entry) -> Recording:
+        label = self.labels.index(entry.label) if self.labels and entry.label else None
+        features = None if self.standardiser is None else self.store.mel(entry)
+        return Recording(entry.key, self.store.mean(entry), features, label)
+
+
+def check(store: LatentStore, settings: TrainingConfig) -> None:
+    """Refuse what cannot be trained on, before anything is written."""
+    train = store.of("train")
+    if not train:
+        raise UserError(
+            f"there are no training files in {store.root}",
+            why=f"all {len(store.entries)} files are held out for validation",
+            do_this="add recordings, then preprocess and encode again.",
+        )
+    longest = max(entry.frames for entry in train)
+    if longest < settings.window:
+        raise UserError(
+            f"training.window ({settings.window} frames) is longer than every training file",
+            why=f"the longest has {longest} frames",
+            do_this=f"set training.window={longest} or less.",
+        )
+    count = sum(max(1, entry.frames - settings.window + 1) for entry in train)
+    if count < settings.batch:
+        raise UserError(
+            f"training.batch ({settings.batch}) exceeds the number of different windows",
+            why=f"the training files hold {count} windows of {settings.window} frames",
+            do_this=f"set training.batch={count} or less, or a shorter training.window, "
+            "or add recordings.",
+        )
+
+
+def prepare(store: LatentStore, project: Project) -> Data:
+    found = _statistics(store)
+    condition = project.condition
+    standardiser, labels = None, []
+    if condition.kind == "mel":
+        _check_mel(store, condition.mel)
+        standardiser = Standardiser.fit(_mel(store, entry) for entry in store.of("train"))
+    if condition.kind == "label":
+        labels = label_names(entry.label for entry in store.entries)
+    codec = store.codec
+    if codec is None:
+        log.warning(
+            "%s does not say whose latents they are: taken to be of a codec of %d Hz and %d "
+            "samples a frame",
+            store.root,
+            project.data.sample_rate,
+            PLAIN_HOP,
+        )
+        codec = CodecFacts("", project.data.sample_rate, PLAIN_HOP, store.latent_dim, 1)
+    whitening = Whitening.from_statistics(found, project.latents.keep)
+    path = _inputs_of(store).get("codec", {}).get("path", "")
+    return Data(store, found, whitening, condition, standardiser, labels, codec, path)
+
+
+def _statistics(store: LatentStore) -> LatentStatistics:
+    """Those that `encode` left, or those of a plain folder, gathered now."""
+    path = store.root / STATISTICS
+    if path.exists() or store.codec is not None:
+        return LatentStatistics.load(path)
+    return statistics.fit((store.mean(entry), store.std(entry)) for entry in store.of("train"))
+
+
+def _check_mel(store: LatentStore, wanted: MelConfig) -> None:
+    """The spectrograms of the store must be of the kind that `sample` will compute."""
+    recorded = _inputs_of(store).get("condition.mel")
+    made_with = None if recorded is None else json.loads(recorded["path"])
+    changed = config.differences(made_with or {}, wanted.model_dump(mode="json"), "condition.mel.")
+    if made_with is not None and changed:
+        raise UserError(
+            f"the mel spectrograms in {store.root} were made with other settings:\n    "
+            + "\n    ".join(changed),
+            why="samples would follow another kind of spectrogram than was trained on",
+            do_this="drop those settings, or encode again.",
+        )
+
+
+def _inputs_of(store: LatentStore) -> dict[str, Any]:
+    info = runs.read_run(store.root) or {}
+    return dict(info.get("inputs", {}))
+
+
+def _mel(store: LatentStore, entry: Entry) -> np.ndarray:
+    mel = store.mel(entry)
+    if mel is None:
+        raise UserError(
+            f"there is no mel spectrogram of {entry.key} in {store.root}",
+            why="the latents were encoded without one",
+            do_this="encode the recordings with `latentdiff encode`, or train with "
+            "condition.kind=none.",
+        )
+    return mel
+
+
+def _on_tensors(standardiser: Standardiser) -> Callable[[Tensor], Tensor]:
+    return lambda features: torch.from_numpy(standardiser(features.numpy()))
