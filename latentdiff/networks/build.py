@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from latentdiff.networks.diffwave import DiffWave
+from latentdiff.networks.layers import DenoisingNetwork
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.networks.tiny import Tiny
+from latentdiff.networks.transformer import Transformer
+from latentdiff.networks.unet import UNet1d, UNet2d
+from latentdiff.specs import Condition
 
-NETWORKS: dict[str, type[DiffWave] | type[Tiny]] = {"diffwave": DiffWave, "tiny": Tiny}
+NETWORKS: dict[str, type[DiffWave | UNet1d | UNet2d | Transformer | Tiny]] = {
+    "diffwave": DiffWave,
+    "unet1d": UNet1d,
+    "unet2d": UNet2d,
+    "transformer": Transformer,
+    "tiny": Tiny,
+}
 
 
 @dataclass(frozen=True)
@@ -19,18 +32,34 @@ class Description:
 
     name: str
     parameters: int
-    receptive_field: int
-    """Latent frames that decide one frame."""
+    flops: float
+    """Floating-point operations a frame of one call, a multiplication with its addition counted as
+    two; those of matrix products and convolutions, which are nearly all."""
+    frames: int
+    """Length at which they were counted; where there is attention they depend on it."""
+    receptive_field: int | None
+    """Latent frames that can decide one frame, at most; None: all there are."""
+    frames_per_second: float | None = None
 
     def __str__(self) -> str:
-        count = self.parameters
-        size = f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
-        return f"{self.name}: {size} parameters, sees {self.receptive_field} frames around a frame"
+        return (
+            f"{self.name}: {_short(self.parameters)} parameters, {_short(self.flops)}FLOP a frame "
+            f"(in {self.frames} frames), sees {self._field}"
+        )
+
+    @property
+    def _field(self) -> str:
+        if self.receptive_field is None:
+            return "all frames"
+        seconds = ""
+        if self.frames_per_second is not None:
+            seconds = f" ({self.receptive_field / self.frames_per_second:.1f} s)"
+        return f"{self.receptive_field} frames{seconds} around a frame"
 
 
 def build(
     config: NetworkConfig, channels: int, condition_features: int = 0, labels: int = 0
-) -> nn.Module:
+) -> DenoisingNetwork:
     """A fresh network for C latent channels, K condition features (0: none), so many labels.
 
     Its weights follow torch's global seed; its output is zero until it is trained.
@@ -38,11 +67,31 @@ def build(
     return NETWORKS[config.name](config, channels, condition_features, labels)
 
 
-def describe(network: nn.Module) -> Description:
-    """Name, parameters, receptive field of a network that `build` made."""
-    assert isinstance(network, DiffWave | Tiny)
+def describe(
+    network: DenoisingNetwork, *, frames: int = 128, frames_per_second: float | None = None
+) -> Description:
+    """Size, cost in windows of `frames` and reach of a network that `build` made."""
     return Description(
         type(network).__name__.lower(),
         sum(p.numel() for p in network.parameters()),
+        flops(network, frames) / frames,
+        frames,
         network.receptive_field,
+        frames_per_second,
     )
+
+
+def flops(network: DenoisingNetwork, frames: int) -> int:
+    """Floating-point operations of a call on one sample of so many frames; computes nothing."""
+    shadow = deepcopy(network).to("meta")
+    z = torch.zeros(1, network.channels, frames, device="meta")
+    features = network.condition_features
+    condition = Condition(torch.zeros(1, features, frames, device="meta") if features else None)
+    # Fused attention is not counted on every device; as plain products it is.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        shadow(z, torch.zeros(1, device="meta"), condition)
+    return int(counter.get_total_flops())
+
+
+def _short(count: float) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"

@@ -1,7 +1,7 @@
 """DiffWave on latent frames: gated dilated convolutions whose skip sum is the output.
 
 Kong et al. 2020, arXiv 2009.09761, fig. 2, with today's habits: normalisation before each block,
-the noise level as scale and shift, a last layer of zeros.
+the noise level as scale and shift, a last layer of zeros, and attention between blocks where asked.
 
 Shapes: B batch, C latent channels, K condition features, W network width, T frames.
 """
@@ -12,7 +12,8 @@ import math
 
 from torch import Tensor, nn
 
-from latentdiff.networks.layers import ConditionEncoder, FrameNorm, NoiseEmbedding, zero_conv
+from latentdiff.networks.attention import Attending
+from latentdiff.networks.layers import DenoisingNetwork, FrameNorm, zeroed
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.specs import Condition
 
@@ -22,7 +23,7 @@ class Block(nn.Module):
 
     def __init__(self, config: NetworkConfig, dilation: int, conditioned: bool) -> None:
         super().__init__()
-        width = config.channels
+        width = config.width
         self.norm = FrameNorm(width)
         padding = dilation * (config.kernel - 1) // 2
         self.conv = nn.Conv1d(width, 2 * width, config.kernel, padding=padding, dilation=dilation)
@@ -42,34 +43,44 @@ class Block(nn.Module):
         return x + residual, skip
 
 
-class DiffWave(nn.Module):
-    """[B, C, T] of any T -> [B, C, T]; every frame sees `receptive_field` frames around it."""
+class DiffWave(DenoisingNetwork):
+    """[B, C, T] of any T -> [B, C, T]."""
 
     def __init__(
         self, config: NetworkConfig, channels: int, condition_features: int = 0, labels: int = 0
     ) -> None:
-        super().__init__()
-        width = config.channels
-        dilations = [2 ** (i % config.dilation_cycle) for i in range(config.blocks)]
-        self.receptive_field = 1 + (config.kernel - 1) * sum(dilations)
-        """Frames; a condition reaches two further on either side."""
+        width = config.width
+        super().__init__(width, channels, condition_features, labels)
+        dilations = [2 ** (i % config.dilation_cycle) for i in range(config.depth)]
+        # Only skips reach the output, so nothing would hear an attention after the last block.
+        every, reach = config.attention_every or config.depth, config.attention_reach
+        attended = range(every - 1, config.depth - 1, every)
+        if not attended or reach is not None:
+            attentions = 2 * len(attended) * (reach or 0)
+            self.receptive_field = 1 + (config.kernel - 1) * sum(dilations) + attentions
         self.inlet = nn.Conv1d(channels, width, 1)
-        self.embedding = NoiseEmbedding(width, labels)
-        self.modulation = nn.Linear(width, config.blocks * 2 * width)
-        self.encoder = ConditionEncoder(condition_features, width) if condition_features else None
+        self.modulation = nn.Linear(width, config.depth * 2 * width)
         conditioned = condition_features > 0
         self.blocks = nn.ModuleList(Block(config, d, conditioned) for d in dilations)
+        self.attentions = nn.ModuleDict(
+            {str(i): Attending(width, config.heads, reach) for i in attended}
+        )
         self.outlet = nn.Sequential(
-            FrameNorm(width), nn.Conv1d(width, width, 1), nn.SiLU(), zero_conv(width, channels)
+            FrameNorm(width),
+            nn.Conv1d(width, width, 1),
+            nn.SiLU(),
+            zeroed(nn.Conv1d(width, channels, 1)),
         )
 
     def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
         level = self.modulation(self.embedding(logsnr, condition))[:, :, None]
         scales_and_shifts = level.chunk(2 * len(self.blocks), dim=1)
-        encoded = None if self.encoder is None else self.encoder(condition, z)
+        encoded = self.encode(condition, z)
         x, total = self.inlet(z), 0.0
         for i, block in enumerate(self.blocks):
             scale, shift = scales_and_shifts[2 * i : 2 * i + 2]
             x, skip = block(x, scale, shift, encoded)
             total = total + skip
+            if str(i) in self.attentions:
+                x = self.attentions[str(i)](x)
         return self.outlet(total / math.sqrt(len(self.blocks)))

@@ -1,9 +1,11 @@
 """What the networks are built from.
 
-Shapes: B batch, E embedding, K condition features, W network width, T frames.
+Shapes: B batch, C latent channels, E embedding, K condition features, W network width, T frames.
 """
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +13,17 @@ from torch import Tensor, nn
 from latentdiff.specs import Condition
 
 FREQUENCIES = 32
+Layer = TypeVar("Layer", bound=nn.Linear | nn.Conv1d | nn.Conv2d)
 
 
 class FrameNorm(nn.LayerNorm):
-    """LayerNorm over the channels of each frame: [B, W, T] -> the same.
+    """LayerNorm over the channels of each frame: [B, W, T] or [B, W, C, T] -> the same.
 
     Frames do not see each other's statistics, so a network means the same on any length.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
 class NoiseEmbedding(nn.Module):
@@ -80,9 +83,26 @@ class ConditionEncoder(nn.Module):
         return torch.where(condition.given[:, None, None], encoded, null)
 
 
-def zero_conv(width: int, channels: int) -> nn.Conv1d:
-    """The last layer: puts out zero until it is trained."""
-    layer = nn.Conv1d(width, channels, 1)
+class DenoisingNetwork(nn.Module):
+    """What every network has: [B, C, T] of any T, log-SNR [B] and a condition -> [B, C, T]."""
+
+    receptive_field: int | None = None
+    """Frames that can decide one frame, at most; None: all of them. A condition reaches two
+    further on either side."""
+
+    def __init__(self, width: int, channels: int, condition_features: int, labels: int) -> None:
+        super().__init__()
+        self.channels, self.condition_features = channels, condition_features
+        self.embedding = NoiseEmbedding(width, labels)
+        self.encoder = ConditionEncoder(condition_features, width) if condition_features else None
+
+    def encode(self, condition: Condition, z: Tensor) -> Tensor | None:
+        """Condition features as [B, W, T]; None where the network was built without any."""
+        return None if self.encoder is None else self.encoder(condition, z)
+
+
+def zeroed(layer: Layer) -> Layer:
+    """The same layer, putting out zero until it is trained."""
     nn.init.zeros_(layer.weight)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)

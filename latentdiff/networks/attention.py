@@ -1,0 +1,88 @@
+"""Attention along time: rotary positions, and only so far as `reach`.
+
+Shapes: B batch, H heads, S size of a head, T frames, W network width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from latentdiff.networks.layers import FrameNorm
+
+SLOWEST = 1024.0
+"""Frames that the slowest rotary pair takes to turn by one radian."""
+
+
+def rotated(x: Tensor) -> Tensor:
+    """[B, H, T, S] turned by the position of its frame (Su et al. 2021, arXiv 2104.09864, eq. 34).
+
+    A product of two turned vectors depends on the distance of their frames only.
+    """
+    frames, half = x.shape[-2], x.shape[-1] // 2
+    pace = SLOWEST ** (-torch.arange(half, device=x.device) / half)
+    angle = torch.arange(frames, device=x.device)[:, None] * pace
+    sin, cos = angle.sin().to(x.dtype), angle.cos().to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+class Attention(nn.Module):
+    """Frames attend to frames at most `reach` away (None: to all): [B, T, W] -> the same."""
+
+    def __init__(self, width: int, heads: int, reach: int | None) -> None:
+        super().__init__()
+        self.heads, self.reach = heads, reach
+        self.inlet = nn.Linear(width, 3 * width)
+        self.outlet = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.inlet(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.outlet(attend(rotated(q), rotated(k), v, self.reach).transpose(1, 2).flatten(2))
+
+
+class Attending(nn.Module):
+    """Attention between convolutions, on a residual connection: [B, W, T] -> the same."""
+
+    def __init__(self, width: int, heads: int, reach: int | None) -> None:
+        super().__init__()
+        self.norm = FrameNorm(width)
+        self.attention = Attention(width, heads, reach)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.attention(self.norm(x).transpose(1, 2)).transpose(1, 2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, reach: int | None) -> Tensor:
+    """[B, H, T, S] each -> [B, H, T, S]; memory and time grow with T, not T^2, where T is long."""
+    frames = q.shape[-2]
+    if reach is None or frames <= reach + 1:
+        return scaled_dot_product_attention(q, k, v)
+    at = torch.arange(frames, device=q.device)
+    if frames <= 4 * reach:
+        return scaled_dot_product_attention(q, k, v, attn_mask=_near(at, at, reach))
+    return _attend_in_pieces(q, k, v, reach)
+
+
+def _attend_in_pieces(q: Tensor, k: Tensor, v: Tensor, reach: int) -> Tensor:
+    """`reach` queries at a time, with the 3 `reach` keys that any of them may attend to."""
+    frames = q.shape[-2]
+    rest = -frames % reach
+    pieces = pad(q, (0, 0, 0, rest)).unflatten(-2, (-1, reach))
+    k, v = (
+        pad(x, (0, 0, reach, reach + rest)).unfold(-2, 3 * reach, reach).transpose(-1, -2)
+        for x in (k, v)
+    )
+    queries = torch.arange(frames + rest, device=q.device).view(-1, reach)
+    keys = queries[:, :1] + torch.arange(-reach, 2 * reach, device=q.device)
+    # Frames past the end attend to themselves: a row without any key would be NaN.
+    real = ((keys >= 0) & (keys < frames))[:, None] | (queries[..., None] == keys[:, None])
+    near = _near(queries, keys, reach) & real
+    out = scaled_dot_product_attention(pieces, k, v, attn_mask=near)
+    return out.flatten(-3, -2)[..., :frames, :]
+
+
+def _near(queries: Tensor, keys: Tensor, reach: int) -> Tensor:
+    """Frame numbers [..., Q] and [..., K] -> which pairs are no further apart: [..., Q, K]."""
+    return (queries[..., :, None] - keys[..., None, :]).abs() <= reach

@@ -1,0 +1,176 @@
+"""U-Nets: residual convolutions at several frame rates, each rate handing its detail across.
+
+After Ronneberger et al. 2015, arXiv 1505.04597, with the residual blocks of Dhariwal and Nichol
+2021, arXiv 2105.05233, normalised frame by frame.
+
+Shapes: B batch, C latent channels, K condition features, T frames, W width of a level and W_0 of
+the finest, ... the axes of the data: T (unet1d), or C and T (unet2d).
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool1d, pad, silu
+
+from latentdiff.networks.attention import Attending
+from latentdiff.networks.layers import DenoisingNetwork, FrameNorm, zeroed
+from latentdiff.networks.settings import NetworkConfig
+from latentdiff.specs import Condition
+
+CONVOLUTIONS = 2
+"""Of a block, one after another."""
+CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
+CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
+"""By the number of axes of the data."""
+
+
+class Block(nn.Module):
+    """Two convolutions on a residual connection: [B, W, ...] -> the same."""
+
+    def __init__(self, config: NetworkConfig, axes: int, width: int, conditioned: bool) -> None:
+        super().__init__()
+        base, conv = config.width, CONV[axes]
+        self.norm, self.norm_2 = FrameNorm(width), FrameNorm(width)
+        self.conv = conv(width, width, config.kernel, padding=config.kernel // 2)
+        self.conv_2 = zeroed(conv(width, width, config.kernel, padding=config.kernel // 2))
+        self.level = nn.Linear(base, 2 * width)
+        self.condition = nn.Conv1d(base, 2 * width, 1) if conditioned else None
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, level: Tensor, condition: Tensor | None) -> Tensor:
+        """`level` [B, W_0] from the noise embedding, `condition` [B, W_0, T]."""
+        film = self.level(level)[:, :, None]
+        if self.condition is not None:
+            film = film + self.condition(condition)
+        if x.dim() == 4:
+            film = film[:, :, None]
+        scale, shift = film.chunk(2, dim=1)
+        y = self.conv(silu(self.norm(x)))
+        y = self.dropout(silu(self.norm_2(y) * (1 + scale) + shift))
+        return x + self.conv_2(y)
+
+
+class Level(nn.Module):
+    """Blocks at one frame rate, some with an attention after them: [B, W, ...] -> the same."""
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        axes: int,
+        width: int,
+        conditioned: bool,
+        attention_every: int | None = None,
+    ) -> None:
+        super().__init__()
+        blocks, every = range(config.depth), attention_every or config.depth + 1
+        self.blocks = nn.ModuleList(Block(config, axes, width, conditioned) for _ in blocks)
+        self.attentions = nn.ModuleDict(
+            {
+                str(i): Attending(width, config.heads, config.attention_reach)
+                for i in blocks[every - 1 :: every]
+            }
+        )
+
+    def forward(self, x: Tensor, level: Tensor, condition: Tensor | None) -> Tensor:
+        for i, block in enumerate(self.blocks):
+            x = block(x, level, condition)
+            if str(i) in self.attentions:
+                x = self.attentions[str(i)](x)
+        return x
+
+
+class UNet(DenoisingNetwork):
+    """[B, C, T] of any T -> [B, C, T]; padded inside to what the levels divide, and cut back."""
+
+    axes: ClassVar[int]
+
+    def __init__(
+        self, config: NetworkConfig, channels: int, condition_features: int = 0, labels: int = 0
+    ) -> None:
+        super().__init__(config.width, channels, condition_features, labels)
+        axes, conditioned = self.axes, condition_features > 0
+        conv, planes = CONV[axes], channels if axes == 1 else 1
+        widths = [config.width * multiplier for multiplier in config.multipliers]
+        pairs = list(pairwise(widths))
+        self.factor, self.multiple = config.factor, config.factor ** len(pairs)
+        self.receptive_field = receptive_field(config)
+        self.inlet = conv(planes, widths[0], 1)
+        # The channels are no neighbours as pixels are: each is told which one it is.
+        rows = channels + -channels % self.multiple
+        self.rows = nn.Parameter(0.1 * torch.randn(widths[0], rows, 1)) if axes == 2 else None
+        self.down = nn.ModuleList(Level(config, axes, w, conditioned) for w in widths[:-1])
+        self.coarser = nn.ModuleList(conv(a, b, self.factor, stride=self.factor) for a, b in pairs)
+        every = config.attention_every if config.attends else None
+        self.bottom = Level(config, axes, widths[-1], conditioned, every)
+        self.finer = nn.ModuleList(
+            CONV_TRANSPOSE[axes](b, a, self.factor, stride=self.factor) for a, b in pairs
+        )
+        self.merge = nn.ModuleList(conv(2 * w, w, 1) for w in widths[:-1])
+        self.up = nn.ModuleList(Level(config, axes, w, conditioned) for w in widths[:-1])
+        self.norm = FrameNorm(widths[0])
+        self.outlet = zeroed(conv(widths[0], planes, 1))
+
+    def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
+        channels, frames = z.shape[1:]
+        level, encoded = self.embedding(logsnr, condition), self.encode(condition, z)
+        after = -frames % self.multiple
+        if encoded is not None:
+            encoded = pad(encoded, (0, after))
+        if self.rows is None:
+            x = self.inlet(pad(z, (0, after)))
+        else:
+            x = self.inlet(pad(z, (0, after, 0, -channels % self.multiple))[:, None]) + self.rows
+        y = self.outlet(silu(self.norm(self.levels(x, level, encoded))))
+        return (y if self.rows is None else y[:, 0, :channels])[..., :frames]
+
+    def levels(self, x: Tensor, level: Tensor, condition: Tensor | None) -> Tensor:
+        """[B, W_0, ...], noise embedding [B, W_0], condition [B, W_0, T] -> [B, W_0, ...]."""
+        skips, conditions = [], []
+        for blocks, coarser in zip(self.down, self.coarser, strict=True):
+            skips.append(blocks(x, level, condition))
+            conditions.append(condition)
+            x = coarser(skips[-1])
+            condition = None if condition is None else avg_pool1d(condition, self.factor)
+        x = self.bottom(x, level, condition)
+        for i in reversed(range(len(skips))):
+            x = self.merge[i](torch.cat([self.finer[i](x), skips[i]], dim=1))
+            x = self.up[i](x, level, conditions[i])
+        return x
+
+
+class UNet1d(UNet):
+    """Latents as frames of C channels."""
+
+    axes = 1
+
+
+class UNet2d(UNet):
+    """Latents as an image of C by T pixels, of one channel."""
+
+    axes = 2
+
+
+def receptive_field(config: NetworkConfig) -> int | None:
+    """Frames that can decide one frame; where it lies in its coarsest frame matters: the most."""
+    steps, factor = len(config.multipliers) - 1, config.factor
+    blocks = bottom = config.depth * CONVOLUTIONS * (config.kernel // 2)
+    if config.attends and config.attention_every is not None:
+        attentions = config.depth // config.attention_every
+        if attentions and config.attention_reach is None:
+            return None
+        bottom += attentions * (config.attention_reach or 0)
+
+    def seen(frame: int) -> int:
+        first = last = frame
+        for _ in range(steps):
+            first, last = (first - blocks) // factor, (last + blocks) // factor
+        first, last = first - bottom, last + bottom
+        for _ in range(steps):
+            first, last = first * factor - blocks, last * factor + factor - 1 + blocks
+        return last - first + 1
+
+    return max(seen(frame) for frame in range(factor**steps))
