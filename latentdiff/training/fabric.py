@@ -13,7 +13,7 @@ from latentdiff.errors import UserError
 from latentdiff.training.settings import Precision
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning.fabric import Fabric as Fabric
 
 
 def pick_device(name: str) -> str:

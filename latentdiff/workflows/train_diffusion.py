@@ -26,7 +26,7 @@ from latentdiff.workflows.model import header_of, make_denoiser
 from latentdiff.workflows.project import Project, begin
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from latentdiff.training.fabric import Fabric
 
 log = logging.getLogger(__name__)
 
