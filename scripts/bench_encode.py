@@ -17,12 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
+from measuring import in_turns, median_ratio, peak_kilobytes
 
 from latentdiff import streaming
 from latentdiff.config import build
@@ -76,11 +76,10 @@ def speed(options: argparse.Namespace, scratch: Path) -> None:
             [lambda f=files: plain_loop(model, f), lambda f=files: our_loop(codec, f)],
             options.repeats,
         )
-        ratio = statistics.median(a / b for a, b in zip(plain, ours, strict=True))
         print(
             f"{name}: {len(files)} files, {seconds:.0f} s of audio: plain loop "
             f"{seconds / statistics.median(plain):.0f} s/s, latentdiff "
-            f"{seconds / statistics.median(ours):.0f} s/s, {ratio:.2f} times as fast "
+            f"{seconds / statistics.median(ours):.0f} s/s, {median_ratio(plain, ours):.2f} times as fast "
             f"(medians of {options.repeats}; largest difference of the means "
             f"{largest_difference(model, codec, files[:5]):.1e})"
         )
@@ -111,24 +110,6 @@ def peak_of(path: Path, rave: Path) -> dict[str, float]:
         project = build(Project, {"device": "cpu"})
         assert encode(Run(Path(scratch)), project, rave=rave, audio=[path]) == []
     return {"peak_mb": peak_kilobytes() / 1024, "seconds": time.perf_counter() - start}
-
-
-def peak_kilobytes() -> int:
-    """Of this program since it started. Not ru_maxrss: a child inherits that of its parent."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
-
-
-def in_turns(loops: list[Callable[[], None]], repeats: int) -> list[list[float]]:
-    """Seconds of each loop, run after each other `repeats` times, after one round for warmth."""
-    times: list[list[float]] = [[] for _ in loops]
-    for repeat in range(repeats + 1):
-        for loop, seconds in zip(loops, times, strict=True):
-            start = time.perf_counter()
-            loop()
-            if repeat:
-                seconds.append(time.perf_counter() - start)
-    return times
 
 
 def plain_loop(model: torch.nn.Module, files: list[Path]) -> None:

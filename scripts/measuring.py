@@ -1,0 +1,88 @@
+"""What the scripts of this folder share: taking turns, medians, memory, tables, children."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+Row = Mapping[str, object]
+
+
+def in_turns(loops: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
+    """Seconds of each loop, run after each other `repeats` times, after one round for warmth."""
+    times: list[list[float]] = [[] for _ in loops]
+    for repeat in range(repeats + 1):
+        for loop, seconds in zip(loops, times, strict=True):
+            start = time.perf_counter()
+            loop()
+            if repeat:
+                seconds.append(time.perf_counter() - start)
+    return times
+
+
+def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    """Of times taken in turns: what disturbs a round disturbs both sides of its ratio."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
+def peak_kilobytes() -> int:
+    """Of this program since it started. Not ru_maxrss: a child inherits that of its parent."""
+    return _status_kilobytes("VmHWM")
+
+
+def anonymous_kilobytes() -> int:
+    """Memory of this program now that no file stands behind: the kernel cannot drop it."""
+    return _status_kilobytes("RssAnon")
+
+
+def _status_kilobytes(field: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith(field)).split()[1])
+
+
+def cpu_name() -> str:
+    """The processor, as the system names it."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return f"{line.partition(':')[2].strip()}, {os.cpu_count()} threads"
+    return f"unknown processor, {os.cpu_count()} threads"
+
+
+def latentdiff(
+    *words: object, threads: int | None = None, **options: object
+) -> subprocess.Popen[str]:
+    """The command line started in a process of its own; further options are Popen's."""
+    environment = dict(os.environ)
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    command = [sys.executable, "-m", "latentdiff", *map(str, words)]
+    return subprocess.Popen(command, env=environment, text=True, **options)  # type: ignore
+
+
+def run_latentdiff(*words: object, threads: int | None = None) -> str:
+    """Its output once it has ended well; RuntimeError with its last lines where it has not."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    child = latentdiff(*words, threads=threads, **pipes)
+    output, _ = child.communicate()
+    if child.returncode:
+        tail = "\n".join(output.splitlines()[-20:])
+        raise RuntimeError(f"latentdiff {' '.join(map(str, words))} failed:\n{tail}")
+    return output
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """A table with a column for every key of the first row; floats in three digits."""
+    names = list(rows[0])
+    lines = [names, ["---"] * len(names), *([_cell(row.get(n)) for n in names] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else f"{value}"
