@@ -189,7 +189,7 @@ def test_samples_copied_from_the_training_set_are_said_aloud(run, ready, monkeyp
     monkeypatch.setattr(
         "latentdiff.workflows.evaluate_sets.samplers.sample",
         lambda denoise, schedule, c, seeds, channels, frames, *_: torch.stack(
-            [copies[:, 9 + seed : 9 + seed + frames] for seed in seeds]
+            [copies[:, 9 + k : 9 + k + frames] for k in range(len(seeds))]
         ),
     )
     evaluate(run, settings, n=6, seconds=0.5)

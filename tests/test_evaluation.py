@@ -162,6 +162,21 @@ class TestScores:
         found = compare.compare(dict(zip(names, [noise[0], noise[1], noise[0]], strict=True)))
         assert found.facts()["sets"][compare.WHITE]["score"] is None
 
+    def test_the_error_of_the_score_is_what_other_draws_show(self):
+        def clips(seed):
+            strength = np.random.default_rng(seed).choice([0.4, 1.4], (32, 1, 1))
+            return resonance(32, 60, seed) * torch.from_numpy(strength).float()
+
+        real = {compare.REFERENCE: clips(1), compare.OTHER: clips(2)}
+        noise = windows.white_noise(real[compare.OTHER], torch.Generator().manual_seed(0))
+        found = []
+        for seed in range(10, 30):
+            sets = {**real, compare.WHITE: noise, compare.SAMPLES: 0.7 * clips(seed)}
+            found.append(compare.compare_clips(sets))
+        drawn = np.std([comparison.score(compare.SAMPLES) for comparison in found])
+        said = np.mean([comparison.error for comparison in found])
+        assert 0.6 < said / drawn < 1.7
+
 
 class TestNeighbours:
     def test_copies_are_found_wherever_they_lie(self):

@@ -1,17 +1,19 @@
 """Sets of clips, each compared with the training set: between real sound and noise.
 
-Shapes: n windows, F features of each.
+Shapes: B clips, C channels, T frames of a clip, n windows, F features of each.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from latentdiff.evaluation import windows
 from latentdiff.evaluation.frechet import Gaussian, Scale, distance
 
 REFERENCE = "training"
@@ -31,6 +33,8 @@ FOLLOWING = "samples after held-out"
 """Samples that follow the held-out clips, of a model that follows sound."""
 
 ORDER = (REFERENCE, OTHER, KEPT, HELD_OUT, SAMPLES, FOLLOWING, WEAK, SHUFFLED, WHITE)
+GROUPS = 8
+"""Of samples, for the error of their score."""
 FEWER = (HELD_OUT, FOLLOWING)
 """Sets that may hold fewer clips than the others; their distances are biased upwards by that."""
 
@@ -45,6 +49,8 @@ class Comparison:
     """To the held-out clips; empty where there are none. They hold other sound than the training
     clips, so this is larger for all sets where files are few and unlike."""
     scale: Scale
+    error: float | None = None
+    """Standard error of the score of SAMPLES, for the chance in drawing them; None: not known."""
 
     def score(self, name: str) -> float:
         """0: as far from the training set as white noise; 1: as near as real sound."""
@@ -55,6 +61,7 @@ class Comparison:
         return {
             "floor": round(self.scale.floor, 5),
             "ceiling": round(self.scale.ceiling, 5),
+            "score_error": None if self.error is None else round(self.error, 4),
             "sets": {name: self._row(name) for name in self.distances},
         }
 
@@ -67,14 +74,39 @@ class Comparison:
         }
 
 
+def compare_clips(clips: Mapping[str, Tensor]) -> Comparison:
+    """Sets of clips [B, C, T] by name, in equally many windows (see `windows.features`)."""
+    sets = {name: windows.features(x) for name, x in clips.items()}
+    found = compare(sets)
+    if SAMPLES not in clips or not found.scale.usable:
+        return found
+    spread = _jackknife(clips[SAMPLES], Gaussian.fit(sets[REFERENCE]))
+    return replace(found, error=spread / (found.scale.ceiling - found.scale.floor))
+
+
+def _jackknife(clips: Tensor, reference: Gaussian) -> float:
+    """Standard error of the distance of a set of clips, left out GROUPS times a group each."""
+    groups = min(GROUPS, len(clips))
+    group = torch.arange(len(clips)) % groups
+    distances = torch.tensor(
+        [
+            distance(reference, Gaussian.fit(windows.features(clips[group != k])))
+            for k in range(groups)
+        ]
+    )
+    return float((distances.var(correction=0) * (groups - 1)).sqrt())
+
+
 def compare(sets: Mapping[str, Tensor]) -> Comparison:
     """Sets of features [n, F] by name; REFERENCE, OTHER and WHITE must be among them.
 
-    The floor is the smaller of the distances of OTHER and of HELD_OUT: a handful of held-out
-    files can be less like the training files than noise is, and must not excuse every sample. All
-    sets but FEWER should be of one n (see `Gaussian.fit`).
+    The larger ones are thinned out evenly to the n of the smallest, FEWER left aside (see
+    `Gaussian.fit`). The floor is the smaller of the distances of OTHER and of HELD_OUT: a handful
+    of held-out files can be less like the training files than noise is, and must not excuse every
+    sample.
     """
-    fits = {name: Gaussian.fit(features) for name, features in sets.items()}
+    least = min(len(features) for name, features in sets.items() if name not in FEWER)
+    fits = {name: Gaussian.fit(x[windows.spread(len(x), least)]) for name, x in sets.items()}
     reference, held_out = fits[REFERENCE], fits.get(HELD_OUT)
     distances = {n: distance(reference, fit) for n, fit in fits.items() if n != REFERENCE}
     far = {}

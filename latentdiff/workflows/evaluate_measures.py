@@ -23,6 +23,7 @@ from latentdiff.evaluation.compare import Comparison
 from latentdiff.evaluation.sound import SILENT_DB, level_db, spectral_distance
 from latentdiff.specs import Codec, Condition
 from latentdiff.training import checkpoint
+from latentdiff.training.data import seed_of
 from latentdiff.training.task import Task, spectrum_of
 from latentdiff.training.validation import Validation, Validator
 from latentdiff.workflows import evaluate_sets as material
@@ -74,10 +75,10 @@ def _sound(job: Job, codec: Codec, sets: Mapping[str, Latents], found: Measured)
     heard = found.heard
     for name, latents in sets.items():
         _listen(job, codec, name, latents.raw, heard)
-    found.comparisons["mel"] = _compare_mels(heard.mels, job.count)
+    found.comparisons["mel"] = compare.compare_clips(heard.mels)
     found.results["mel"] = found.comparisons["mel"].facts()
     for name, features in heard.embedded.items():
-        found.comparisons[name] = _compare_embedded(features)
+        found.comparisons[name] = compare.compare(features)
     found.results["embeddings"] = {k: found.comparisons[k].facts() for k in heard.embedded}
     found.results["level"] = _levels(heard)
 
@@ -125,7 +126,8 @@ def _draw(job: Job, settings: SamplingConfig, n: int, followed: Clips) -> Latent
     told, model = Condition(), job.model
     if model.condition.kind != "none":
         told = material.conditions(model, job.store, followed)
-    seeds = list(range(job.project.seed, job.project.seed + n))
+    # Not seed, seed + 1, ...: evaluations with seeds 0 and 1 would share all samples but one.
+    seeds = [seed_of(job.project.seed, "evaluate", k) for k in range(n)]
     final, calls = material.draw(model, settings, seeds, job.clips.frames, told)
     return Latents(final, _unwhiten(job, final, settings), calls)
 
@@ -173,22 +175,13 @@ def _compare_latents(job: Job, sets: Mapping[str, Tensor]) -> Comparison:
     scale = _deviation(job)[:, None]
     # The kept directions are all that these latents have.
     chosen = {name: x for name, x in sets.items() if name != compare.KEPT}
-    return compare.compare({k: windows.features(x[: job.count] / scale) for k, x in chosen.items()})
+    return compare.compare_clips({name: x / scale for name, x in chosen.items()})
 
 
 def _deviation(job: Job) -> Tensor:
     """[C] of all training clips."""
     train = torch.cat([job.clips.reference.final, job.clips.other.final])
     return train.std(dim=(0, 2), correction=0).clamp(min=1e-6)
-
-
-def _compare_mels(mels: Mapping[str, Tensor], count: int) -> Comparison:
-    return compare.compare({k: windows.features(x[:count]) for k, x in mels.items()})
-
-
-def _compare_embedded(features: Mapping[str, Tensor]) -> Comparison:
-    least = min(len(x) for k, x in features.items() if k not in compare.FEWER)
-    return compare.compare({k: x[windows.spread(len(x), least)] for k, x in features.items()})
 
 
 def _spread(job: Job, final: Tensor) -> dict[str, Any]:
@@ -237,7 +230,7 @@ def _listen(job: Job, codec: Codec, name: str, raw: Tensor, heard: Heard) -> Non
     heard.levels[name] = [level_db(clip) for clip in clips]
     heard.kept[name] = clips[:HANDFUL]
     for plugin, function in job.embeddings.items():
-        features = embeddings.embed(plugin, function, clips[: job.count], codec.sample_rate)
+        features = embeddings.embed(plugin, function, clips, codec.sample_rate)
         heard.embedded.setdefault(plugin, {})[name] = features
 
 
@@ -290,7 +283,7 @@ def _mean_distance(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
 def _at_steps(job: Job, steps: int, sets: Mapping[str, Latents], heard: Heard) -> dict[str, Any]:
     """The scores of as many samples, drawn from the same seeds in another number of steps."""
     settings = job.project.sampling.model_copy(update={"steps": steps})
-    drawn = _draw(job, settings, min(job.n, job.count), job.clips.other)
+    drawn = _draw(job, settings, job.n, job.clips.other)
     finals = {name: latents.final for name, latents in sets.items()}
     latent = _compare_latents(job, {**finals, compare.SAMPLES: drawn.final})
     row: dict[str, Any] = {"steps": steps, "calls": drawn.calls}
@@ -298,5 +291,5 @@ def _at_steps(job: Job, steps: int, sets: Mapping[str, Latents], heard: Heard) -
     if job.codec is not None:
         clips = material.decode(job.codec, drawn.raw, job.project.latents, f"{steps} steps")
         mels = {**heard.mels, compare.SAMPLES: mel.log_mels(clips, job.codec.sample_rate)}
-        row["mel"] = _compare_mels(mels, job.count).facts()["sets"][compare.SAMPLES]
+        row["mel"] = compare.compare_clips(mels).facts()["sets"][compare.SAMPLES]
     return row

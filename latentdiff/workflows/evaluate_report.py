@@ -27,7 +27,7 @@ def _head(r: dict[str, Any]) -> list[str]:
     return [
         f"{r['checkpoint']}, step {r['step']}",
         f"{r['samples']} samples of {r['seconds']:.1f} s, {r['calls']} network calls each; "
-        f"sets of {r['clips']} clips are compared",
+        f"beside {r['clips']} real clips a set",
     ]
 
 
@@ -75,6 +75,10 @@ def _sets(r: dict[str, Any]) -> list[str]:
     for name in names:
         cells = (_cell(facts["sets"].get(name)) for facts in kinds.values())
         lines.append(f"  {name:27}" + "".join(cells).rstrip())
+    errors = {kind: facts["score_error"] for kind, facts in kinds.items()}
+    known = [f"{error:.2f} ({kind})" for kind, error in errors.items() if error is not None]
+    if known:
+        lines.append(f"  standard error of the samples' scores: {', '.join(known)}; more --n, less")
     if r["clips"] < FEW:
         lines.append(
             f"  only {r['clips']} clips a set: the scores are rough; more sound tells more"
