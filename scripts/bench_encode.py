@@ -76,10 +76,11 @@ def speed(options: argparse.Namespace, scratch: Path) -> None:
             [lambda f=files: plain_loop(model, f), lambda f=files: our_loop(codec, f)],
             options.repeats,
         )
+        faster = median_ratio(plain, ours)
         print(
             f"{name}: {len(files)} files, {seconds:.0f} s of audio: plain loop "
             f"{seconds / statistics.median(plain):.0f} s/s, latentdiff "
-            f"{seconds / statistics.median(ours):.0f} s/s, {median_ratio(plain, ours):.2f} times as fast "
+            f"{seconds / statistics.median(ours):.0f} s/s, {faster:.2f} times as fast "
             f"(medians of {options.repeats}; largest difference of the means "
             f"{largest_difference(model, codec, files[:5]):.1e})"
         )
