@@ -112,6 +112,7 @@ def test_everything_is_measured_and_written(run, ready):
     found = results(run)
     # An untrained network knows variances and no more: its samples sound like noise.
     assert found["held_out"]["skill"] == pytest.approx(0, abs=0.05)
+    assert found["held_out"]["training_skill"] == pytest.approx(0, abs=0.05)
     sets = found["mel"]["sets"]
     assert sets["samples"]["score"] < 0.5 < sets["training, other clips"]["score"]
     assert sets["white noise"]["score"] == 0

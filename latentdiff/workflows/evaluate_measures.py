@@ -23,7 +23,7 @@ from latentdiff.evaluation.compare import Comparison
 from latentdiff.evaluation.sound import SILENT_DB, level_db, spectral_distance
 from latentdiff.specs import Codec, Condition
 from latentdiff.training import checkpoint
-from latentdiff.training.data import seed_of
+from latentdiff.training.data import Batch, seed_of
 from latentdiff.training.task import Task, spectrum_of
 from latentdiff.training.validation import Validation, Validator
 from latentdiff.workflows import evaluate_sets as material
@@ -86,27 +86,41 @@ def _sound(job: Job, codec: Codec, sets: Mapping[str, Latents], found: Measured)
 def _skill(job: Job, found: Measured) -> None:
     """Losses on held-out windows by noise level, each beside its baselines."""
     settings, model = job.project.training, job.model
-    cut = material.windows_of(model, job.store, "validation", settings.memory_gb, job.directory)
-    if cut is None:
+    unheard, heard = (
+        material.windows_of(model, job.store, split, settings.memory_gb, job.directory)
+        for split in ("validation", "train")
+    )
+    if unheard is None or heard is None:
         found.losses.append("skill was not measured: no file is held out")
         return
     header = checkpoint.load_weights(model.path).header
     diffusion = config.build(DiffusionConfig, header["diffusion"], source=str(model.path))
-    task = Task(Objective.from_config(diffusion), model.schedule)
-    held = cut.spread(settings.validation_windows)
-    validator = Validator(held, task, settings.validation_levels, settings.batch)
-    validation = validator.measure(model.denoiser, next(model.denoiser.parameters()).device)
-    # Of these very windows, as strong as they are: what their own spectrum would make known.
-    power = held.latents.square().mean(dim=(0, 2))
-    level = torch.tensor(validation.logsnr)
-    spectrum = spectrum_of(cut)
-    spectrum = spectrum * (power / spectrum.mean(dim=1))[:, None]
+    variance = model.whitening.variance
+    task = Task(Objective.from_config(diffusion), model.schedule, variance=variance)
+    held, known = (x.spread(settings.validation_windows) for x in (unheard, heard))
+    device = next(model.denoiser.parameters()).device
+    levels, batch = settings.validation_levels, settings.batch
+    validation = Validator(held, task, levels, batch).measure(model.denoiser, device)
+    familiar, base = Validator(known, task, levels, batch).brief(model.denoiser, device)
     found.results["held_out"] = {
         **_summary(validation),
+        "training_skill": baseline.skill(familiar, base),
         "windows": len(held.files),
         "logsnr": validation.logsnr,
         "losses": validation.losses,
         "variance": validation.baselines,
+        **_baselines(task, held, spectrum_of(unheard), validation.logsnr),
+    }
+
+
+def _baselines(
+    task: Task, held: Batch, spectrum: Tensor, logsnr: Sequence[float]
+) -> dict[str, list[float]]:
+    """Closed forms for these windows, as strong as they are: zero, and their own best filter."""
+    power = held.latents.square().mean(dim=(0, 2))
+    spectrum = spectrum * (power / spectrum.mean(dim=1).clamp(min=1e-12))[:, None]
+    level = torch.tensor(logsnr)
+    return {
         "zero": baseline.zero(task.objective, level, power).tolist(),
         "wiener": baseline.spectrum_only(task.objective, level, spectrum).tolist(),
     }

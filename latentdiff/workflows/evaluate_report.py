@@ -38,6 +38,8 @@ def _held_out(r: dict[str, Any] | None) -> list[str]:
         f"on {r['windows']} held-out windows",
         f"  skill {r['skill']:.3f}   (0: knows only how strong each direction is; 1: knows all; "
         f"{_skill(r['wiener'], r['variance']):.2f}: the best filter) - {verdict.skill(r['skill'])}",
+        f"  on training windows {r['training_skill']:.3f}   (the same: it knows the kind of sound; "
+        "far above: it knows these recordings by heart)",
         "  log-SNR     loss  variance   Wiener     zero   skill   (loss between 0 and variance)",
     ]
     rows = zip(r["logsnr"], r["losses"], r["variance"], r["wiener"], r["zero"], strict=True)
