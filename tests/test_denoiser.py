@@ -8,16 +8,20 @@ from typing import get_args
 import pytest
 import torch
 
+from latentdiff.config import build as build_section
 from latentdiff.diffusion import baseline, noise
-from latentdiff.diffusion.denoiser import Denoiser, affine, dropped, guided
+from latentdiff.diffusion.denoiser import Denoiser, affine, dropped, guided, knows_variance
 from latentdiff.diffusion.loss import Objective
-from latentdiff.diffusion.settings import LossKind, Parametrisation, Weighting
+from latentdiff.diffusion.settings import DiffusionConfig, LossKind, Parametrisation, Weighting
+from latentdiff.errors import ConfigError
 from latentdiff.specs import Condition
 
 PARAMETRISATIONS = get_args(Parametrisation)
+NOISY = [name for name in PARAMETRISATIONS if name != "regression"]
 KINDS = get_args(LossKind)
 LEVELS = torch.tensor([-6.0, -2.0, 0.0, 3.0, 6.0])
 FREE = Condition()
+VARIANCE = torch.tensor([0.3, 1.0, 2.5])
 
 
 def constant(value):
@@ -31,7 +35,13 @@ def noisy(z_0, logsnr, seed=0):
 
 
 def quantity(name, z_0, eps, alpha, sigma):
-    return {"eps": eps, "x0": z_0, "v": alpha * eps - sigma * z_0, "flow": eps - z_0}[name]
+    return {
+        "eps": eps,
+        "x0": z_0,
+        "v": alpha * eps - sigma * z_0,
+        "flow": eps - z_0,
+        "regression": z_0,
+    }[name]
 
 
 @pytest.mark.parametrize("name", PARAMETRISATIONS)
@@ -43,12 +53,64 @@ def test_the_true_quantity_gives_the_true_latents(name):
     torch.testing.assert_close(denoise(z_t, LEVELS, FREE), z_0, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", PARAMETRISATIONS)
-def test_a_preconditioned_zero_is_the_best_guess_from_variance(name):
+@pytest.mark.parametrize("name", NOISY)
+@pytest.mark.parametrize("variance", [None, torch.ones(3), VARIANCE])
+def test_a_preconditioned_zero_is_the_best_guess_from_variance(name, variance):
     z_t = torch.randn(5, 3, 7)
-    alpha, _ = noise.alpha_sigma(LEVELS[:, None, None])
-    denoise = Denoiser(constant(0.0), name)
-    torch.testing.assert_close(denoise(z_t, LEVELS, FREE), alpha * z_t)
+    alpha, sigma = noise.alpha_sigma(LEVELS[:, None, None])
+    s = 1.0 if variance is None else variance[:, None]
+    best = alpha * s / (alpha**2 * s + sigma**2) * z_t
+    denoise = Denoiser(constant(0.0), name, variance=variance)
+    torch.testing.assert_close(denoise(z_t, LEVELS, FREE), best)
+    torch.testing.assert_close(knows_variance(z_t, LEVELS, variance), best)
+
+
+def test_preconditioned_networks_see_and_are_asked_for_unit_variance():
+    g = torch.Generator().manual_seed(7)
+    z_0 = torch.randn(5, 3, 4000, generator=g) * VARIANCE.sqrt()[:, None]
+    z_t = noisy(z_0, LEVELS)[0]
+    seen = []
+    denoise = Denoiser(lambda z, *_: seen.append(z) or torch.zeros_like(z), variance=VARIANCE)
+    known = denoise(z_t, LEVELS, FREE)
+    torch.testing.assert_close(seen[0].std(-1), torch.ones(5, 3), atol=0.05, rtol=0)
+    # What the network would have to put out, by probing the output scale with ones.
+    scale = Denoiser(constant(1.0), variance=VARIANCE)(z_t, LEVELS, FREE) - known
+    wanted = (z_0 - known) / scale
+    torch.testing.assert_close(wanted.std(-1), torch.ones(5, 3), atol=0.05, rtol=0)
+
+
+def test_regression_sees_the_condition_only():
+    seen = []
+
+    def network(z, logsnr, condition):
+        seen.append(z)
+        return torch.ones_like(z)
+
+    denoise = Denoiser(network, "regression", variance=VARIANCE)
+    out = denoise(torch.randn(5, 3, 7), LEVELS, FREE)
+    assert not seen[0].any()
+    torch.testing.assert_close(out, VARIANCE.sqrt()[:, None].expand(5, 3, 7))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_regression_that_knows_nothing_scores_the_variance(kind):
+    schedule = noise.schedule_of(DiffusionConfig(parametrisation="regression"))
+    level = schedule(torch.rand(4))
+    assert schedule.warnings == []
+    objective = Objective("regression", kind=kind)
+    zero = baseline.zero(objective, level, VARIANCE)
+    best = baseline.variance_only(objective, level, VARIANCE)
+    torch.testing.assert_close(best, zero, rtol=1e-4, atol=0)
+    z_0 = torch.randn(4, 3, 40_000, generator=torch.Generator().manual_seed(1))
+    z_0 = z_0 * VARIANCE.sqrt()[:, None]
+    denoise = Denoiser(constant(0.0), "regression", variance=VARIANCE)
+    loss = objective(denoise, z_0, level, torch.randn(z_0.shape), FREE)
+    torch.testing.assert_close(loss.mean(), zero.mean(), rtol=0.01, atol=0)
+
+
+def test_regression_has_no_levels_to_weigh():
+    with pytest.raises(ConfigError, match="uniform"):
+        build_section(DiffusionConfig, {"parametrisation": "regression", "weighting": "edm"})
 
 
 def test_network_output_of_another_shape_is_told():
@@ -118,9 +180,6 @@ def test_a_weighting_means_the_same_in_every_parametrisation(weighting):
         "edm": 1 + snr,
     }[weighting]
     torch.testing.assert_close(weights[0], expected, rtol=1e-4, atol=0)
-
-
-VARIANCE = torch.tensor([0.3, 1.0, 2.5])
 
 
 def monte_carlo(objective, denoise, z_0, logsnr):

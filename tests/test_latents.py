@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 
 from latentdiff.config import build
 from latentdiff.errors import ConfigError, UserError
-from latentdiff.latents.settings import LatentConfig
+from latentdiff.latents.settings import LatentConfig, Scaling
 from latentdiff.latents.statistics import LatentStatistics, StatisticsAccumulator, fit
 from latentdiff.latents.whitening import Whitening
 
@@ -152,6 +154,50 @@ def test_whitened_latents_are_white_and_come_back():
     whole = Whitening.from_statistics(fit([(z, None)]), "all")
     raw = torch.tensor(z, dtype=torch.float32)
     torch.testing.assert_close(whole.unwhiten(whole.whiten(raw)), raw, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scaling", get_args(Scaling))
+@pytest.mark.parametrize("keep", [3, "all"])
+def test_every_scaling_inverts_and_knows_its_variance(scaling, keep):
+    z = correlated(4000, offset=-3.0)
+    std = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])[:, None] * np.ones_like(z)
+    whitening = Whitening.from_statistics(fit([(z, std)]), keep, scaling)
+    x = whitening.whiten(torch.tensor(z, dtype=torch.float32))
+    # In the raw latents' units: directions that hardly vary magnify their rounding.
+    error = (whitening.whiten(whitening.unwhiten(x)) - x) * whitening.scale[:, None]
+    assert error.abs().max() < 1e-5
+    covariance = torch.diag(whitening.variance)
+    torch.testing.assert_close(torch.cov(x, correction=0), covariance, atol=2e-4, rtol=1e-4)
+    assert whitening.variance.mean().item() == pytest.approx(1.0, abs=1e-5)
+    if keep == "all":
+        raw = torch.tensor(z, dtype=torch.float32)
+        torch.testing.assert_close(whitening.unwhiten(x), raw, atol=1e-5, rtol=1e-5)
+
+
+def test_scalings_weigh_directions_as_they_say():
+    z = correlated(4000)
+    std = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])[:, None] * np.ones_like(z)
+    statistics = fit([(z, std)])
+    variances, directions = statistics.principal()
+    by_noise, by_all = (
+        Whitening.from_statistics(statistics, 3, scaling) for scaling in ("posterior", "global")
+    )
+    noise = directions[:3] ** 2 @ std[:, 0] ** 2
+    np.testing.assert_allclose(by_all.variance, variances[:3] / variances[:3].mean(), rtol=1e-5)
+    assert by_all.scale.unique().numel() == 1
+    np.testing.assert_allclose(
+        by_noise.variance / by_noise.variance[0],
+        variances[:3] / noise / (variances[0] / noise[0]),
+        rtol=1e-5,
+    )
+    with pytest.raises(UserError, match="noise is not known"):
+        Whitening.from_statistics(fit([(z, None)]), 3, "posterior")
+
+
+def test_a_whitening_of_before_had_unit_variance():
+    state = Whitening.from_statistics(fit([(correlated(100), None)]), 2).state_dict()
+    del state["variance"]
+    assert torch.equal(Whitening.from_state(state).variance, torch.ones(2))
 
 
 def test_left_out_directions_are_filled_as_asked():

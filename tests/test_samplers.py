@@ -160,7 +160,7 @@ def test_spacings_rise_from_end_to_end(spacing):
 def test_endless_chains_are_entered_where_something_is_left():
     chain = noise.build(ScheduleConfig(name="betas", beta_end=1.0))
     for spacing in ("logsnr", "t", "karras"):
-        assert levels(chain, 5, spacing)[0] == pytest.approx(samplers.START_LIMIT, abs=1e-6)
+        assert levels(chain, 5, spacing)[0] == pytest.approx(noise.NOISE_ONLY, abs=1e-6)
 
 
 def test_guidance_one_is_none_and_guidance_zero_ignores_the_condition():

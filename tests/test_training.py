@@ -24,7 +24,7 @@ from latentdiff.training.budget import Budget
 from latentdiff.training.data import Recording, Windows, generator_for
 from latentdiff.training.ema import Ema
 from latentdiff.training.settings import TrainingConfig
-from latentdiff.training.task import Task, knows_variance
+from latentdiff.training.task import Task
 from latentdiff.training.trainer import Trainer
 from latentdiff.training.validation import Validator, exchange
 
@@ -345,7 +345,7 @@ class TestSkill:
 class TestValidation:
     def test_the_baseline_denoiser_has_no_skill_at_any_level(self):
         validator = Validator(data(0, 4).spread(20), TASK, levels=10, batch=7)
-        result = validator.measure(knows_variance, torch.device("cpu"))
+        result = validator.measure(TASK.knows_variance, torch.device("cpu"))
         assert result.losses == result.baselines and result.skill == 0
         assert len(result.losses) == 10
         assert result.logsnr == sorted(result.logsnr, reverse=True)
@@ -353,7 +353,7 @@ class TestValidation:
     def test_it_does_not_depend_on_the_batch_nor_on_what_was_drawn_before(self):
         windows = data(0, 4).spread(20)
         results = [
-            Validator(windows, TASK, 10, batch).measure(knows_variance, torch.device("cpu"))
+            Validator(windows, TASK, 10, batch).measure(TASK.knows_variance, torch.device("cpu"))
             for batch in (3, 20)
         ]
         assert results[0].losses == pytest.approx(results[1].losses, rel=1e-5)

@@ -34,6 +34,7 @@ def zero(objective: Objective, logsnr: Tensor, variance: Tensor) -> Tensor:
         "v": alpha**2 + sigma**2 * variance,
         "x0": variance.expand(len(logsnr), -1),
         "flow": (1 + variance).expand(len(logsnr), -1),
+        "regression": variance.expand(len(logsnr), -1),
     }[objective.parametrisation]
     return _expected(objective, logsnr, quantity)
 

@@ -19,7 +19,7 @@ def affine(parametrisation: Parametrisation, logsnr: Tensor) -> tuple[Tensor, Te
     """(a, b), shaped as `logsnr`, with z_0 = a * z_t + b * y for the parametrisation's quantity y.
 
     eps: the noise. x0: z_0. v = alpha eps - sigma z_0 (Salimans and Ho 2022, arXiv 2202.00512,
-    app. D). flow = eps - z_0 (Lipman et al. 2022, arXiv 2210.02747).
+    app. D). flow = eps - z_0 (Lipman et al. 2022, arXiv 2210.02747). regression: z_0.
     """
     alpha, sigma = alpha_sigma(logsnr)
     if parametrisation == "v":
@@ -31,43 +31,79 @@ def affine(parametrisation: Parametrisation, logsnr: Tensor) -> tuple[Tensor, Te
     return torch.zeros_like(alpha), torch.ones_like(alpha)
 
 
+def knows_variance(z_t: Tensor, logsnr: Tensor, variance: Tensor | None = None) -> Tensor:
+    """[B, C, T]: the best estimate of z_0 that knows the variance [C] of each channel only.
+
+    alpha S / (alpha^2 S + sigma^2) z_t; None: unit variance, where that is alpha z_t.
+    """
+    alpha, sigma = alpha_sigma(logsnr[:, None, None])
+    if variance is None:
+        return alpha * z_t
+    s = variance.to(z_t.device)[:, None]
+    return alpha * s / (alpha**2 * s + sigma**2) * z_t
+
+
 class Denoiser(nn.Module):
     """A network with its parametrisation: `denoise(z_t, logsnr, condition) -> z_0`.
 
-    Preconditioned, the network's output is added to the best estimate of the parametrisation's
-    quantity that knows only that the latents have unit variance, scaled so that the network works
-    at unit variance (the idea of Karras et al. 2022, arXiv 2206.00364, sec. 5). On this axis that
-    estimate is z_0 = alpha z_t, and the scaled rest is the velocity whatever the parametrisation:
-    so a network that puts out zero has skill 0 at every level, and parametrisations differ in
-    what the loss measures only. Without, the network's output is the quantity itself.
+    Preconditioned, the network's output is added to the best estimate that knows only the
+    `variance` [C] of each channel, scaled so that the network takes in and has to put out unit
+    variance (Karras et al. 2022, arXiv 2206.00364, sec. 5, channel by channel). For unit variance
+    that rest is the velocity, whatever the parametrisation: so a network that puts out zero has
+    skill 0 at every level, and parametrisations differ in what the loss measures only. Without,
+    the network is given z_t and its output is the quantity itself.
+
+    regression: the network is given silence for z_t, so it knows the condition only, and puts out
+    z_0 over its standard deviation. One call says all it can say, at any level.
     """
+
+    variance: Tensor | None
 
     def __init__(
         self,
         network: Network,
         parametrisation: Parametrisation = "v",
         precondition: bool = True,
+        variance: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.parametrisation = parametrisation
-        self.output: Parametrisation = "v" if precondition else parametrisation
-        """What the network itself puts out."""
+        self.precondition = precondition
+        # Not saved with the weights: the whitening holds it. None: ones.
+        self.register_buffer("variance", variance, persistent=False)
 
     def forward(self, z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
         """[B, C, T], [B], condition -> z_0 [B, C, T].
 
         Raises ValueError where the network's output has another shape than its input.
         """
-        output = self.network(z_t, logsnr, condition)
-        if output.shape != z_t.shape:
+        if self.parametrisation == "regression":
+            return self._deviation * self._call(torch.zeros_like(z_t), logsnr, condition)
+        if not self.precondition:
+            a, b = affine(self.parametrisation, logsnr[:, None, None])
+            return a * z_t + b * self._call(z_t, logsnr, condition)
+        alpha, sigma = alpha_sigma(logsnr[:, None, None])
+        if self.variance is None:
+            return alpha * z_t - sigma * self._call(z_t, logsnr, condition)
+        level = (alpha**2 * self.variance[:, None] + sigma**2).sqrt()
+        rest = self._call(z_t / level, logsnr, condition)
+        known = knows_variance(z_t, logsnr, self.variance)
+        return known - sigma * self._deviation / level * rest
+
+    @property
+    def _deviation(self) -> Tensor | float:
+        return 1.0 if self.variance is None else self.variance.sqrt()[:, None]
+
+    def _call(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
+        output = self.network(z, logsnr, condition)
+        if output.shape != z.shape:
             # Broadcasting would hide this, and the loss would stay at that of white noise.
             raise ValueError(
-                f"the network was given latents of shape {tuple(z_t.shape)} and put out "
+                f"the network was given latents of shape {tuple(z.shape)} and put out "
                 f"{tuple(output.shape)}; the shapes must be equal"
             )
-        a, b = affine(self.output, logsnr[:, None, None])
-        return a * z_t + b * output.to(z_t.dtype)
+        return output.to(z.dtype)
 
 
 def guided(

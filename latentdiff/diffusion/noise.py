@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentdiff.diffusion.settings import ScheduleConfig
+from latentdiff.diffusion.settings import DiffusionConfig, ScheduleConfig
 
 CHAINS = {
     # DDPM: Ho et al. 2020, arXiv 2006.11239, sec. 4.
@@ -32,6 +32,13 @@ CHAIN_LIMIT = 40.0
 
 TERMINAL_LIMIT = -6.0
 """A schedule that ends above this log-SNR (5 % of the signal left) has not reached pure noise."""
+
+NOISE_ONLY = -12.0
+"""log-SNR that counts as pure noise: a quarter of a percent of the latents is left."""
+
+EDM_MEAN, EDM_STD = -1.2 - math.log(0.5), 1.2
+"""Karras et al. 2022, arXiv 2206.00364, table 1: ln(sigma) is normal with mean -1.2 and deviation
+1.2 for data of deviation 0.5; latents here have deviation 1."""
 
 GAIN_LIMIT = 1e3
 """Above this gain a schedule dwells where nothing is left of the latents."""
@@ -90,6 +97,11 @@ class Schedule:
         return found
 
 
+def schedule_of(config: DiffusionConfig) -> Schedule:
+    """The schedule of a diffusion; of a regression the one that is at its noisy end always."""
+    return SILENCE if config.parametrisation == "regression" else build(config.schedule)
+
+
 def build(config: ScheduleConfig) -> Schedule:
     """The schedule that a config names."""
     if config.name == "betas":
@@ -98,6 +110,12 @@ def build(config: ScheduleConfig) -> Schedule:
         return chain(config.name, linear_betas(*CHAINS[config.name]))
     curve, inverse = _CURVES[config.name]
     return _between(config, curve, inverse)
+
+
+SILENCE = Schedule(
+    "pure noise", lambda t: torch.full_like(t, NOISE_ONLY), lambda logsnr: torch.ones_like(logsnr)
+)
+"""Of a regression, which sees no latents at all."""
 
 
 def linear_betas(start: float, end: float, steps: int) -> Tensor:
@@ -216,17 +234,12 @@ def _laplace_inverse(logsnr: Tensor) -> Tensor:
     return torch.where(logsnr > 0, tail, 1 - tail)
 
 
-# Karras et al. 2022, arXiv 2206.00364, table 1: ln(sigma) is normal with mean -1.2 and deviation
-# 1.2 for data of deviation 0.5; the latents here have deviation 1.
-_EDM_MEAN, _EDM_DEVIATION = -2 * (-1.2 - math.log(0.5)), 2 * 1.2
-
-
 def _edm(t: Tensor) -> Tensor:
-    return _EDM_MEAN + _EDM_DEVIATION * torch.special.ndtri(1 - t)
+    return -2 * (EDM_MEAN + EDM_STD * torch.special.ndtri(t))
 
 
 def _edm_inverse(logsnr: Tensor) -> Tensor:
-    return torch.special.ndtr((_EDM_MEAN - logsnr) / _EDM_DEVIATION)
+    return torch.special.ndtr((-0.5 * logsnr - EDM_MEAN) / EDM_STD)
 
 
 _CURVES = {

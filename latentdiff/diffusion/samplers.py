@@ -17,12 +17,9 @@ import torch
 from torch import Tensor
 
 from latentdiff.diffusion.denoiser import guided
-from latentdiff.diffusion.noise import Schedule
+from latentdiff.diffusion.noise import NOISE_ONLY, Schedule
 from latentdiff.diffusion.settings import SamplingConfig, Spacing
 from latentdiff.specs import Condition, Denoise
-
-START_LIMIT = -12.0
-"""Sampling starts no noisier than this log-SNR: a quarter of a percent of the latents is left."""
 
 KARRAS_RHO = 7.0
 
@@ -190,10 +187,13 @@ def integrate(
 def levels(schedule: Schedule, steps: int, spacing: Spacing = "logsnr") -> list[float]:
     """`steps` rising log-SNRs from the schedule's noisy end to its clean end; one: the noisy end.
 
+    No noisier than NOISE_ONLY. Of a schedule that has one level only, a regression's: that one.
     logsnr: equally spaced. t: at equally spaced t of the schedule. karras: Karras et al. 2022,
     arXiv 2206.00364, eq. 5, rho 7, in sigma / alpha.
     """
-    first, last = max(schedule.logsnr_min, START_LIMIT), schedule.logsnr_max
+    first, last = max(schedule.logsnr_min, NOISE_ONLY), schedule.logsnr_max
+    if first == last:
+        return [first]
     if spacing == "logsnr":
         return _equal(first, last, steps).tolist()
     if spacing == "t":

@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from latentdiff.config import Section
 
-Parametrisation = Literal["v", "eps", "x0", "flow"]
+Parametrisation = Literal["v", "eps", "x0", "flow", "regression"]
+LevelsName = Literal["schedule", "logit-normal", "edm", "adaptive"]
 ScheduleName = Literal[
     "cosine", "sigmoid", "flow", "laplace", "edm", "linear-ddpm", "diffwave", "audioldm", "betas"
 ]
@@ -52,20 +53,47 @@ class ScheduleConfig(Section):
         return self
 
 
+class LevelsConfig(Section):
+    """How often training visits each noise level between the schedule's limits."""
+
+    name: LevelsName = "schedule"
+    """schedule: as often as the schedule itself does. logit-normal, edm: log-SNR is normal, cut at
+    the schedule's limits, as in Stable Diffusion 3 and EDM. adaptive: where the loss is, with
+    weights that leave the objective that of the schedule."""
+
+    mean: float | None = None
+    """logit-normal: mean of logit t on the straight path, null: 0. edm: mean of ln(sigma / alpha),
+    null: -0.51, EDM's -1.2 for data of unit variance. Larger is noisier; of these two only."""
+
+    std: float | None = Field(default=None, gt=0)
+    """Standard deviation of the same quantity. null: 1 for logit-normal, 1.2 for edm."""
+
+    @model_validator(mode="after")
+    def _moments_are_used(self) -> LevelsConfig:
+        given = self.mean is not None or self.std is not None
+        if given and self.name not in ("logit-normal", "edm"):
+            raise ValueError(f"mean and std mean nothing to levels named {self.name}")
+        return self
+
+
 class DiffusionConfig(Section):
     """What the denoiser is trained on."""
 
     parametrisation: Parametrisation = "v"
     """In which quantity the loss is measured: velocity, noise, clean latents, or the flow from
-    latents to noise."""
+    latents to noise. regression: no diffusion, one call estimates the latents from their
+    condition alone (schedule and levels play no part): their mean, so blurred, but a yardstick."""
 
     precondition: bool = True
-    """Add the network's output to the best estimate that knows only that the latents have unit
-    variance, so that training starts at skill 0 instead of below. false: the network puts out the
-    quantity named by `parametrisation` itself, as in the papers."""
+    """Add the network's output to the best estimate that knows only the variance of each channel,
+    so that training starts at skill 0 instead of below. false: the network puts out the quantity
+    named by `parametrisation` itself, as in the papers."""
 
     schedule: ScheduleConfig = ScheduleConfig()
     """Noise levels."""
+
+    levels: LevelsConfig = LevelsConfig()
+    """How often training visits them."""
 
     weighting: Weighting = "uniform"
     """Weight of a noise level in the loss, beyond how often the schedule visits it. uniform: 1.
@@ -77,6 +105,12 @@ class DiffusionConfig(Section):
 
     huber_delta: float = Field(default=1.0, gt=0)
     """Where huber turns linear, in units of the parametrisation's quantity."""
+
+    @model_validator(mode="after")
+    def _regression_has_no_levels(self) -> DiffusionConfig:
+        if self.parametrisation == "regression" and self.weighting != "uniform":
+            raise ValueError("regression has no noise levels to weigh: weighting must be uniform")
+        return self
 
 
 class SamplingConfig(Section):

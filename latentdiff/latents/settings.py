@@ -8,6 +8,8 @@ from pydantic import Field, StrictFloat, StrictInt, field_validator
 
 from latentdiff.config import Section
 
+Scaling = Literal["unit", "posterior", "global"]
+
 
 class LatentConfig(Section):
     """How audio becomes latents, and which of their directions are kept."""
@@ -17,6 +19,11 @@ class LatentConfig(Section):
     more than 0.1 bit a frame, by the latents' variance over its own posterior's (without stored
     posterior: 99 % of the variance). all: every direction that varies at all. A whole number: that
     many. A fraction between 0 and 1: as many as hold that share of the variance."""
+
+    scaling: Scaling = "unit"
+    """How the kept directions weigh in the loss. unit: alike, each has variance 1. posterior: by
+    how far each rises above the encoder's own noise. global: by their variance, as the codec made
+    them. The mean variance is 1 in each case."""
 
     keep_std: bool = False
     """Store the posterior's standard deviation beside its mean (doubles the disk space)."""

@@ -90,9 +90,14 @@ class LatentStatistics:
         """[D]: variance along each principal direction over the posterior's own variance there.
 
         Through a direction of ratio s the encoder sends 0.5 log2(1 + s) bits a frame, the capacity
-        of a Gaussian channel (Shannon 1948). Needs `posterior_variance`.
+        of a Gaussian channel (Shannon 1948). Raises UserError where `posterior_variance` is None.
         """
-        assert self.posterior_variance is not None
+        if self.posterior_variance is None:
+            raise UserError(
+                "the encoder's own noise is not known",
+                why="these latents came without the standard deviations of the posterior",
+                do_this="set latents.scaling to unit or global.",
+            )
         variances, directions = self.principal()
         noise = directions**2 @ self.posterior_variance
         return variances / np.maximum(noise, 1e-30)

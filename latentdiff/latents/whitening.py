@@ -1,4 +1,4 @@
-"""Raw latents <=> what the diffusion model sees: few directions, each of unit variance.
+"""Raw latents <=> what the diffusion model sees: few directions, scaled.
 
 Shapes: C kept directions, D latent dimensions of the codec, T latent frames.
 """
@@ -9,18 +9,20 @@ import hashlib
 from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from latentdiff.latents.settings import Scaling
 from latentdiff.latents.statistics import Keep, LatentStatistics
 
 Fill = Literal["mean", "noise"]
 
 
 class Whitening(nn.Module):
-    """Rotates to principal directions, keeps some, scales each to unit variance.
+    """Rotates to principal directions, keeps some, scales each.
 
-    Not trained: its three tensors are buffers, so that it moves with `.to` and is saved by
+    Not trained: its four tensors are buffers, so that it moves with `.to` and is saved by
     `state_dict`. `whiten(unwhiten(x)) == x` up to rounding; the other way round what lies outside
     the kept directions is lost.
     """
@@ -30,30 +32,47 @@ class Whitening(nn.Module):
     directions: Tensor
     """[C, D], orthonormal rows."""
     scale: Tensor
-    """[C], standard deviation along each direction."""
+    """[C], what each direction is divided by."""
+    variance: Tensor
+    """[C], of the final latents of the training split; averages to 1."""
 
-    def __init__(self, mean: Tensor, directions: Tensor, scale: Tensor) -> None:
+    def __init__(
+        self, mean: Tensor, directions: Tensor, scale: Tensor, variance: Tensor | None = None
+    ) -> None:
+        """`variance` None: ones, so `scale` is the standard deviation along each direction."""
         super().__init__()
         assert directions.shape == (len(scale), len(mean)), "directions must be [C, D]"
         self.register_buffer("mean", mean)
         self.register_buffer("directions", directions)
         self.register_buffer("scale", scale)
+        self.register_buffer("variance", torch.ones_like(scale) if variance is None else variance)
 
     @classmethod
-    def from_statistics(cls, statistics: LatentStatistics, keep: Keep = "auto") -> Whitening:
-        """Fit to the training split. Raises UserError where `keep` cannot be met."""
+    def from_statistics(
+        cls, statistics: LatentStatistics, keep: Keep = "auto", scaling: Scaling = "unit"
+    ) -> Whitening:
+        """Fit to the training split.
+
+        unit: each direction to variance 1. posterior: each in units of the posterior's own
+        standard deviation there, then all by one factor. global: all by one factor. The factor
+        makes the mean variance 1. Raises UserError where `keep` or `scaling` cannot be met.
+        """
         chosen = statistics.kept(keep)
-        variances, directions = statistics.principal()
-        return cls(
-            torch.as_tensor(statistics.mean, dtype=torch.float32),
-            torch.as_tensor(directions[chosen], dtype=torch.float32),
-            torch.as_tensor(variances[chosen] ** 0.5, dtype=torch.float32),
-        )
+        variances, directions = (x[chosen] for x in statistics.principal())
+        if scaling == "unit":
+            units = variances
+        elif scaling == "global":
+            units = np.full(len(chosen), variances.mean())
+        else:
+            ratio = statistics.signal_to_noise()[chosen]
+            units = variances / ratio * ratio.mean()
+        tensors = (statistics.mean, directions, units**0.5, variances / units)
+        return cls(*(torch.as_tensor(x, dtype=torch.float32) for x in tensors))
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Whitening:
-        """From what `state_dict` gave."""
-        return cls(state["mean"], state["directions"], state["scale"])
+        """From what `state_dict` gave; older ones have no variance, which was 1 then."""
+        return cls(state["mean"], state["directions"], state["scale"], state.get("variance"))
 
     @property
     def channels(self) -> int:
@@ -69,7 +88,7 @@ class Whitening(nn.Module):
     def fingerprint(self) -> str:
         """sha256 of the tensors: a network belongs to one whitening."""
         digest = hashlib.sha256()
-        for tensor in (self.mean, self.directions, self.scale):
+        for tensor in (self.mean, self.directions, self.scale, self.variance):
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 

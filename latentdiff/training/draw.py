@@ -58,8 +58,7 @@ class Source:
         """This process's share of a step."""
         mine = self.team.share(self.batch)
         batch = self.windows.draw(self.batch, self._generator(step, "windows"), mine)
-        logsnr = self.task.draw(self.batch, self._generator(step, "levels"))
-        weight = torch.ones(self.batch)
+        logsnr, weight = self.task.draw(self.batch, self._generator(step, "levels"))
         condition = self._dropped(batch, step, mine)
         shape = (self.batch, *batch.latents.shape[1:])
         # On the device itself: at a large batch a CPU would need longer than a GPU for its step.

@@ -18,7 +18,7 @@ from latentdiff.training.draw import Draw
 from latentdiff.training.ema import Ema
 from latentdiff.training.meter import Measured
 from latentdiff.training.settings import TrainingConfig
-from latentdiff.training.task import Task, knows_variance
+from latentdiff.training.task import Task
 from latentdiff.training.team import Team
 
 if TYPE_CHECKING:
@@ -58,14 +58,15 @@ class Learner:
         """One step of the optimiser at learning rate `rate`; `seed`: of the network's dropout."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(seed)
+        _seed_network(seed, self._fabric.device)
         self.network.train()
         self._optimizer.zero_grad(set_to_none=True)
         losses = torch.cat(list(self._backward(draw)))
         norm = self._clip()
         self._optimizer.step()
+        self._observe(draw, losses)
         with torch.no_grad():
-            baselines = self._losses(knows_variance, draw)
+            baselines = self._losses(self._task.knows_variance, draw)
         return Measured(step, losses, baselines, draw.logsnr, draw.batch.files, norm)
 
     def average(self, seen: int, halflife: float) -> None:
@@ -118,6 +119,15 @@ class Learner:
     def _losses(self, denoise: Any, draw: Draw) -> Tensor:
         return self._task.losses(denoise, draw.batch, draw.logsnr, draw.noise) * draw.weight
 
+    def _observe(self, draw: Draw, losses: Tensor) -> None:
+        """Let the levels learn from the whole step; all processes learn the same."""
+        if self._task.observant:
+            whole = [
+                self._team.whole(part, self._settings.batch)
+                for part in (draw.logsnr, losses / draw.weight)
+            ]
+            self._task.observe(*whole)
+
     def _clip(self) -> Tensor:
         """The norm of the gradient, which is then no larger than the settings allow."""
         most = self._settings.gradient_clip
@@ -139,6 +149,7 @@ class Learner:
             "halflives": [average.halflife for average in self.averages],
             "optimizer": self._optimizer.state_dict(),
             "precision": self._fabric.strategy.precision.state_dict(),
+            "levels": self._task.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -164,10 +175,20 @@ class Learner:
         for group, own in zip(self._optimizer.param_groups, ours, strict=True):
             group.update(own)
         self._fabric.strategy.precision.load_state_dict(state["precision"])
+        self._task.load_state_dict(state.get("levels", {}))
 
 
 _OURS = ("weight_decay", "fused")
 _NOTHING: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+
+
+def _seed_network(seed: int, device: torch.device) -> None:
+    # torch.manual_seed would note a traceback for each device not in use, at every step.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 def _nearest(average: Ema, halflives: list[float | None]) -> int:

@@ -5,14 +5,17 @@ Shapes: B batch, C latent channels, L noise levels, W frames of a window.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from latentdiff.diffusion import baseline
+from latentdiff.diffusion.denoiser import knows_variance
+from latentdiff.diffusion.levels import Levels
 from latentdiff.diffusion.loss import Objective
-from latentdiff.diffusion.noise import Schedule, alpha_sigma, stratified
+from latentdiff.diffusion.noise import Schedule
 from latentdiff.specs import Condition, Denoise
 from latentdiff.training.data import Batch, Windows
 
@@ -41,18 +44,49 @@ class References:
 
 @dataclass(frozen=True)
 class Task:
-    """An objective on a schedule, for latents whose channels have unit variance."""
+    """An objective on a schedule, for latents whose channels have known variances."""
 
     objective: Objective
     schedule: Schedule
+    drawn: Levels | None = None
+    """Which levels training visits; None: those of the schedule, as often as it does."""
+    variance: Tensor | None = None
+    """[C] of the latents; None: ones."""
 
-    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
-        """[B] log-SNR, one in each of B equally likely intervals."""
-        return self.schedule(stratified(batch, generator))
+    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """log-SNR [B], one in each of B equally likely intervals, and weight [B] of its loss."""
+        return self._drawn.draw(batch, generator)
+
+    def observe(self, logsnr: Tensor, losses: Tensor) -> None:
+        """Tell the levels [B] of a whole step, over all processes, and its losses [B] there.
+
+        Losses as `losses` gives them, not multiplied by the weights of `draw`.
+        """
+        self._drawn.observe(logsnr, losses)
+
+    @property
+    def observant(self) -> bool:
+        """Whether `observe` makes any difference to later draws."""
+        return self._drawn.observant
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What later draws depend on, besides their generators."""
+        return self._drawn.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from such a state."""
+        self._drawn.load_state_dict(state)
 
     def levels(self, count: int) -> Tensor:
-        """[L] log-SNR, clean to noisy, as evenly spread as training draws them."""
+        """[L] log-SNR, clean to noisy, as evenly spread as the schedule visits them."""
         return self.schedule((torch.arange(count) + 0.5) / count)
+
+    def knows_variance(self, z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
+        """The best denoiser that knows only the variance of every channel.
+
+        Run on the very windows and noise of a model, it is the baseline its loss stands beside.
+        """
+        return knows_variance(z_t, logsnr, self.variance)
 
     def losses(self, denoise: Denoise, batch: Batch, logsnr: Tensor, noise: Tensor) -> Tensor:
         """[B] loss of a denoiser on clean windows [B, C, W] at log-SNR [B]; padding left out."""
@@ -60,13 +94,17 @@ class Task:
 
     def references(self, windows: Windows, levels: int = 64) -> References:
         """Of the data these windows are cut from, by its spectrum."""
-        ones, logsnr = torch.ones(windows.channels), self.levels(levels)
-        spectrum = spectrum_of(windows)
+        variance = torch.ones(windows.channels) if self.variance is None else self.variance.cpu()
+        logsnr, spectrum = self.levels(levels), spectrum_of(windows) * variance[:, None]
         return References(
-            zero=float(baseline.zero(self.objective, logsnr, ones).mean()),
-            variance=float(baseline.variance_only(self.objective, logsnr, ones).mean()),
+            zero=float(baseline.zero(self.objective, logsnr, variance).mean()),
+            variance=float(baseline.variance_only(self.objective, logsnr, variance).mean()),
             spectrum=float(baseline.spectrum_only(self.objective, logsnr, spectrum).mean()),
         )
+
+    @property
+    def _drawn(self) -> Levels:
+        return self.drawn or Levels(self.schedule)
 
 
 def spectrum_of(windows: Windows) -> Tensor:
@@ -85,12 +123,3 @@ def spectrum_of(windows: Windows) -> Tensor:
     taper = torch.hann_window(segments.shape[-1])
     spectrum = baseline.power_spectrum(segments * taper)
     return spectrum / spectrum.mean(dim=1, keepdim=True).clamp(min=1e-12)
-
-
-def knows_variance(z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
-    """The best denoiser that knows only that every channel has unit variance: alpha z_t.
-
-    Run on the very windows and noise of a model, it is the baseline its loss stands beside.
-    """
-    alpha, _ = alpha_sigma(logsnr)
-    return alpha[:, None, None] * z_t

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentdiff.specs import Condition, Denoise
 from latentdiff.training.data import Batch, generator_for
-from latentdiff.training.task import Task, knows_variance
+from latentdiff.training.task import Task
 from latentdiff.training.team import Team
 
 
@@ -152,7 +152,8 @@ class Validator:
 
     def _known(self, device: torch.device) -> Tensor:
         if self._baselines is None:
-            self._baselines = self._table(knows_variance, self.windows, self._all, device)
+            known = self._task.knows_variance
+            self._baselines = self._table(known, self.windows, self._all, device)
         return self._baselines
 
     def _table(

@@ -117,7 +117,8 @@ def prepare(store: LatentStore, project: Project) -> Data:
             PLAIN_HOP,
         )
         codec = CodecFacts("", project.data.sample_rate, PLAIN_HOP, store.latent_dim, 1)
-    whitening = Whitening.from_statistics(found, project.latents.keep)
+    chosen = project.latents
+    whitening = Whitening.from_statistics(found, chosen.keep, chosen.scaling)
     path = _inputs_of(store).get("codec", {}).get("path", "")
     return Data(store, found, whitening, condition, standardiser, labels, codec, path)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from latentdiff import config
 from latentdiff.conditioning import ConditionConfig, Standardiser
@@ -68,6 +69,7 @@ class Model:
             channels=whitening.channels,
             features=0 if standardiser is None else len(standardiser.mean),
             labels=len(header["labels"]),
+            variance=whitening.variance,
         )
         try:
             denoiser.load_state_dict(weights.group("network"))
@@ -81,7 +83,7 @@ class Model:
             path=path,
             denoiser=denoiser.eval().requires_grad_(False).to(device),
             whitening=whitening,
-            schedule=noise.build(settings.schedule),
+            schedule=noise.schedule_of(settings),
             condition=config.build(ConditionConfig, header["condition"], source=str(path)),
             standardiser=standardiser,
             labels=header["labels"],
@@ -100,12 +102,22 @@ def make_denoiser(
     features: int = 0,
     labels: int = 0,
     seed: int = 0,
+    variance: Tensor | None = None,
 ) -> Denoiser:
-    """A fresh denoiser for C latent channels; its weights depend on `seed` alone."""
+    """A fresh denoiser for C latent channels of `variance` [C] (None: ones).
+
+    Its weights depend on `seed` alone. Raises UserError for a regression on nothing.
+    """
+    if diffusion.parametrisation == "regression" and not (features or labels):
+        raise UserError(
+            "a regression needs a condition",
+            why="diffusion.parametrisation=regression estimates latents from nothing else",
+            do_this="set condition.kind=mel, or choose another parametrisation.",
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built = build(network, channels, features, labels)
-    return Denoiser(built, diffusion.parametrisation, diffusion.precondition)
+    return Denoiser(built, diffusion.parametrisation, diffusion.precondition, variance)
 
 
 def header_of(

@@ -132,10 +132,11 @@ def _facts(model: Model) -> dict[str, Any]:
 
 
 class Tally:
-    """Mean squares per channel of all frames drawn, in the network's units (training: 1)."""
+    """Mean squares per channel of all frames drawn, beside the variance [C] of the training."""
 
-    def __init__(self, channels: int) -> None:
-        self._squares = torch.zeros(channels, dtype=torch.float64)
+    def __init__(self, variance: Tensor) -> None:
+        self._variance = variance.double().cpu()
+        self._squares = torch.zeros_like(self._variance)
         self._frames = 0
 
     def add(self, x: Tensor) -> None:
@@ -144,8 +145,8 @@ class Tally:
         self._frames += len(x) * x.shape[-1]
 
     def spread(self) -> Tensor:
-        """[C] root mean square."""
-        return (self._squares / self._frames).sqrt()
+        """[C] root mean square over that of the training latents."""
+        return (self._squares / self._frames / self._variance).sqrt()
 
 
 class Counted:
@@ -164,7 +165,7 @@ def _draw_all(
     model: Model, orders: list[Order], settings: SamplingConfig, directory: Path
 ) -> tuple[Tally, int]:
     """Draw and write every sample and the manifest; also network calls for each sample."""
-    tally, rows, calls = Tally(model.whitening.channels), [], 0
+    tally, rows, calls = Tally(model.whitening.variance), [], 0
     with progress(total=len(orders), unit="sample", what="sampling") as bar:
         for part in _batches(orders, settings.batch):
             counted = Counted(model.denoiser)

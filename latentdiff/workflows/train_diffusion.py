@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
+from latentdiff.diffusion.levels import build_levels
 from latentdiff.diffusion.loss import Objective
 from latentdiff.latents.store import LatentStore
 from latentdiff.networks.build import describe
@@ -69,6 +70,7 @@ def train_diffusion(
         features=0 if data.standardiser is None else len(data.standardiser.mean),
         labels=len(data.labels),
         seed=project.seed,
+        variance=data.whitening.variance,
     )
     _announce(data, project, denoiser)
     if dry_run:
@@ -148,7 +150,7 @@ def _announce(data: Data, project: Project, denoiser: Denoiser) -> None:
 
 def _trainer(run: Run, project: Project, data: Data, denoiser: Denoiser, fabric: Fabric) -> Trainer:
     settings, diffusion = project.training, project.diffusion
-    schedule = noise.build(diffusion.schedule)
+    schedule = noise.schedule_of(diffusion)
     for warning in schedule.warnings:
         log.warning("%s", warning)
     train = data.windows("train", settings, run.diffusion)
@@ -158,7 +160,12 @@ def _trainer(run: Run, project: Project, data: Data, denoiser: Denoiser, fabric:
     )
     return Trainer(
         denoiser,
-        Task(Objective.from_config(diffusion), schedule),
+        Task(
+            Objective.from_config(diffusion),
+            schedule,
+            build_levels(diffusion.levels, schedule),
+            data.whitening.variance,
+        ),
         train,
         data.windows("validation", settings, run.diffusion),
         settings,

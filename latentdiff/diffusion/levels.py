@@ -1,0 +1,147 @@
+"""Which noise levels training visits: log-SNR drawn for each window of a batch.
+
+Every distribution is stratified over the batch and ends where the schedule ends.
+
+Shapes: B batch, K bins of the schedule's t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from latentdiff.diffusion.noise import EDM_MEAN, EDM_STD, Schedule, stratified
+from latentdiff.diffusion.settings import LevelsConfig
+
+BINS = 32
+"""Bins of t in which losses are remembered."""
+
+MEMORY = 0.99
+"""Share of what is remembered that a step leaves."""
+
+FLOOR = 0.2
+"""Share of the draws that stay where the schedule has them, so that no weight exceeds 5."""
+
+PRIOR = 1.0
+"""Observations of the mean loss that each bin is held to have seen before it has seen any."""
+
+
+class Levels:
+    """As often as the schedule itself visits them."""
+
+    observant = False
+    """Whether draws depend on the losses that were observed."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+
+    def draw(self, batch: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """log-SNR [B], one in each of B equally likely intervals, and weight [B] of its loss.
+
+        Two draws from equal states and generators are equal. float32, on the generator's device.
+        """
+        logsnr = self.schedule(stratified(batch, generator))
+        return logsnr, torch.ones_like(logsnr)
+
+    def observe(self, logsnr: Tensor, losses: Tensor) -> None:
+        """Learn from the losses [B], not yet multiplied by `draw`'s weights, of a whole step."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What later draws depend on."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from such a state."""
+
+
+class NormalLevels(Levels):
+    """log-SNR is normal, what lies outside the schedule's limits left out (not moved to them)."""
+
+    def __init__(self, schedule: Schedule, mean: float, std: float) -> None:
+        """`mean` and `std` of the log-SNR before it is cut."""
+        super().__init__(schedule)
+        self._mean, self._std = mean, std
+        limits = torch.tensor([schedule.logsnr_max, schedule.logsnr_min], dtype=torch.float64)
+        self._noisier = torch.special.ndtr((mean - limits) / std)
+
+    def draw(self, batch: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """See `Levels.draw`."""
+        uniform = stratified(batch, generator)
+        first, last = self._noisier.tolist()
+        share = first + (last - first) * uniform.double()
+        logsnr = self._mean - self._std * torch.special.ndtri(share)
+        logsnr = logsnr.clamp(self.schedule.logsnr_min, self.schedule.logsnr_max).float()
+        return logsnr, torch.ones_like(logsnr)
+
+
+class AdaptiveLevels(Levels):
+    """Drawn where the loss is; weights keep the objective that of the schedule.
+
+    Kingma and Gao 2023 (arXiv 2303.00848, app. F): the density over the schedule's t is a
+    histogram proportional to smoothed losses. Each loss is divided by that density, so its
+    expectation is the same as under the schedule while every bin adds about as much to it.
+    """
+
+    observant = True
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__(schedule)
+        self._sums = torch.zeros(BINS, dtype=torch.float64)
+        self._counts = torch.zeros(BINS, dtype=torch.float64)
+
+    def density(self) -> Tensor:
+        """[K] over t in 0..1, of mean 1, nowhere below FLOOR."""
+        total = self._counts.sum()
+        if total == 0 or self._sums.sum() <= 0:
+            return torch.ones(BINS, dtype=torch.float64)
+        mean = self._sums.sum() / total
+        losses = (self._sums + PRIOR * mean) / (self._counts + PRIOR)
+        return FLOOR + (1 - FLOOR) * losses / losses.mean()
+
+    def draw(self, batch: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """See `Levels.draw`."""
+        uniform = stratified(batch, generator)
+        density = self.density().to(uniform.device)
+        edges = density.cumsum(0) / BINS
+        wanted = uniform.double()
+        bins = torch.searchsorted(edges, wanted).clamp(max=BINS - 1)
+        before = edges[bins] - density[bins] / BINS
+        t = (bins + ((wanted - before) / density[bins] * BINS).clamp(0, 1)) / BINS
+        return self.schedule(t.float()), density[bins].reciprocal().float()
+
+    def observe(self, logsnr: Tensor, losses: Tensor) -> None:
+        """See `Levels.observe`; values that are not finite are left out."""
+        losses = losses.detach().double().cpu()
+        finite = losses.isfinite()
+        t = self.schedule.t_of(logsnr.detach().double().cpu())
+        bins = (t * BINS).long().clamp(0, BINS - 1)[finite]
+        self._sums = (MEMORY * self._sums).index_add(0, bins, losses[finite])
+        self._counts = (MEMORY * self._counts).index_add(0, bins, torch.ones_like(losses[finite]))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `Levels.state_dict`."""
+        return {"sums": self._sums, "counts": self._counts}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """See `Levels.load_state_dict`; an empty state is that of a beginning."""
+        self._sums = state.get("sums", torch.zeros(BINS)).double()
+        self._counts = state.get("counts", torch.zeros(BINS)).double()
+
+
+def build_levels(config: LevelsConfig, schedule: Schedule) -> Levels:
+    """The distribution that a config names.
+
+    logit-normal: Esser et al. 2024, arXiv 2403.03206, eq. 19, logit t normal on the straight path,
+    where log-SNR = -2 logit t. edm: Karras et al. 2022, arXiv 2206.00364, table 1, ln(sigma)
+    normal, where log-SNR = -2 ln(sigma); their data has deviation 0.5, ours 1.
+    """
+    if config.name == "schedule":
+        return Levels(schedule)
+    if config.name == "adaptive":
+        return AdaptiveLevels(schedule)
+    mean, std = (EDM_MEAN, EDM_STD) if config.name == "edm" else (0.0, 1.0)
+    mean = mean if config.mean is None else config.mean
+    std = std if config.std is None else config.std
+    return NormalLevels(schedule, -2 * mean, 2 * std)
