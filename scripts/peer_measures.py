@@ -1,0 +1,189 @@
+"""One yardstick for models that see the same latents through different eyes.
+
+A model sees raw latents through a linear map, and its noise is white there. Along each principal
+direction of the training latents that is unit variance in noise of some log-SNR of its own: where
+the map leaves a direction `gain` times its unit deviation, the model's level plus 2 ln(gain). So
+each direction's error is measured at many of the model's own levels and read off where that
+direction has the log-SNR asked for (matched skill: the kept directions, evenly over our levels).
+Directions stronger than the one read are then cleaner than a model on whitened latents has them,
+weaker ones noisier. Its own skill is of its own loss, over its own levels and all that it sees.
+
+Shapes: B windows, C principal directions, D latent dimensions, E what the model sees, L levels, T
+frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentdiff.evaluation import compare, mel, windows
+from latentdiff.latents.settings import LatentConfig
+from latentdiff.latents.statistics import LatentStatistics
+from latentdiff.latents.store import LatentStore
+from latentdiff.latents.whitening import Whitening
+from latentdiff.rave.codec import RaveCodec
+from latentdiff.training.data import generator_for
+from latentdiff.workflows import evaluate_sets
+
+Estimate = Callable[[Tensor, float], Tensor]
+"""Noisy [B, E, T] at a log-SNR -> clean [B, E, T]."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """How a model sees latents."""
+
+    to_model: Callable[[Tensor], Tensor]
+    """Raw [B, D, T] -> [B, E, T]."""
+    to_raw: Callable[[Tensor], Tensor]
+    along: Callable[[Tensor], Tensor]
+    """A difference [B, E, T] -> along the principal directions [B, C, T], in the same units."""
+    gain: Tensor
+    """[C], deviation of the training latents along each, in the model's units."""
+    mean: Tensor
+    """[D], raw."""
+
+
+def global_space(statistics: LatentStatistics) -> Space:
+    """One mean and one deviation for all dimensions: what the peers see."""
+    centre = float(statistics.mean.mean())
+    variances, directions = statistics.principal()
+    power = np.diag(statistics.covariance) + (statistics.mean - centre) ** 2
+    scale = float(np.sqrt(power.mean()))
+    rotation = torch.tensor(directions, dtype=torch.float32)
+    return Space(
+        to_model=lambda z: (z - centre) / scale,
+        to_raw=lambda y: y * scale + centre,
+        along=lambda x: rotation @ x,
+        # A direction that does not vary still has to divide something.
+        gain=torch.tensor(np.sqrt(variances) / scale, dtype=torch.float32).clamp(min=1e-6),
+        mean=torch.tensor(statistics.mean, dtype=torch.float32),
+    )
+
+
+def whitened_space(whitening: Whitening, statistics: LatentStatistics) -> Space:
+    """What our models see."""
+    directions = whitening.directions.double().numpy()
+    deviation = np.sqrt(np.einsum("cd,de,ce->c", directions, statistics.covariance, directions))
+    return Space(
+        to_model=whitening.whiten,
+        to_raw=whitening.unwhiten,
+        along=lambda x: x,
+        gain=torch.tensor(deviation, dtype=torch.float32) / whitening.scale,
+        mean=torch.tensor(statistics.mean, dtype=torch.float32),
+    )
+
+
+@dataclass(frozen=True)
+class Skills:
+    """1 - loss / that of the best denoiser which knows the variances."""
+
+    own: float
+    """In the model's own loss, over its own levels and everything it sees."""
+    matched: float
+    """In v, over levels common to all and the kept directions."""
+
+
+@torch.no_grad()
+def skills(
+    denoise: Estimate,
+    levels: Sequence[float],
+    parametrisation: str,
+    space: Space,
+    windows: Tensor,
+    kept: int,
+    common: Sequence[float],
+) -> Skills:
+    """On held-out raw windows [B, D, T], with noise that is fixed for a level.
+
+    `levels`: the model's own; `common`: those of the matched skill; `kept`: directions counted.
+    """
+    tables = [_errors(denoise, level, space, windows, k) for k, level in enumerate(levels)]
+    error, known = (torch.stack(x).double() for x in zip(*tables, strict=True))
+    weight = torch.tensor(
+        [_own_weight(level, parametrisation) for level in levels], dtype=torch.float64
+    )
+    own = 1 - float((weight @ error).sum() / (weight @ known).sum())
+    gain = space.gain.double()
+    at = torch.tensor(levels, dtype=torch.float64)[:, None] + 2 * gain.log()
+    # In v and units of each direction's deviation, where knowing the variance scores 1.
+    in_v = torch.sigmoid(-at) * gain**2
+    error, known = error / in_v, known / in_v
+    matched = [_read(x[:, :kept], at[:, :kept], common) for x in (error, known)]
+    return Skills(own, 1 - matched[0] / matched[1])
+
+
+def _errors(
+    denoise: Estimate, level: float, space: Space, windows: Tensor, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Mean squares [C] of the errors of a model and of the one that knows mean and variance."""
+    clean = space.to_model(windows)
+    centre = space.to_model(space.mean[:, None])
+    snr = torch.tensor(level).exp()
+    alpha, sigma = (snr / (1 + snr)).sqrt(), (1 / (1 + snr)).sqrt()
+    noise = torch.randn(clean.shape, generator=generator_for("peers", seed))
+    estimate = denoise(alpha * clean + sigma * noise, level)
+    apart, added = space.along(clean - centre), space.along(noise)
+    power = space.gain[:, None] ** 2
+    linear = alpha * power / (alpha**2 * power + sigma**2)
+    known = linear * (alpha * apart + sigma * added) - apart
+    error = space.along(estimate - clean)
+    return error.square().mean(dim=(0, 2)), known.square().mean(dim=(0, 2))
+
+
+def _own_weight(level: float, parametrisation: str) -> float:
+    """Of a squared error of the clean latents in the loss: 1 / (d clean / d output)^2."""
+    snr = float(np.exp(level))
+    return snr if parametrisation == "eps" else 1 + snr
+
+
+def _read(values: Tensor, at: Tensor, common: Sequence[float]) -> float:
+    """Mean of values [L, C], known at log-SNRs `at` [L, C], over the common ones; ends hold."""
+    total = 0.0
+    for value, level in zip(values.T.numpy(), at.T.numpy(), strict=True):
+        order = level.argsort()
+        total += float(np.interp(common, level[order], value[order]).mean())
+    return total / values.shape[1]
+
+
+def scores(
+    raw: Tensor, store: LatentStore, whitening: Whitening, codec: RaveCodec | None
+) -> dict[str, float]:
+    """Of samples [B, D, T], as `latentdiff evaluate` has them: of the kept directions and, with a
+    codec, of the sound. 0 where samples are not finite."""
+    if not torch.isfinite(raw).all():
+        return {"latent score": 0.0} | ({} if codec is None else {"mel score": 0.0})
+    seer: Any = SimpleNamespace(whitening=whitening)
+    real = evaluate_sets.gather(seer, store, len(raw), raw.shape[-1])
+    raw = raw[..., : real.frames]
+    white = windows.white_noise(real.other.final, generator_for("peers", "white noise"))
+    sounding = {
+        compare.REFERENCE: real.reference.raw,
+        compare.OTHER: real.other.raw,
+        compare.SAMPLES: raw,
+        compare.WHITE: whitening.unwhiten(white),
+    }
+    if real.held_out is not None:
+        sounding[compare.HELD_OUT] = real.held_out.raw
+    train = torch.cat([real.reference.final, real.other.final])
+    deviation = train.std(dim=(0, 2), correction=0)[:, None]
+    final = {name: whitening.whiten(z) / deviation for name, z in sounding.items()}
+    found = {"latent score": compare.compare_clips(final).score(compare.SAMPLES)}
+    if codec is not None:
+        found["mel score"] = compare.compare_clips(_mels(codec, sounding)).score(compare.SAMPLES)
+    return found
+
+
+def _mels(codec: RaveCodec, sounding: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    decoded = (
+        (name, evaluate_sets.decode(codec, raw, LatentConfig(), name))
+        for name, raw in sounding.items()
+    )
+    return {name: mel.log_mels(clips, codec.sample_rate) for name, clips in decoded}
