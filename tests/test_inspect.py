@@ -10,11 +10,17 @@ import torch
 from safetensors.torch import save_file
 
 from latentdiff import runs
+from latentdiff.conditioning import ConditionConfig
+from latentdiff.diffusion.settings import DiffusionConfig
 from latentdiff.errors import UserError
-from latentdiff.latents.statistics import fit
-from latentdiff.latents.store import STATISTICS
+from latentdiff.latents.statistics import LatentStatistics, fit
+from latentdiff.latents.store import STATISTICS, CodecFacts
+from latentdiff.latents.whitening import Whitening
+from latentdiff.networks.settings import NetworkConfig
 from latentdiff.runs import Input, Run, Stage
+from latentdiff.training import checkpoint
 from latentdiff.workflows.inspect import inspect
+from latentdiff.workflows.model import header_of, make_denoiser
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +61,26 @@ def test_arrays_and_weights(tmp_path, told):
     inspect(tmp_path / "w.safetensors")
     assert "[1, 2]" in told.text and "holds NaN or Inf" in told.text
     assert "1 tensors, 12 numbers" in told.text and "step: 7" in told.text
+
+
+def test_a_model_tells_its_network(tmp_path, told):
+    run = make_run(tmp_path / "run")
+    network, diffusion = NetworkConfig(name="tiny", kernel=5), DiffusionConfig()
+    denoiser = make_denoiser(network, diffusion, channels=2)
+    whitening = Whitening.from_statistics(LatentStatistics.load(run.latents / STATISTICS), 2)
+    codec = CodecFacts("c", sample_rate=8000, hop=400, latent_dim=6, channels=1)
+    with Stage(run.diffusion, "train-diffusion"):
+        checkpoint.save_weights(
+            checkpoint.last(run.diffusion),
+            checkpoint.pack(network=denoiser.state_dict(), whitening=whitening.state_dict()),
+            {**header_of(network, diffusion, ConditionConfig(), codec, "", [], 32), "step": 1},
+        )
+    inspect(run.diffusion)
+    line = "network: tiny: 30 k parameters, 43 kFLOP a frame (in 32 frames), sees 9 frames (0.5 s)"
+    assert line in told.text
+    told.clear()
+    inspect(checkpoint.last(run.diffusion))
+    assert line in told.text
 
 
 @pytest.mark.parametrize("name", ["z.npy", "w.safetensors", "x.wav"])

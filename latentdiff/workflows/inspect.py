@@ -14,6 +14,9 @@ from latentdiff.runs import Run
 
 log = logging.getLogger(__name__)
 
+OURS = "latentdiff"
+"""Key of a diffusion checkpoint's description in its metadata."""
+
 
 def inspect(path: Path) -> list[str]:
     """Log what `path` holds. Raises UserError where it is nothing that latentdiff knows."""
@@ -56,6 +59,22 @@ def _stage(directory: Path) -> None:
 
         statistics = LatentStatistics.load(directory / STATISTICS)
         log.info("  %s", statistics.describe(info["config"]["latents"]["keep"]))
+    if any((directory / "checkpoints").glob("*.safetensors")):
+        from latentdiff.training import checkpoint
+
+        _network(checkpoint.find(directory))
+
+
+def _network(weights: Path) -> None:
+    from latentdiff.networks.build import describe
+    from latentdiff.networks.layers import DenoisingNetwork
+    from latentdiff.workflows.model import Model
+
+    model = Model.load(weights)
+    network, rate = model.denoiser.network, 1 / model.seconds(1)
+    assert isinstance(network, DenoisingNetwork)
+    described = describe(network, frames=model.window, frames_per_second=rate)
+    log.info("  network: %s", described)
 
 
 def _short(value: Any) -> str:
@@ -109,6 +128,8 @@ def _safetensors(path: Path) -> None:
     log.info("%s: %d tensors, %s numbers", path, len(names), f"{count:,}")
     for key, value in metadata.items():
         log.info("  %s: %s", key, _short(value))
+    if OURS in metadata:
+        _network(path)
 
 
 def _size(shape: list[int]) -> int:
