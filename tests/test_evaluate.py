@@ -210,6 +210,20 @@ def test_samples_that_follow_sound_are_held_to_it(run, ready):
     assert "samples-after-held-out-0.wav" in sounds
 
 
+def test_latents_of_unequal_variance_have_their_own_baseline(run, ready):
+    settings = ready()
+    path = checkpoint.best(run.diffusion)
+    weights = checkpoint.load_weights(path)
+    whitening = weights.group("whitening")
+    stretch = torch.tensor([2.0, 1.0, 0.5])
+    # As with latents.scaling=global: the same directions, in other units.
+    whitening["scale"], whitening["variance"] = whitening["scale"] / stretch, stretch.square()
+    tensors = {**weights.tensors, **checkpoint.pack(whitening=whitening)}
+    checkpoint.save_weights(path, tensors, weights.header)
+    evaluate(run, settings, n=4, seconds=0.5)
+    assert results(run)["held_out"]["skill"] == pytest.approx(0, abs=0.01)
+
+
 def test_recordings_that_are_gone_are_a_loss_and_no_more(run, ready, tmp_path, caplog):
     settings = ready("mel")
     for path in (tmp_path / "music").glob("*.wav"):
