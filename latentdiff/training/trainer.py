@@ -126,7 +126,7 @@ class Trainer:
         self._step = 0
         self._seen = 0
         self._elapsed = 0.0
-        self._began = time.monotonic()
+        self._began = self._clock = time.monotonic()
         self._training: dict[str, float] = {}
         self._judged = False
 
