@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import shutil
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,6 +197,10 @@ def load_state(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
+        # torch's reader takes a flipped bit for a number.
+        with zipfile.ZipFile(path) as archive:
+            if (broken := archive.testzip()) is not None:
+                raise ValueError(f"{broken} has another checksum")
         values = torch.load(path, map_location="cpu", weights_only=True)
     # A cut file raises RuntimeError, EOFError or UnpicklingError, according to where it was cut.
     except Exception as error:

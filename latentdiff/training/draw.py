@@ -31,9 +31,10 @@ class Draw(NamedTuple):
     """[B, C, W]."""
 
     def parts(self, count: int) -> Iterator[Draw]:
-        """The same, window after window, in `count` parts as equal as can be."""
+        """The same, window after window, in `count` parts (at most B) as equal as can be."""
         size = len(self.logsnr)
-        for k in range(min(count, size)):
+        count = min(count, size)
+        for k in range(count):
             part = slice(k * size // count, (k + 1) * size // count)
             yield Draw(
                 self.batch.pick(part), self.logsnr[part], self.weight[part], self.noise[part]
