@@ -1,4 +1,4 @@
-"""What a sample can be conditioned on: a mel spectrogram, or a label.
+"""What a sample can be conditioned on: a mel spectrogram, a label, or both.
 
 Torch is imported inside the functions that need it: reading a config must stay cheap.
 
@@ -7,8 +7,11 @@ Shapes: K condition features (mel bands), M mel frames, N audio samples, T laten
 
 from __future__ import annotations
 
+import csv
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -64,16 +67,37 @@ class MelConfig(Section):
 class ConditionConfig(Section):
     """What the diffusion model is told about the sound it is to make."""
 
-    kind: Literal["none", "mel", "label"] = "none"
+    kind: Literal["none", "mel", "label", "both"] = "none"
     """none: it makes what it likes. mel: it follows a spectrogram, frame by frame. label: it makes
-    one of several kinds of sound, named by the folders the files lie in."""
+    one of several kinds of sound, named by the folders the files lie in. both: it follows a
+    spectrogram in one of several kinds of sound."""
+
+    labels: str | None = None
+    """CSV file with a column `key`, a recording's path as it stands in the manifest of the latents,
+    and a column `label`. null: the folder a recording lies in is its label."""
 
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Probability with which a training window loses its condition, so that the model can also
     run free and be guided. 0: it cannot."""
 
     mel: MelConfig = MelConfig()
-    """The spectrogram of kind mel."""
+    """The spectrogram of kinds mel and both."""
+
+    @property
+    def follows_mel(self) -> bool:
+        """Whether the model is given a spectrogram."""
+        return self.kind in ("mel", "both")
+
+    @property
+    def follows_label(self) -> bool:
+        """Whether the model is given a label."""
+        return self.kind in ("label", "both")
+
+    @model_validator(mode="after")
+    def _labels_are_used(self) -> ConditionConfig:
+        if self.labels is not None and not self.follows_label:
+            raise ValueError(f"labels mean nothing to a condition of kind {self.kind}")
+        return self
 
 
 def mel_of_blocks(blocks: Iterable[NDArray[Any]], config: MelConfig) -> Floats:
@@ -203,6 +227,52 @@ class Standardiser:
         return cls(np.asarray(arrays["mean"]), np.asarray(arrays["std"]))
 
 
+def read_labels(path: Path) -> dict[str, str]:
+    """Labels by key, from a CSV file with columns `key` and `label`; other columns are left out.
+
+    Raises UserError where the file cannot be read, lacks a column, or names a key twice.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read the labels {path}", why=str(error)) from error
+    if not rows or not {"key", "label"} <= rows[0].keys():
+        raise UserError(
+            f"the labels {path} cannot be understood",
+            why="there must be a first line `key,label` and one line a recording",
+        )
+    labels: dict[str, str] = {}
+    for row in rows:
+        key, label = (row["key"] or "").strip(), (row["label"] or "").strip()
+        if labels.setdefault(key, label) != label:
+            raise UserError(f"the labels {path} give {key} both '{labels[key]}' and '{label}'")
+    return {key: label for key, label in labels.items() if label}
+
+
+def labels_for(keys: Iterable[str], labels: Mapping[str, str]) -> list[str]:
+    """The label of each key, "song train.wav" and "song validation.wav" being parts of "song.wav".
+
+    Raises UserError naming some of the keys that have none.
+    """
+    wanted = list(keys)
+    found = [labels.get(key) or labels.get(_PART.sub(r"\1", key)) for key in wanted]
+    missing = [key for key, label in zip(wanted, found, strict=True) if label is None]
+    if missing:
+        some = "".join(f"\n    {key}" for key in missing[:5])
+        raise UserError(
+            f"{len(missing)} of {len(wanted)} recordings have no label",
+            why=f"the file of condition.labels does not name{some}",
+            do_this="give each a line `key,label`, with the key as it stands in the manifest of "
+            "the latents.",
+        )
+    return [label for label in found if label is not None]
+
+
+_PART = re.compile(r" (?:train|validation)(\.[^./]*)$")
+"""What `encode` adds to the name of a recording whose end is held out."""
+
+
 def label_names(labels: Iterable[str | None]) -> list[str]:
     """The sorted vocabulary of a data set; a label's index in it is what the network is given.
 
@@ -216,7 +286,8 @@ def label_names(labels: Iterable[str | None]) -> list[str]:
         raise UserError(
             "the files cannot be told apart by label",
             why=f"{missing} of {len(seen)} files have no label" if missing else one,
-            do_this="sort the audio into one folder a kind, or set condition.kind=none.",
+            do_this="sort the audio into one folder a kind, name the kinds in a file "
+            "(condition.labels), or set condition.kind=none.",
         )
     return names
 

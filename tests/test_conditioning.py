@@ -11,7 +11,9 @@ from latentdiff.conditioning import (
     Standardiser,
     label_index,
     label_names,
+    labels_for,
     mel_of_blocks,
+    read_labels,
     resample_blocks,
     resample_time,
 )
@@ -149,3 +151,38 @@ def test_resampling_in_blocks_is_resampling_in_one(ratio, size):
 def test_resampling_nothing_in_blocks():
     with pytest.raises(ValueError, match="no feature"):
         list(resample_blocks([], 3, 2.0))
+
+
+class TestLabelFiles:
+    def test_labels_are_paired_by_key_and_parts_by_their_recording(self, tmp_path):
+        path = tmp_path / "labels.csv"
+        path.write_text("label,key,note\ndrum,b/x.wav,loud\nvoice,a y.wav,\n", encoding="utf-8")
+        labels = read_labels(path)
+        assert labels == {"b/x.wav": "drum", "a y.wav": "voice"}
+        keys = ["a y.wav", "b/x train.wav", "b/x validation.wav"]
+        assert labels_for(keys, labels) == ["voice", "drum", "drum"]
+
+    def test_recordings_without_a_label_are_named(self):
+        with pytest.raises(UserError, match="2 of 3 recordings have no label") as error:
+            labels_for(["a.wav", "b.wav", "c.wav"], {"b.wav": "drum"})
+        assert "a.wav" in str(error.value) and "c.wav" in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("", "cannot be understood"),
+            ("a.wav,drum\n", "cannot be understood"),
+            ("key,label\na,x\na,y\n", "give a both 'x' and 'y'"),
+        ],
+    )
+    def test_files_that_cannot_be_used_are_told(self, tmp_path, text, message):
+        path = tmp_path / "labels.csv"
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=message):
+            read_labels(path)
+        with pytest.raises(UserError, match="cannot read the labels"):
+            read_labels(tmp_path / "none.csv")
+
+    def test_labels_for_a_model_of_none_are_refused(self):
+        with pytest.raises(ConfigError, match="kind mel"):
+            build(ConditionConfig, {"kind": "mel", "labels": "labels.csv"})

@@ -37,12 +37,13 @@ def run(tmp_path):
 def make_model(run):
     """Writes a checkpoint with random weights, as training would leave it."""
 
-    def make(kind="none", dropout=0.1, labels=(), gain=0.1):
-        settings = project(condition={"kind": kind, "dropout": dropout, "mel": MEL})
+    def make(kind="none", dropout=0.1, labels=(), gain=0.1, diffusion=None, variance=None):
+        condition = {"kind": kind, "dropout": dropout, "mel": MEL}
+        settings = project(condition=condition, diffusion=diffusion or {})
         generator = torch.Generator().manual_seed(1)
         directions = torch.linalg.qr(torch.randn(6, 6, generator=generator))[0][:2]
-        whitening = Whitening(torch.arange(6.0), directions, torch.tensor([3.0, 0.5]))
-        features = 5 if kind == "mel" else 0
+        whitening = Whitening(torch.arange(6.0), directions, torch.tensor([3.0, 0.5]), variance)
+        features = 5 if kind in ("mel", "both") else 0
         denoiser = make_denoiser(
             settings.network,
             settings.diffusion,
@@ -192,6 +193,49 @@ class TestConditions:
         assert np.abs(arrays["seed3-voice"] - arrays["seed3-drum"]).max() > 0.01
         with pytest.raises(UserError, match="did you mean 'drum'"):
             sample(run, project(), condition=["drums"], name="second")
+
+    def test_a_song_and_a_label_are_followed_together(
+        self, run, make_model, tmp_path, write_wav, melody
+    ):
+        make_model("both", dropout=0, labels=["drum", "voice"], gain=0.3)
+        songs = [write_wav(tmp_path / f"{k}.wav", melody(1, seed=k)) for k in (1, 2)]
+        sample(run, project(), n=1, condition=["voice", *songs, "drum"], name="first")
+        arrays = drawn(run, "first")
+        names = {f"seed3-{song}-{label}" for song in (1, 2) for label in ("drum", "voice")}
+        assert set(arrays) == names
+        first = arrays["seed3-1-drum"]
+        for other in ("seed3-1-voice", "seed3-2-drum"):
+            assert np.abs(arrays[other] - first).max() > 0.01
+        for given, missing in (["drum"], "recording"), (songs, "label"):
+            with pytest.raises(UserError, match=f"no {missing} was given"):
+                sample(run, project(), condition=given, name="second")
+        with pytest.raises(UserError, match=r"song\.wav and --condition with one of: drum, voice"):
+            sample(run, project(), name="third")
+        with pytest.raises(UserError, match="did you mean 'drum'"):
+            sample(run, project(), condition=["drums", *songs], name="fourth")
+
+    def test_a_regression_is_one_call(self, run, make_model, tmp_path, write_wav, melody, caplog):
+        song = write_wav(tmp_path / "song.wav", melody(1))
+        make_model("mel", diffusion={"parametrisation": "regression"}, gain=0.3)
+        sample(run, project(), n=2, condition=[song], name="first")
+        one, two = drawn(run, "first").values()
+        # Nothing is random about it.
+        np.testing.assert_allclose(one, two, atol=1e-5)
+        facts = runs.require_done(run.samples / "first", "samples", "sample")["result"]
+        assert facts["network_calls"] == 1
+        with pytest.raises(UserError, match="regression needs a condition"):
+            make_model(diffusion={"parametrisation": "regression"})
+
+    def test_spread_is_told_beside_that_of_the_training(self, run, make_model):
+        spreads = []
+        for variance in (None, torch.tensor([4.0, 0.25])):
+            make_model(variance=variance, gain=0.0)
+            sample(run, project(sampling={"steps": 64}), n=8, name="first", overwrite=True)
+            result = runs.require_done(run.samples / "first", "samples", "sample")["result"]
+            spreads.append(result["spread"])
+        # Untrained, each direction is what its variance alone makes likely: training's own spread.
+        np.testing.assert_allclose(spreads[1], [1, 1], atol=0.25)
+        np.testing.assert_allclose(spreads[0], [1, 1], atol=0.25)
 
 
 class TestRefusals:

@@ -7,6 +7,7 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 
 from latentdiff import config, runs
 from latentdiff.conditioning import MelConfig
@@ -16,6 +17,7 @@ from latentdiff.latents.store import Entry
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.tracking import read_metrics
 from latentdiff.training import checkpoint
+from latentdiff.workflows.model import Model
 from latentdiff.workflows.project import Project
 from latentdiff.workflows.train_diffusion import train_diffusion
 
@@ -103,6 +105,45 @@ class TestTruth:
         make_store(run.latents, mel=True)
         train_diffusion(run, project(condition={"kind": "mel"}, training={"steps": 150}))
         assert result(run)["conditioning_gain"] > 1.5
+
+    def test_a_spectrogram_and_a_label_of_a_file_are_used_together(self, run, make_store, tmp_path):
+        make_store(run.latents, mel=True)
+        labels = tmp_path / "labels.csv"
+        rows = [f"a/{i}.wav,{'odd' if i % 2 else 'even'}" for i in range(10)]
+        labels.write_text("\n".join(["key,label", *rows]), encoding="utf-8")
+        wanted = {"kind": "both", "labels": str(labels)}
+        train_diffusion(run, project(condition=wanted, training={"steps": 150}))
+        assert result(run)["conditioning_gain"] > 1.0
+        assert Model.load(checkpoint.best(run.diffusion)).labels == ["even", "odd"]
+        labels.write_text("\n".join(["key,label", *rows[:8]]), encoding="utf-8")
+        with pytest.raises(UserError, match="2 of 10 recordings have no label"):
+            train_diffusion(Run(run.root / "other"), project(condition=wanted), latents=run.latents)
+
+    def test_a_regression_learns_what_the_condition_tells(self, run, make_store):
+        make_store(run.latents, mel=True)
+        diffusion = {"parametrisation": "regression"}
+        with pytest.raises(UserError, match="regression needs a condition"):
+            train_diffusion(run, project(diffusion=diffusion))
+        settings = project(condition={"kind": "mel"}, diffusion=diffusion, training={"steps": 150})
+        train_diffusion(run, settings)
+        # The condition is one of the two directions of sound.
+        assert 0.3 < result(run)["skill"] < 0.75
+        assert result(run)["conditioning_gain"] > 0.5
+
+    @pytest.mark.parametrize("scaling", ["posterior", "global"])
+    def test_other_scalings_begin_at_skill_zero_and_learn(self, run, make_store, scaling):
+        make_store(run.latents)
+        train_diffusion(run, project(latents={"scaling": scaling, "keep": 4}))
+        model = Model.load(checkpoint.best(run.diffusion))
+        assert model.whitening.variance.max() > 2 * model.whitening.variance.min()
+        assert torch.equal(model.denoiser.variance, model.whitening.variance)
+        assert result(run)["skill"] > 0.15
+
+    @pytest.mark.parametrize("name", ["logit-normal", "edm", "adaptive"])
+    def test_other_levels_train(self, run, make_store, name):
+        make_store(run.latents)
+        train_diffusion(run, project(diffusion={"levels": {"name": name}}))
+        assert result(run)["skill"] > 0.2
 
     def test_every_loss_stands_beside_its_baseline(self, run, make_store):
         make_store(run.latents)

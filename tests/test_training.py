@@ -12,16 +12,18 @@ import torch
 
 from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
+from latentdiff.diffusion.levels import build_levels
 from latentdiff.diffusion.loss import Objective
-from latentdiff.diffusion.settings import ScheduleConfig
+from latentdiff.diffusion.settings import LevelsConfig, ScheduleConfig
 from latentdiff.errors import UserError
 from latentdiff.interrupt import StopRequest
 from latentdiff.networks.build import build
 from latentdiff.networks.settings import NetworkConfig
+from latentdiff.specs import Condition
 from latentdiff.tracking import read_metrics
 from latentdiff.training import checkpoint, verdict
 from latentdiff.training.budget import Budget
-from latentdiff.training.data import Recording, Windows, generator_for
+from latentdiff.training.data import Batch, Recording, Windows, generator_for
 from latentdiff.training.ema import Ema
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import Task
@@ -269,7 +271,16 @@ def data(seed, files, white=False, conditioned=False, window=32):
     return Windows(recordings, window, whiten=lambda z: z, standardise=standardise)
 
 
-def make_trainer(directory, *, seed=0, white=False, conditioned=False, dropout=0.0, **settings):
+def make_trainer(
+    directory,
+    *,
+    seed=0,
+    white=False,
+    conditioned=False,
+    dropout=0.0,
+    levels="schedule",
+    **settings,
+):
     config = {"steps": 100, "batch": 16, "window": 32, "learning_rate": 3e-3, "log_every": 10}
     torch.manual_seed(seed)
     network = build(
@@ -278,7 +289,7 @@ def make_trainer(directory, *, seed=0, white=False, conditioned=False, dropout=0
     directory.mkdir(parents=True, exist_ok=True)
     return Trainer(
         Denoiser(network),
-        TASK,
+        Task(TASK.objective, TASK.schedule, build_levels(LevelsConfig(name=levels), TASK.schedule)),
         data(2 * seed, 10, white, conditioned),
         data(2 * seed + 1, 4, white, conditioned),
         TrainingConfig(**(config | settings)),
@@ -343,6 +354,19 @@ class TestSkill:
 
 
 class TestValidation:
+    def test_references_of_other_variances_are_those_of_the_denoiser(self):
+        task = Task(Objective("eps"), TASK.schedule, variance=torch.tensor([0.2, 1.8]))
+        known = task.references(data(0, 10, white=True))
+        z = torch.randn(400, 2, 32, generator=generator_for(1)) * task.variance.sqrt()[:, None]
+        noise_of = torch.randn(z.shape, generator=generator_for(2))
+        batch = Batch(z, torch.ones(400, 32), Condition(), torch.zeros(400))
+        losses = [
+            task.losses(task.knows_variance, batch, level.expand(400), noise_of).mean()
+            for level in task.levels(64)
+        ]
+        assert torch.stack(losses).mean().item() == pytest.approx(known.variance, rel=0.01)
+        assert known.spectrum == pytest.approx(known.variance, rel=0.02)
+
     def test_the_baseline_denoiser_has_no_skill_at_any_level(self):
         validator = Validator(data(0, 4).spread(20), TASK, levels=10, batch=7)
         result = validator.measure(TASK.knows_variance, torch.device("cpu"))
@@ -368,11 +392,12 @@ class TestValidation:
 
 
 class TestResume:
-    @pytest.mark.parametrize("stop", [25, 40])
+    @pytest.mark.parametrize(("stop", "levels"), [(25, "schedule"), (40, "adaptive")])
     def test_a_stopped_run_equals_an_uninterrupted_one_bit_for_bit(
-        self, tmp_path, monkeypatch, stop
+        self, tmp_path, monkeypatch, stop, levels
     ):
         options = {"conditioned": True, "dropout": 0.2, "steps": 60, "checkpoint_every": 40}
+        options["levels"] = levels
         make_trainer(tmp_path / "whole", **options).fit()
         trainer = make_trainer(tmp_path / "parts", **options)
         update = trainer._update

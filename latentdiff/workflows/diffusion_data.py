@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from latentdiff import config, runs
-from latentdiff.conditioning import ConditionConfig, MelConfig, Standardiser, label_names
+from latentdiff.conditioning import (
+    ConditionConfig,
+    MelConfig,
+    Standardiser,
+    label_names,
+    labels_for,
+    read_labels,
+)
 from latentdiff.errors import UserError
 from latentdiff.latents import statistics
 from latentdiff.latents.statistics import LatentStatistics
@@ -99,13 +106,15 @@ def check(store: LatentStore, settings: TrainingConfig) -> None:
 
 
 def prepare(store: LatentStore, project: Project) -> Data:
+    """The data of a project. Raises UserError where the store lacks what its condition needs."""
     found = _statistics(store)
     condition = project.condition
     standardiser, labels = None, []
-    if condition.kind == "mel":
+    if condition.follows_mel:
         _check_mel(store, condition.mel)
         standardiser = Standardiser.fit(_mel(store, entry) for entry in store.of("train"))
-    if condition.kind == "label":
+    if condition.follows_label:
+        store = labelled(store, condition)
         labels = label_names(entry.label for entry in store.entries)
     codec = store.codec
     if codec is None:
@@ -121,6 +130,15 @@ def prepare(store: LatentStore, project: Project) -> Data:
     whitening = Whitening.from_statistics(found, chosen.keep, chosen.scaling)
     path = _inputs_of(store).get("codec", {}).get("path", "")
     return Data(store, found, whitening, condition, standardiser, labels, codec, path)
+
+
+def labelled(store: LatentStore, condition: ConditionConfig) -> LatentStore:
+    """The store with the labels of the file that `condition` names; as it is where none is."""
+    if condition.labels is None:
+        return store
+    names = labels_for((entry.key for entry in store.entries), read_labels(Path(condition.labels)))
+    entries = [replace(entry, label=name) for entry, name in zip(store.entries, names, strict=True)]
+    return replace(store, entries=entries)
 
 
 def _statistics(store: LatentStore) -> LatentStatistics:

@@ -17,6 +17,7 @@ from latentdiff.runs import Input, Run, Stage
 from latentdiff.training import checkpoint
 from latentdiff.training.fabric import pick_device
 from latentdiff.workflows import evaluate_pictures, evaluate_sets
+from latentdiff.workflows.diffusion_data import labelled
 from latentdiff.workflows.evaluate_job import Job
 from latentdiff.workflows.evaluate_measures import measure
 from latentdiff.workflows.evaluate_report import table
@@ -28,8 +29,8 @@ log = logging.getLogger(__name__)
 
 FOLDER = "evaluation"
 RESULTS, TABLE = "evaluation.json", "evaluation.txt"
-SECONDS = 5.0
-"""Of a clip, where nobody says otherwise."""
+CLIP_SECONDS = 3.0
+"""Of a real clip: short, so that short files give some too. Samples may be longer."""
 COPIES = 0.5
 """Ratio of distances to the nearest training window below which samples look like copies."""
 
@@ -58,10 +59,10 @@ def evaluate(
     plugins = {name: embeddings.load(name) for name in embedding}
     device = pick_device(project.device)
     model = Model.load(checkpoint.find(diffusion or run.diffusion), device)
-    store = LatentStore.open(_latents_of(run, model, latents))
+    store = labelled(LatentStore.open(_latents_of(run, model, latents)), model.condition)
     _check_fit(model, store)
     codec, losses = _codec_of(run, store, rave, ckpt, device)
-    clips = evaluate_sets.gather(model, store, n, model.frames(seconds or SECONDS))
+    clips, frames = _clips(model, store, n, seconds, project.sampling.seconds)
     directory = run.root / FOLDER
     settings = {
         "sampling": project.sampling.model_dump(mode="json"),
@@ -77,7 +78,7 @@ def evaluate(
     }
     if codec is not None:
         inputs["codec"] = Input(str(codec.origin.path.resolve()), codec.fingerprint)
-    _announce(model, clips, n)
+    _announce(model, clips, n, frames)
     if already_done(directory, "evaluate", settings, inputs, overwrite):
         log.info("%s", (directory / TABLE).read_text(encoding="utf-8"))
         return losses
@@ -92,7 +93,7 @@ def evaluate(
         seed=project.seed,
         overwrite=overwrite,
     ) as stage:
-        job = Job(model, store, clips, codec, project, n, plugins, directory)
+        job = Job(model, store, clips, codec, project, n, frames, plugins, directory)
         found = measure(job, steps)
         runs.write_json(directory / RESULTS, found.results)
         text = table(found.results)
@@ -153,12 +154,25 @@ def _codec_of(
     return codec, []
 
 
-def _announce(model: Model, clips: Material, n: int) -> None:
+def _clips(
+    model: Model, store: LatentStore, n: int, seconds: float | None, usual: float
+) -> tuple[Material, int]:
+    """Real clips, and frames of a sample: as long as the clips where samples follow these."""
+    if model.standardiser is not None:
+        clips = evaluate_sets.gather(model, store, n, model.frames(seconds or CLIP_SECONDS))
+        return clips, clips.frames
+    frames = model.frames(seconds or usual)
+    short = min(frames, model.frames(CLIP_SECONDS))
+    return evaluate_sets.gather(model, store, n, short), frames
+
+
+def _announce(model: Model, clips: Material, n: int, frames: int) -> None:
     log.info("model: %s, step %d", model.path, model.step)
     held = 0 if clips.held_out is None else len(clips.held_out.places)
     log.info(
-        "%d samples; %d training clips a set and %d held-out clips, %.1f s each",
+        "%d samples of %.1f s; %d training clips a set and %d held-out clips of %.1f s",
         n,
+        model.seconds(frames),
         len(clips.reference.places),
         held,
         model.seconds(clips.frames),

@@ -1,11 +1,11 @@
-"""What samples follow: files whose spectrogram is taken, or labels.
+"""What samples follow: files whose spectrogram is taken, labels, or both.
 
 Shapes: K condition features, T latent frames.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +37,9 @@ def guides_of(
 ) -> tuple[list[Guide], list[str]]:
     """What to follow, and "path: reason" for what of it could not be read.
 
-    `given`: audio files or folders for a model of mel spectrograms, names for one of labels, which
-    last `seconds` or, None, as long as the file. Raises UserError where the model cannot do that.
+    `given`: audio files or folders for a model of mel spectrograms, names for one of labels; for
+    one of both some of either, and each file is followed in each label. A file is followed for
+    `seconds` or, None, to its end. Raises UserError where the model cannot do that.
     """
     kind = model.condition.kind
     if not given:
@@ -46,7 +47,7 @@ def guides_of(
             raise UserError(
                 f"this model needs a condition ({kind})",
                 why="it was trained with condition.dropout=0 and cannot run free",
-                do_this="--condition song.wav" if kind == "mel" else _choices(model),
+                do_this=_choices(model),
             )
         return [Guide("free")], []
     if kind == "none":
@@ -56,13 +57,43 @@ def guides_of(
             do_this="leave --condition out, or train one with condition.kind=mel.",
         )
     if kind == "label":
-        names = [str(path) for path in given]
-        return [Guide(_slug(x), x, label=label_index(x, model.labels)) for x in names], []
-    return _mel_guides(model, given, seconds)
+        return [_label_guide(model, str(path)) for path in given], []
+    if kind == "mel":
+        return _mel_guides(model, given, seconds)
+    return _both_guides(model, given, seconds)
 
 
 def _choices(model: Model) -> str:
-    return f"--condition with one of: {', '.join(model.labels)}"
+    song = "--condition song.wav" if model.condition.follows_mel else ""
+    one_of = f"--condition with one of: {', '.join(model.labels)}"
+    label = one_of if model.condition.follows_label else ""
+    return " and ".join(part for part in (song, label) if part)
+
+
+def _label_guide(model: Model, name: str) -> Guide:
+    return Guide(_slug(name), name, label=label_index(name, model.labels))
+
+
+def _both_guides(
+    model: Model, given: list[Path] | tuple[Path, ...], seconds: float | None
+) -> tuple[list[Guide], list[str]]:
+    """Each file in each label. What names no file must be a label."""
+    named = [path for path in given if str(path) in model.labels or not Path(path).exists()]
+    labels = [_label_guide(model, str(path)) for path in named]
+    files = [path for path in given if path not in named]
+    if not labels or not files:
+        missing = "label" if files else "recording"
+        raise UserError(
+            f"this model follows a recording and a label together, and no {missing} was given",
+            do_this=_choices(model) + ".",
+        )
+    mels, losses = _mel_guides(model, files, seconds)
+    guides = [
+        replace(mel, name=f"{mel.name}-{label.name}", label=label.label)
+        for mel in mels
+        for label in labels
+    ]
+    return guides, losses
 
 
 def _slug(text: str) -> str:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentdiff import runs
 from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.levels import build_levels
@@ -99,6 +100,9 @@ def _open_stage(
     inputs = {"latents": Input(str(data.store.root.resolve()), data.store.fingerprint())}
     if data.codec.fingerprint:
         inputs["codec"] = Input(data.codec_path, data.codec.fingerprint)
+    labels = data.condition.labels
+    if labels is not None:
+        inputs["condition.labels"] = Input(labels, runs.sha256_file(Path(labels)))
     stage = begin(
         run,
         project,
