@@ -368,6 +368,7 @@ def train_rave(run: Run, project: Project, **options: Any) -> list[str]:
 @click.option("--audio", type=PATH, multiple=True, help="Encode these instead of the dataset's.")
 @click.option("--dataset", type=PATH, help="Encode the files of another dataset.")
 @click.option("--check", is_flag=True, help="Decode some back and tell how near they are.")
+@launch_options
 def encode(run: Run, project: Project, **options: Any) -> list[str]:
     """Audio + codec -> latents: posterior means, mel spectrograms, statistics."""
     from latentdiff.workflows.encode import encode as work
@@ -391,7 +392,7 @@ def train_diffusion(run: Run, project: Project, **options: Any) -> list[str]:
 @click.option("--diffusion", type=PATH, help="Another diffusion folder or .safetensors file.")
 @click.option("--n", type=click.IntRange(min=1), default=4, show_default=True, help="How many.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Of each. [10]")
-@click.option("--condition", type=PATH, multiple=True, help="Audio to follow; may be repeated.")
+@click.option("--condition", type=PATH, multiple=True, help="Sound or label to follow; repeatable.")
 @click.option("--name", help="Folder below samples/. [the time]")
 def sample(run: Run, project: Project, **options: Any) -> list[str]:
     """Diffusion model -> new latents. The same seed gives the same latents."""
@@ -418,7 +419,7 @@ def decode(run: Run, project: Project, **options: Any) -> list[str]:
     "latentdiff evaluate runs/techno --n 16 --seconds 2", upstream=("latents",), run_as_word=True
 )
 @click.option("--n", type=click.IntRange(min=2), default=64, show_default=True, help="Samples.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Of each. [5]")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Of each. [as sample]")
 @click.option("--diffusion", type=PATH, help="Another diffusion folder or .safetensors file.")
 @click.option("--latents", type=PATH, help="The latents it was trained on. [the run's]")
 @rave_option

@@ -160,6 +160,14 @@ def test_the_same_seed_gives_the_same_numbers_and_the_same_command_does_nothing(
         evaluate(run, settings, n=5, seconds=0.5)
 
 
+def test_samples_may_be_longer_than_any_recording(run, ready):
+    evaluate(run, ready(), n=3, seconds=5.0)
+    found = results(run)
+    assert found["seconds"] == pytest.approx(5, abs=0.01) and found["clip_seconds"] < 3
+    sound = run.root / "evaluation" / "audio" / "samples-0.wav"
+    assert soundfile.info(sound).duration == pytest.approx(5, abs=0.01)
+
+
 def test_a_dry_run_writes_nothing(run, ready):
     evaluate(run, ready(), n=4, seconds=0.5, dry_run=True)
     assert not (run.root / "evaluation").exists()

@@ -90,6 +90,12 @@ class TestWindows:
         assert windows.features(torch.zeros(3, 2, 1)).shape == (3, 2)
         assert windows.features(torch.zeros(9, 1, 100), most=50).shape == (50, 7)
 
+    def test_sets_of_other_lengths_are_looked_at_in_the_same_way(self):
+        assert windows.features(torch.zeros(2, 3, 90), 9).shape == (2 * 82, 3 * 5)
+        sets = {compare.REFERENCE: 1, compare.OTHER: 2, compare.WHITE: 3, compare.SAMPLES: 4}
+        clips = {name: resonance(20, 20 * seed, seed) for name, seed in sets.items()}
+        assert set(compare.compare_clips(clips).distances) == set(sets) - {compare.REFERENCE}
+
     def test_noise_and_shuffled_frames_keep_what_they_should(self, generator):
         clips = 3 * resonance(40, 200, 0) + torch.tensor([1.0, -2.0])[:, None]
         noise, mixed = (f(clips, generator) for f in (windows.white_noise, windows.shuffled))

@@ -75,22 +75,26 @@ class Comparison:
 
 
 def compare_clips(clips: Mapping[str, Tensor]) -> Comparison:
-    """Sets of clips [B, C, T] by name, in equally many windows (see `windows.features`)."""
-    sets = {name: windows.features(x) for name, x in clips.items()}
+    """Sets of clips [B, C, T] by name, in equally many windows (see `windows.features`).
+
+    T may differ from set to set.
+    """
+    shortest = min(x.shape[-1] for x in clips.values())
+    sets = {name: windows.features(x, shortest) for name, x in clips.items()}
     found = compare(sets)
     if SAMPLES not in clips or not found.scale.usable:
         return found
-    spread = _jackknife(clips[SAMPLES], Gaussian.fit(sets[REFERENCE]))
+    spread = _jackknife(clips[SAMPLES], Gaussian.fit(sets[REFERENCE]), shortest)
     return replace(found, error=spread / (found.scale.ceiling - found.scale.floor))
 
 
-def _jackknife(clips: Tensor, reference: Gaussian) -> float:
+def _jackknife(clips: Tensor, reference: Gaussian, shortest: int) -> float:
     """Standard error of the distance of a set of clips, left out GROUPS times a group each."""
     groups = min(GROUPS, len(clips))
     group = torch.arange(len(clips)) % groups
     distances = torch.tensor(
         [
-            distance(reference, Gaussian.fit(windows.features(clips[group != k])))
+            distance(reference, Gaussian.fit(windows.features(clips[group != k], shortest)))
             for k in range(groups)
         ]
     )

@@ -55,8 +55,8 @@ def scores(path: Path, comparisons: Mapping[str, Comparison]) -> None:
     _save(figure, path)
 
 
-def spectrograms(path: Path, rows: Mapping[str, Sequence[np.ndarray]], seconds: float) -> None:
-    """Log-mels [bands, frames] in dB, a named row of clips of one length each."""
+def spectrograms(path: Path, rows: Mapping[str, Sequence[np.ndarray]], frame: float) -> None:
+    """Log-mels [bands, frames] in dB, a named row of clips each; `frame` in seconds."""
     columns = max(len(row) for row in rows.values())
     figure = _figure(3 * columns, 2.2 * len(rows) + 0.4)
     grid = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
@@ -69,7 +69,7 @@ def spectrograms(path: Path, rows: Mapping[str, Sequence[np.ndarray]], seconds: 
                 vmin=FLOOR_DB,
                 vmax=0,
                 cmap="magma",
-                extent=(0, seconds, 0, len(clip)),
+                extent=(0, clip.shape[1] * frame, 0, len(clip)),
             )
         for axes in axes_row[len(clips) :]:
             axes.set_visible(False)

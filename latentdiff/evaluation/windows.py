@@ -33,17 +33,18 @@ def spread(count: int, most: int) -> list[int]:
     return chosen.round().long().tolist()
 
 
-def features(clips: Tensor, most: int = MOST) -> Tensor:
+def features(clips: Tensor, shortest: int | None = None, most: int = MOST) -> Tensor:
     """Clips [B, C, T] -> [n, C * L]: in each window, the frames at OFFSETS laid side by side.
 
     The mean and covariance of these hold each channel's mean and variance, and all auto- and
     cross-covariances at the lags between any two offsets: what a Gaussian process is. So their
     Frechet distance sees level, spread, spectrum and how channels go together, in squared units
     of the clips; it does not see what is beyond second moments. Windows start at every frame,
-    thinned evenly where there are more than `most`; clips shorter than the largest offset lose
-    the offsets that do not fit.
+    thinned evenly where there are more than `most`. Offsets that do not fit into clips of
+    `shortest` frames (None: these) are left out, so that sets of any lengths can be compared.
     """
-    offsets = torch.tensor([offset for offset in OFFSETS if offset < clips.shape[-1]])
+    length = clips.shape[-1] if shortest is None else shortest
+    offsets = torch.tensor([offset for offset in OFFSETS if offset < length])
     starts = torch.arange(clips.shape[-1] - int(offsets[-1]))
     places = torch.cartesian_prod(torch.arange(len(clips)), starts)
     places = places[spread(len(places), most)]

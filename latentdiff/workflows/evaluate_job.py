@@ -39,6 +39,8 @@ class Job:
     """None: the sound cannot be judged, the latents can."""
     project: Project
     n: int
+    frames: int
+    """T of a sample; at least that of the real clips."""
     embeddings: Mapping[str, Embedding]
     directory: Path
 

@@ -46,7 +46,9 @@ def measure(job: Job, steps: Sequence[int]) -> Measured:
             "checkpoint": str(model.path),
             "step": model.step,
             "samples": job.n,
-            "seconds": round(model.seconds(job.clips.frames), 3),
+            "seconds": round(model.seconds(job.frames), 3),
+            "clip_seconds": round(model.seconds(job.clips.frames), 3),
+            "window_seconds": round(model.seconds(model.window), 3),
             "clips": job.count,
             "held_out": None,
         }
@@ -142,7 +144,7 @@ def _draw(job: Job, settings: SamplingConfig, n: int, followed: Clips) -> Latent
         told = material.conditions(model, job.store, followed)
     # Not seed, seed + 1, ...: evaluations with seeds 0 and 1 would share all samples but one.
     seeds = [seed_of(job.project.seed, "evaluate", k) for k in range(n)]
-    final, calls = material.draw(model, settings, seeds, job.clips.frames, told)
+    final, calls = material.draw(model, settings, seeds, job.frames, told)
     return Latents(final, _unwhiten(job, final, settings), calls)
 
 

@@ -28,9 +28,9 @@ def draw(job: Job, found: Measured) -> None:
         drawing["loss.png"] = lambda path: pictures.losses(path, results["held_out"])
     if job.codec is not None:
         rows = _spectrogram_rows(job, job.codec, found.heard)
-        drawing["spectrograms.png"] = lambda path: pictures.spectrograms(
-            path, rows, results["seconds"]
-        )
+        config = mel.config_for(job.codec.sample_rate)
+        frame = config.hop / config.sample_rate
+        drawing["spectrograms.png"] = lambda path: pictures.spectrograms(path, rows, frame)
     for name, make in drawing.items():
         with runs.atomic(job.directory / name) as partial:
             make(partial)

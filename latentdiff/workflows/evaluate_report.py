@@ -26,8 +26,9 @@ def table(results: dict[str, Any]) -> str:
 def _head(r: dict[str, Any]) -> list[str]:
     return [
         f"{r['checkpoint']}, step {r['step']}",
-        f"{r['samples']} samples of {r['seconds']:.1f} s, {r['calls']} network calls each; "
-        f"beside {r['clips']} real clips a set",
+        f"{r['samples']} samples of {r['seconds']:.1f} s (trained on {r['window_seconds']:.1f} s "
+        f"at a time), {r['calls']} network calls each; beside {r['clips']} real clips a set of "
+        f"{r['clip_seconds']:.1f} s",
     ]
 
 
