@@ -16,7 +16,7 @@ SLOWEST = 1024.0
 
 
 def rotated(x: Tensor) -> Tensor:
-    """[B, H, T, S] turned by the position of its frame (Su et al. 2021, arXiv 2104.09864, eq. 34).
+    """[..., T, S] turned by the position of its frame (Su et al. 2021, arXiv 2104.09864, eq. 34).
 
     A product of two turned vectors depends on the distance of their frames only.
     """
@@ -38,8 +38,9 @@ class Attention(nn.Module):
         self.outlet = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.inlet(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.outlet(attend(rotated(q), rotated(k), v, self.reach).transpose(1, 2).flatten(2))
+        qkv = self.inlet(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = rotated(qkv[:2])
+        return self.outlet(attend(q, k, qkv[2], self.reach).transpose(1, 2).flatten(2))
 
 
 class Attending(nn.Module):
