@@ -58,6 +58,20 @@ class _Window:
     size: int
 
 
+def files_together(
+    codec: Codec, frames: int, *, chunk_seconds: float = 20.0, batch: int = 1
+) -> int:
+    """How many files of so many frames `encode_files` gives the codec in one call: those that
+    follow each other among the files of that length."""
+    chunk = _chunk(codec, chunk_seconds, codec.encode_context)
+    return max(1, batch * chunk // frames) if frames <= chunk else 1
+
+
+def _chunk(codec: Codec, seconds: float, context: tuple[int, int]) -> int:
+    """Frames of a window. One much shorter than the overlap would do most of the work twice."""
+    return max(round(seconds * codec.sample_rate / codec.hop), 4 * sum(context), 1)
+
+
 def encode_files(
     codec: Codec,
     files: Iterable[tuple[Hashable, Blocks]],
@@ -71,7 +85,7 @@ def encode_files(
     One call of the codec sees at most `batch` * `chunk_seconds` of audio: so many long windows, or
     as many short files of one length as fit. A file without samples yields nothing.
     """
-    chunk = round(chunk_seconds * codec.sample_rate / codec.hop)
+    chunk = _chunk(codec, chunk_seconds, codec.encode_context)
     run = _Batches(codec.encode, codec.hop, 1, codec.encode_context, chunk, batch)
     yield from run(files)
 
@@ -84,7 +98,7 @@ def decode_files(
     batch: int = 1,
 ) -> Iterator[Piece]:
     """Decode files, each given as (key, blocks [D, t] of latents), to audio [channels, T * hop]."""
-    chunk = round(chunk_seconds * codec.sample_rate / codec.hop)
+    chunk = _chunk(codec, chunk_seconds, codec.decode_context)
 
     def decode(z: Tensor) -> tuple[Tensor, ...]:
         return (codec.decode(z),)
@@ -121,8 +135,7 @@ class _Batches:
         self._apply = apply
         self._unit_in, self._unit_out = unit_in, unit_out
         self._context = context
-        # A window much shorter than the overlap would do most of the work twice.
-        self._chunk = max(chunk, 4 * sum(context), 1)
+        self._chunk = chunk
         self._budget = batch * self._chunk
         self._waiting: dict[int, deque[_Window]] = {}
 

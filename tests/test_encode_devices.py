@@ -1,0 +1,137 @@
+"""`encode` in two processes: the store of one process, and nothing half-written on any end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from latentdiff import runs
+from latentdiff.config import build
+from latentdiff.latents.statistics import LatentStatistics
+from latentdiff.latents.store import MANIFEST, LatentStore
+from latentdiff.runs import Run
+from latentdiff.streaming import files_together
+from latentdiff.workflows.encode import encode
+from latentdiff.workflows.encode_jobs import Job
+from latentdiff.workflows.encode_pass import share_out
+from latentdiff.workflows.project import Project
+
+RECORDINGS = 9
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """Noise of many lengths, some alike, and one file that is no sound."""
+    import soundfile
+
+    folder = tmp_path_factory.mktemp("recordings")
+    rng = np.random.default_rng(0)
+    for i in range(RECORDINGS - 1):
+        samples = 0.2 * rng.standard_normal(2000 * (1 + i % 4)).astype(np.float32)
+        soundfile.write(str(folder / f"{i}.wav"), samples, 8000)
+    (folder / "text.wav").write_text("not a sound")
+    return folder
+
+
+def start(run, rave_run, recordings, *words):
+    command = [sys.executable, "-m", "latentdiff", "encode", "--run", run, "--rave", rave_run]
+    return subprocess.Popen(
+        [*command, "--audio", recordings, "--device", "cpu", *words, "data.sample_rate=8000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+
+
+def encode_here(run, rave_run, recordings):
+    project = build(Project, {"data": {"sample_rate": 8000}, "device": "cpu"})
+    losses = encode(Run(run), project, rave=rave_run, audio=[recordings])
+    assert len(losses) == 1
+
+
+def files(latents):
+    found = (path.relative_to(latents) for path in latents.rglob("*") if path.is_file())
+    return {path for path in found if path.name != "log.txt"}
+
+
+def jobs_of(*seconds):
+    return [Job(str(i), Path(str(i)), x) for i, x in enumerate(seconds)]
+
+
+def alone(job):
+    return 1
+
+
+def test_shares_are_of_equal_length_and_whole():
+    jobs = jobs_of(9, 1, 5, 4, 1, 6, 2)
+    parts = share_out(jobs, 2, alone)
+    assert sorted(job.key for part in parts for job in part) == [job.key for job in jobs]
+    assert [sum(job.seconds for job in part) for part in parts] == [14, 14]
+    for part in parts:
+        assert [job.key for job in part] == sorted(job.key for job in part)
+    assert share_out(jobs[:1], 3, alone) == [[jobs[0]], [], []]
+    assert share_out(jobs, 1, alone) == [jobs]
+
+
+def test_files_that_the_codec_sees_together_stay_together(fake_codec):
+    jobs = jobs_of(*[1, 2] * 5)
+    parts = share_out(jobs, 2, lambda job: 2)
+    keys = [{job.key for job in part} for part in parts]
+    for pair in ("0", "2"), ("4", "6"), ("1", "3"), ("5", "7"):
+        assert any(part >= set(pair) for part in keys)
+    chunk = fake_codec.sample_rate // fake_codec.hop
+    options = {"chunk_seconds": 1.0, "batch": 2}
+    wanted = {chunk + 1: 1, chunk: 2, chunk // 2: 4}
+    assert {k: files_together(fake_codec, k, **options) for k in wanted} == wanted
+
+
+@pytest.mark.real
+def test_two_processes_make_the_store_of_one(tmp_path, rave_run, recordings):
+    encode_here(tmp_path / "one", rave_run, recordings)
+    process = start(tmp_path / "two", rave_run, recordings, "--devices", "2")
+    _, err = process.communicate(timeout=120)
+    # Done, but for the file that is no sound.
+    assert process.returncode == 3 and err.count("text.wav: ") == 1, err
+    one, two = (LatentStore.open(tmp_path / name / "latents") for name in ("one", "two"))
+    assert (one.root / MANIFEST).read_bytes() == (two.root / MANIFEST).read_bytes()
+    assert files(one.root) == files(two.root)
+    for entry in one.entries:
+        for name in (entry.mean, entry.mel):
+            assert (one.root / name).read_bytes() == (two.root / name).read_bytes()
+    expected, found = (LatentStatistics.load(s.root / "stats.safetensors") for s in (one, two))
+    assert found.frames == expected.frames
+    for name in ("mean", "covariance", "minimum", "maximum", "posterior_variance"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-9)
+    result = runs.read_run(two.root)["result"]
+    assert result == runs.read_run(one.root)["result"] and result["files"] == RECORDINGS - 1
+
+
+@pytest.mark.real
+def test_a_killed_leader_takes_the_others_along_and_the_next_run_continues(
+    tmp_path, rave_run, recordings
+):
+    latents = tmp_path / "run" / "latents"
+    process = start(tmp_path / "run", rave_run, recordings, "--devices", "2")
+    while len(list(latents.glob("encoded*.jsonl"))) == 0:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    # Its pipes close when the last process that holds them has ended.
+    process.communicate(timeout=60)
+    assert runs.read_run(latents)["status"] == "running"
+    whole = {p: p.stat().st_mtime_ns for p in (latents / "mean").glob("*.npy")}
+    assert whole
+    encode_here(tmp_path / "run", rave_run, recordings)
+    assert not list(latents.rglob("*.partial")) and not list(latents.glob("encoded*"))
+    store = LatentStore.open(latents)
+    assert len(store.entries) == RECORDINGS - 1
+    assert any(path.stat().st_mtime_ns == then for path, then in whole.items())
