@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from latentdiff.networks.layers import FrameNorm
-
 SLOWEST = 1024.0
 """Frames that the slowest rotary pair takes to turn by one radian."""
 
@@ -44,15 +42,15 @@ class Attention(nn.Module):
 
 
 class Attending(nn.Module):
-    """Attention between convolutions, on a residual connection: [B, W, T] -> the same."""
+    """Attention on a residual connection, for between other layers: [B, T, W] -> the same."""
 
     def __init__(self, width: int, heads: int, reach: int | None) -> None:
         super().__init__()
-        self.norm = FrameNorm(width)
+        self.norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads, reach)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.attention(self.norm(x).transpose(1, 2)).transpose(1, 2)
+        return x + self.attention(self.norm(x))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, reach: int | None) -> Tensor:

@@ -79,7 +79,7 @@ class Level(nn.Module):
         for i, block in enumerate(self.blocks):
             x = block(x, level, condition)
             if str(i) in self.attentions:
-                x = self.attentions[str(i)](x)
+                x = self.attentions[str(i)](x.transpose(1, 2)).transpose(1, 2)
         return x
 
 
