@@ -6,6 +6,7 @@ import errno
 import logging
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,6 +40,11 @@ def walks(seed, files=6, frames=200):
     arrays = [np.stack([np.convolve(c, np.ones(16) / 4, "same") for c in z]) for z in steps]
     recordings = [Recording(f"{i}.wav", z, features=z[:1]) for i, z in enumerate(arrays)]
     return Windows(recordings, 16, whiten=lambda z: z, standardise=lambda f: f)
+
+
+def counted():
+    """Two files of two channels whose frames are numbered."""
+    return np.arange(2 * 2 * 90, dtype=np.float32).reshape(2, 2, 90)
 
 
 def make_trainer(directory, *, levels="schedule", dropout=0.1, demo=None, **settings):
@@ -106,6 +112,23 @@ class TestParts:
     def test_more_parts_than_windows_are_refused(self):
         with pytest.raises(ValueError, match="accumulate"):
             TrainingConfig(batch=4, accumulate=5)
+
+
+class TestSource:
+    def test_windows_fetched_ahead_from_disk_are_those_in_memory(self, tmp_path):
+        near = make_trainer(tmp_path / "memory")._source
+        recordings = [Recording(k, z) for k, z in zip("ab", counted(), strict=True)]
+        disk, memory = (
+            Windows(recordings, 16, whiten=lambda z: z, memory_gb=gb, scratch=tmp_path)
+            for gb in (0, 1)
+        )
+        assert disk.slow and not memory.slow
+        sources = [replace(near, windows=w, _ahead={}) for w in (disk, memory)]
+        # In order, again, and out of order: what was fetched in vain does no harm.
+        for step in (1, 2, 3, 3, 9, 4):
+            a, b = (source.draw(step) for source in sources)
+            assert torch.equal(a.batch.latents, b.batch.latents)
+            assert torch.equal(a.batch.files, b.batch.files)
 
 
 class TestSpeed:

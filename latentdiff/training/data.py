@@ -106,6 +106,11 @@ class Windows:
         self._labels = torch.tensor(labels) if labels else None
 
     @property
+    def slow(self) -> bool:
+        """Whether cutting windows may have to wait for a disk."""
+        return self._on_disk
+
+    @property
     def files(self) -> int:
         """Number of files."""
         return len(self.keys)

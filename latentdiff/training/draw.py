@@ -6,7 +6,8 @@ Shapes: B windows of this process in a step, C latent channels, W frames of a wi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -43,7 +44,11 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """Draws steps. All processes draw the same batch, and each keeps its share of it."""
+    """Draws steps. All processes draw the same batch, and each keeps its share of it.
+
+    Where the windows come from a disk, or are cut beside a GPU at work, those of the next step are
+    fetched while this one is computed.
+    """
 
     windows: Windows
     task: Task
@@ -54,11 +59,15 @@ class Source:
     seed: int
     team: Team
     device: torch.device
+    _ahead: dict[int, Future[Batch]] = field(default_factory=dict)
+    _thread: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="windows")
+    )
 
     def draw(self, step: int) -> Draw:
         """This process's share of a step."""
         mine = self.team.share(self.batch)
-        batch = self.windows.draw(self.batch, self._generator(step, "windows"), mine)
+        batch = self._fetch(step)
         logsnr, weight = self.task.draw(self.batch, self._generator(step, "levels"))
         condition = self._dropped(batch, step, mine)
         shape = (self.batch, *batch.latents.shape[1:])
@@ -71,6 +80,19 @@ class Source:
             weight[mine].to(self.device),
             noise,
         )
+
+    def _fetch(self, step: int) -> Batch:
+        """This process's windows of a step."""
+        coming = self._ahead.pop(step, None)
+        batch = self._cut(step) if coming is None else coming.result()
+        if self.windows.slow or self.device.type == "cuda":
+            self._ahead.clear()
+            self._ahead[step + 1] = self._thread.submit(self._cut, step + 1)
+        return batch
+
+    def _cut(self, step: int) -> Batch:
+        share = self.team.share(self.batch)
+        return self.windows.draw(self.batch, self._generator(step, "windows"), share)
 
     def _dropped(self, batch: Batch, step: int, mine: slice) -> Condition:
         if batch.condition.features is None and batch.condition.label is None:

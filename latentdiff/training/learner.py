@@ -159,26 +159,28 @@ class Learner:
         Raises UserError where it belongs to another network.
         """
         kept = [state["ema"], *state["more_ema"]]
-        ours = [{key: group[key] for key in _OURS} for group in self._optimizer.param_groups]
         try:
             self.network.load_state_dict(state["model"])
             for average in self.averages:
                 average.module.load_state_dict(kept[_nearest(average, state["halflives"])])
-            self._optimizer.load_state_dict(state["optimizer"])
+            self._optimizer.load_state_dict(self._with_our_options(state["optimizer"]))
         except (RuntimeError, ValueError) as error:
             raise UserError(
                 "the checkpoint belongs to another network",
                 why=" ".join(str(error).split())[:200],
                 do_this="--overwrite trains anew; another --run keeps both.",
             ) from error
-        # The settings decide, not those of a former attempt.
-        for group, own in zip(self._optimizer.param_groups, ours, strict=True):
-            group.update(own)
         self._fabric.strategy.precision.load_state_dict(state["precision"])
         self._task.load_state_dict(state.get("levels", {}))
 
+    def _with_our_options(self, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """A saved optimiser whose options are those of today's settings and device."""
+        groups = zip(saved["param_groups"], self._optimizer.param_groups, strict=True)
+        options = ("weight_decay", "fused")
+        merged = [{**old, **{key: new[key] for key in options}} for old, new in groups]
+        return {**saved, "param_groups": merged}
 
-_OURS = ("weight_decay", "fused")
+
 _NOTHING: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
 

@@ -74,10 +74,11 @@ class Trainer:
     """Trains a denoiser on windows of latents, and says whether it learns anything.
 
     Everything random is drawn from (seed, step), so a run that was stopped and continued is, on
-    one device, the same run bit for bit; not so where `training.hours` is given, as the learning
-    rate then follows the clock. `constants` (named groups of tensors such as the whitening) and
-    `header` go into every checkpoint beside the averaged weights. `frame_rate`: latent frames a
-    second, for telling the speed in seconds of audio. `demo` is called at step 0 and every
+    one device, the same run bit for bit (on a GPU as far as its kernels are deterministic); not so
+    where `training.hours` is given, as the learning rate then follows the clock. `constants` (named
+    groups of tensors such as the whitening) and `header` go into every checkpoint beside the
+    averaged weights. `frame_rate`: latent frames a second, for telling the speed in seconds of
+    audio. `demo` is called at step 0 and every
     `training.demo_every` steps. `fabric`: launched, where several devices work together; each
     then computes its share of a batch, and the first one alone writes.
     """
