@@ -32,17 +32,18 @@ def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
 
 def peak_kilobytes() -> int:
     """Of this program since it started. Not ru_maxrss: a child inherits that of its parent."""
-    return _status_kilobytes("VmHWM")
+    return memory_kilobytes("self")["VmHWM"]
 
 
-def anonymous_kilobytes() -> int:
-    """Memory of this program now that no file stands behind: the kernel cannot drop it."""
-    return _status_kilobytes("RssAnon")
-
-
-def _status_kilobytes(field: str) -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith(field)).split()[1])
+def memory_kilobytes(process: int | str) -> dict[str, int]:
+    """Of a process: VmHWM, its largest resident size so far, and RssAnon, what it holds now that
+    is not mapped from files, which the kernel cannot drop. Empty when it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return {}
+    fields = (line.split() for line in lines if line.startswith(("VmHWM", "RssAnon")))
+    return {field[0].rstrip(":"): int(field[1]) for field in fields}
 
 
 def cpu_name() -> str:
