@@ -84,7 +84,8 @@ class Job:
             runs.make_directory(self.run.root)
             runs.write_json(path, self.asked)
             self._call("train-diffusion", self.train)
-        if self.evaluate is not None and not is_done(self.run.root / "evaluation"):
+        if self.evaluate is not None:
+            # It knows itself whether it has done just this before.
             self._call("evaluate", self.evaluate)
         return {"case": self.case.name, "seed": self.seed, **figures(self.run)}
 

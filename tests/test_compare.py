@@ -160,6 +160,18 @@ def test_one_failure_leaves_the_others(compare, options, tmp_path, monkeypatch):
     assert len(failures) == 1 and failures[0].endswith("x is no setting")
 
 
+def test_evaluate_is_always_asked_for(compare, options, tmp_path, monkeypatch):
+    fabricate(tmp_path / "out" / "a-0", skill=0.5, score=0.5)
+    calls = []
+    monkeypatch.setattr(compare, "run_latentdiff", lambda *words, threads: calls.append(words))
+    job = compare.jobs_of(options("--case", "a:", "--evaluate", "--samples", "9"))[0]
+    runs.write_json(job.run.root / compare.ASKED, job.asked)
+    rows, failures = compare.work([job], 1)
+    assert failures == [] and rows[0]["latent score"] == 0.5
+    assert [words[0] for words in calls] == ["evaluate"]
+    assert calls[0][-2:] == ("--n", "9")
+
+
 def test_a_real_comparison_is_made_once(compare, tmp_path, monkeypatch, capsys):
     store, rng = tmp_path / "store", np.random.default_rng(0)
     store.mkdir()
