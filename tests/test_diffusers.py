@@ -6,6 +6,8 @@ the same levels here are log-SNR = ln(abar_n / (1 - abar_n)).
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -46,7 +48,7 @@ def ours(method, timesteps, **options):
     walk = Walk(estimate, Condition(), lambda: next(fresh), **options)
     points = [Level.at(LOGSNR[n].item()) for n in timesteps]
     x, trajectory = start, []
-    for here, there in zip(points[:-1], points[1:], strict=True):
+    for here, there in pairwise(points):
         x = METHODS[method](walk, x, here, there)
         trajectory.append(x)
     return trajectory
