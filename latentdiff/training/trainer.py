@@ -160,7 +160,7 @@ class Trainer:
                     continue
                 # What it amounts to, beside the baseline.
                 self._report()
-                bar.set_postfix_str(verdict.running(self._step, self._training))
+                bar.set_postfix_str(verdict.running(self._training))
                 # The same on held-out windows.
                 if due.validation:
                     self._validate()
@@ -329,7 +329,8 @@ class Trainer:
 
     def _progress(self) -> Any:
         if self._budget.timed:
-            return progress(total=100.0, initial=self._percent(), unit="%", what="training")
+            what = f"training for {self._budget.describe()}"
+            return progress(total=100.0, initial=self._percent(), unit="%", what=what)
         return progress(total=self.settings.steps, initial=self._step, unit="step", what="training")
 
     def _advance(self, bar: Any) -> None:

@@ -88,10 +88,10 @@ def no_skill(step: int, values: Mapping[str, float], learnable: float) -> str:
     )
 
 
-def running(step: int, values: Mapping[str, float]) -> str:
+def running(values: Mapping[str, float]) -> str:
     """For the progress bar: what is learned, how fast it goes, whether the data keeps up."""
     sound = values.get("audio_seconds_per_second")
-    parts = [f"step {step} {short(values)}", f"{values['windows_per_second']:.0f} windows/s"]
+    parts = [short(values), f"{values['windows_per_second']:.0f} windows/s"]
     if sound is not None:
         parts.append(f"{sound:.0f} s of audio/s")
     if values["data_wait"] > STARVING:
