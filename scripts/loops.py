@@ -52,9 +52,7 @@ def slow_noise(rng: np.random.Generator, channels: int, frames: int) -> np.ndarr
     return out
 
 
-def make_parts(
-    values: dict[str, Any], latents: np.ndarray, windows: type[Windows] = Windows
-) -> Parts:
+def make_parts(values: dict[str, Any], latents: np.ndarray) -> Parts:
     """By the settings `values` (sections of the YAML), on latents [C, F] taken as they are."""
     project = build(Project, values)
     channels = latents.shape[0]
@@ -62,8 +60,8 @@ def make_parts(
     schedule = noise.build(project.diffusion.schedule)
     levels = build_levels(project.diffusion.levels, schedule)
     task = Task(Objective.from_config(project.diffusion), schedule, levels)
-    cut = windows([Recording("noise", latents)], project.training.window, whiten=_same)
-    return Parts(project, denoiser, task, cut)
+    windows = Windows([Recording("noise", latents)], project.training.window, whiten=_same)
+    return Parts(project, denoiser, task, windows)
 
 
 def fit_metrics(parts: Parts, device: str) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ from measuring import cpu_name, median_ratio
 
 from latentdiff.diffusion.noise import alpha_sigma
 from latentdiff.specs import Condition
-from latentdiff.training.data import Batch, Windows, generator_for
+from latentdiff.training.data import generator_for
+from latentdiff.training.task import Task
 
 READY = 8
 """Batches that lie ready for the plain loop."""
@@ -33,24 +35,33 @@ WARMTH = 10
 """Steps that do not count."""
 
 
-class Interrupted(Windows):
-    """Windows that let something else run, and take its time, whenever a batch is asked for."""
+@dataclass
+class Turns:
+    """Seconds of the trainer's steps, and of those that something else takes between them."""
 
     between: Callable[[], float]
     clock: Callable[[], float]
+    trainer: list[float] = field(default_factory=list)
+    plain: list[float] = field(default_factory=list)
+    left: float | None = None
 
-    def watch(self, between: Callable[[], float], clock: Callable[[], float]) -> None:
-        self.between, self.clock = between, clock
-        self.left: float | None = None
-        self.trainer: list[float] = []
-        self.plain: list[float] = []
-
-    def draw(self, batch: int, generator: torch.Generator, part: slice = slice(None)) -> Batch:
+    def take(self) -> None:
         if self.left is not None:
             self.trainer.append(self.clock() - self.left)
             self.plain.append(self.between())
         self.left = self.clock()
-        return super().draw(batch, generator, part)
+
+
+@dataclass(frozen=True)
+class Interrupted(Task):
+    """A task that lets something else run whenever levels are drawn, which is once a step."""
+
+    turns: Turns | None = None
+
+    def draw(self, batch: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.turns is not None:
+            self.turns.take()
+        return super().draw(batch, generator)
 
 
 def main() -> None:
@@ -59,13 +70,11 @@ def main() -> None:
     latents = slow_noise(np.random.default_rng(0), options.channels, FRAMES)
     training = {"steps": options.steps, "log_every": 40, "demo_samples": 0}
     values = {"network": {"name": options.network}, "training": training}
-    parts = make_parts(values, latents, Interrupted)
-    windows = parts.windows
-    assert isinstance(windows, Interrupted)
-    clock = lambda: now(options.device)  # noqa: E731
-    windows.watch(plain_step(parts, options.device), clock)
-    fit_metrics(parts, options.device)
-    trainer, plain = windows.trainer[WARMTH:], windows.plain[WARMTH:]
+    parts, device = make_parts(values, latents), options.device
+    turns = Turns(plain_step(parts, device), lambda: now(device))
+    task = Interrupted(parts.task.objective, parts.task.schedule, parts.task.drawn, turns=turns)
+    fit_metrics(replace(parts, task=task), device)
+    trainer, plain = turns.trainer[WARMTH:], turns.plain[WARMTH:]
     median, whole = median_ratio(trainer, plain), sum(trainer) / sum(plain)
     print(
         f"{options.network}, batch {parts.project.training.batch}, window "
@@ -90,8 +99,8 @@ def plain_step(parts: Parts, device: str) -> Callable[[], float]:
     """A step of the plain loop, on a copy of the network; it returns its seconds."""
     network: Any = copy.deepcopy(parts.denoiser.network).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3, fused=device != "cpu")
-    latents = Windows.draw(parts.windows, READY * parts.project.training.batch, generator_for(0))
-    ready = [batch(parts, z, device) for z in latents.latents.chunk(READY)]
+    windows = parts.windows.draw(READY * parts.project.training.batch, generator_for(0))
+    ready = [batch(parts, z, device) for z in windows.latents.chunk(READY)]
 
     def step() -> float:
         z_t, logsnr, target = ready[0]
