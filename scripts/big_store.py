@@ -86,7 +86,7 @@ def train(options: argparse.Namespace, name: str, repeat: int) -> dict[str, floa
         "latents.keep=all",
         f"training.steps={options.steps}",
         "training.memory_gb=0",
-        "training.log_every=20",
+        "training.log_every=10",
         "training.demo_samples=0",
         threads=options.threads,
         stdout=subprocess.DEVNULL,

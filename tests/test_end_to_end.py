@@ -171,7 +171,10 @@ def test_the_chain(studio):
     for line in examples():
         if line not in done and not line.startswith("latentdiff quickstart"):
             again = line.startswith(("latentdiff train", "latentdiff sample", "latentdiff decode"))
-            latentdiff(studio, line.replace("--name first", "--name example") if again else line)
+            line = line.replace("--name first", "--name example") if again else line
+            # The README has evaluated the same run with other settings.
+            other = line.startswith("latentdiff evaluate")
+            latentdiff(studio, f"{line} --overwrite" if other else line)
 
 
 def check_dataset(directory):
