@@ -11,13 +11,17 @@ import pytest
 
 from latentdiff import cli
 
-COMMANDS = {
-    " ".join(path): command
-    for path, command in [
-        ((name,), command) for name, command in cli.cli.commands.items() if name != "config"
-    ]
-    + [(("config", name), c) for name, c in cli.cli.commands["config"].commands.items()]
-}
+
+def leaves(group, path=()):
+    """Every command that does something, by its words."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from leaves(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+COMMANDS = dict(leaves(cli.cli))
 
 
 def run(*words, cwd=None):

@@ -110,8 +110,8 @@ def readme_lines():
 
 def examples():
     """The last lines of all helps."""
-    group = cli.cli.commands["config"].commands
-    every = [*cli.cli.commands.values(), *group.values()]
+    groups = [c.commands for c in cli.cli.commands.values() if hasattr(c, "commands")]
+    every = [c for group in (cli.cli.commands, *groups) for c in group.values()]
     return [line for c in every for line in getattr(c, "example", "").splitlines()]
 
 

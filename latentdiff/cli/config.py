@@ -1,0 +1,64 @@
+"""`latentdiff config`: write, show and check config files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from latentdiff.cli.base import PATH, Group, cli, log, plain_command, project_options
+
+
+@cli.group(cls=Group)
+def config() -> None:
+    """Write, show and check config files."""
+
+
+@plain_command("latentdiff config init techno.yaml --preset laptop", config)
+@click.argument("file", type=PATH, default=Path("latentdiff.yaml"))
+@click.option("--preset", help="quickstart, laptop or gpu. [every setting, with its meaning]")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+def init(file: Path, preset: str | None, overwrite: bool) -> None:
+    """Write a config file to start from."""
+    from latentdiff.workflows import presets
+
+    log.info(presets.init(file, preset, overwrite))
+
+
+@plain_command("latentdiff config show -c techno.yaml training.steps=300", config)
+@click.option("--run", type=PATH, help="Show what a run directory remembers.")
+@project_options
+def show(
+    run: Path | None,
+    config_file: Path | None,
+    settings: tuple[str, ...],
+    seed: int | None,
+    device: str | None,
+) -> None:
+    """Print the config as the commands would see it: defaults, file, overrides."""
+    from latentdiff.config import to_yaml
+    from latentdiff.runs import Run
+    from latentdiff.workflows.project import resolve
+
+    where = Run(run) if run else None
+    click.echo(to_yaml(resolve(where, config_file, settings, {"seed": seed, "device": device})))
+
+
+@plain_command("latentdiff config validate techno.yaml", config)
+@click.argument("files", type=PATH, nargs=-1, required=True)
+def validate(files: tuple[Path, ...]) -> None:
+    """Check config files; every problem is told at once."""
+    from latentdiff.workflows import presets
+
+    presets.validate(list(files))
+    for file in files:
+        log.info("%s: valid", file)
+
+
+@plain_command("latentdiff config schema --table", config)
+@click.option("--table", is_flag=True, help="A Markdown table instead of a JSON schema.")
+def schema(table: bool) -> None:
+    """Print the JSON schema of the config file, or its reference as a table."""
+    from latentdiff.workflows import presets
+
+    click.echo(presets.table() if table else presets.schema())
