@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from latentdiff.cli import stages, config, diagnose  # noqa: I001 (the order of the help)
+from latentdiff.cli import chain, config, diagnose
 from latentdiff.cli.base import cli
 from latentdiff.errors import (
     EXIT_BROKEN,
@@ -23,7 +23,8 @@ from latentdiff.errors import (
     UserError,
 )
 
-__all__ = ["cli", "config", "diagnose", "main", "stages"]
+# Imported in the order of the help.
+__all__ = ["chain", "cli", "config", "diagnose", "main"]
 
 LONG_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
 

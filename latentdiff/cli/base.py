@@ -11,15 +11,12 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from latentdiff import __version__
 from latentdiff.errors import EXIT_LOSSES, EXIT_OK
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("latentdiff")
 
