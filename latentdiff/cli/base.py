@@ -146,6 +146,7 @@ def stage_command(
     upstream: tuple[str, ...] = (),
     run: Path | None = None,
     run_as_word: bool = False,
+    group: click.Group = cli,
 ) -> Callable[[Callable[..., list[str]]], click.Command]:
     """A command that works on a run directory.
 
@@ -185,7 +186,7 @@ def stage_command(
         function.__click_params__ += getattr(worker, "__click_params__", [])  # type: ignore[attr-defined]
         name = worker.__name__.replace("_", "-")
         command = click.command(name, cls=Command, example=example, help=worker.__doc__)(function)
-        cli.add_command(command)
+        group.add_command(command)
         return command
 
     return decorate

@@ -1,0 +1,1 @@
+"""One question a command, answered with numbers and in words."""
