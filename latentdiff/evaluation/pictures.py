@@ -1,24 +1,22 @@
-"""Pictures of an evaluation. Matplotlib is imported when one is drawn; no window is opened."""
+"""Pictures of an evaluation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from latentdiff.evaluation import canvas
 from latentdiff.evaluation.compare import REFERENCE, SAMPLES, Comparison
 from latentdiff.evaluation.sound import FLOOR_DB
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def losses(path: Path, measured: Mapping[str, Any]) -> None:
     """Loss against log-SNR, between the baselines of the same length: zero, variance, wiener."""
-    figure = _figure(7, 4.5)
+    figure = canvas.figure(7, 4.5)
     axes = figure.subplots()
     logsnr = measured["logsnr"]
     for name, label, style in (
@@ -32,13 +30,13 @@ def losses(path: Path, measured: Mapping[str, Any]) -> None:
     axes.invert_xaxis()
     axes.legend()
     axes.set_title(f"held-out windows: skill {measured['skill']:.2f}")
-    _save(figure, path)
+    canvas.save(figure, path)
 
 
 def scores(path: Path, comparisons: Mapping[str, Comparison]) -> None:
     """Bars of the scores of all sets, one group for each kind of features."""
     names = list({n: None for c in comparisons.values() for n in c.distances if n != REFERENCE})
-    figure = _figure(8, 1.2 + 0.5 * len(names))
+    figure = canvas.figure(8, 1.2 + 0.5 * len(names))
     axes = figure.subplots()
     height = 0.8 / len(comparisons)
     for k, (kind, found) in enumerate(comparisons.items()):
@@ -52,13 +50,13 @@ def scores(path: Path, comparisons: Mapping[str, Comparison]) -> None:
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel="score (0: as far from the training set as noise; 1: as real)")
     axes.legend()
-    _save(figure, path)
+    canvas.save(figure, path)
 
 
 def spectrograms(path: Path, rows: Mapping[str, Sequence[np.ndarray]], frame: float) -> None:
     """Log-mels [bands, frames] in dB, a named row of clips each; `frame` in seconds."""
     columns = max(len(row) for row in rows.values())
-    figure = _figure(3 * columns, 2.2 * len(rows) + 0.4)
+    figure = canvas.figure(3 * columns, 2.2 * len(rows) + 0.4)
     grid = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
     for axes_row, (name, clips) in zip(grid, rows.items(), strict=True):
         for axes, clip in zip(axes_row, clips, strict=False):
@@ -77,18 +75,4 @@ def spectrograms(path: Path, rows: Mapping[str, Sequence[np.ndarray]], frame: fl
         axes_row[0].set_title(name, loc="left")
     for axes in grid[-1]:
         axes.set_xlabel("s")
-    _save(figure, path)
-
-
-def _figure(width: float, height: float) -> Figure:
-    """Drawn without pyplot: no global state, no display."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    # The format is said: a half-written file's name ends in something else.
-    FigureCanvasAgg(figure).print_figure(str(path), format="png", dpi=110)
+    canvas.save(figure, path)
