@@ -20,6 +20,7 @@ import soundfile
 from latentdiff import cli, config
 from latentdiff.errors import UserError
 from latentdiff.runs import Run
+from latentdiff.workflows import child
 from latentdiff.workflows import quickstart as q
 from latentdiff.workflows.presets import preset_path
 from latentdiff.workflows.project import Project
@@ -144,7 +145,7 @@ def test_the_first_failure_stops_the_chain(run, monkeypatch):
         called.append(words[3])
         return codes[words[3]]
 
-    monkeypatch.setattr(q, "_wait", wait)
+    monkeypatch.setattr(child, "wait", wait)
     monkeypatch.setattr(q, "PIECES", 1)
     with pytest.raises(UserError, match=r"train-rave.*exit code 2"):
         q.quickstart(run)
@@ -152,13 +153,13 @@ def test_the_first_failure_stops_the_chain(run, monkeypatch):
 
 
 def test_losses_are_handed_on_and_interrupts_are_interrupts(monkeypatch):
-    monkeypatch.setattr(q, "_wait", lambda words: 3)
+    monkeypatch.setattr(child, "wait", lambda words: 3)
     (loss,) = q._call(["latentdiff", "preprocess"])
     assert "preprocess" in loss
-    monkeypatch.setattr(q, "_wait", lambda words: 130)
+    monkeypatch.setattr(child, "wait", lambda words: 130)
     with pytest.raises(KeyboardInterrupt):
         q._call(["latentdiff", "preprocess"])
-    monkeypatch.setattr(q, "_wait", lambda words: -signal.SIGKILL)
+    monkeypatch.setattr(child, "wait", lambda words: -signal.SIGKILL)
     with pytest.raises(UserError, match="signal 9") as caught:
         q._call(["latentdiff", "preprocess"])
     assert "memory" in caught.value.why
@@ -185,7 +186,7 @@ def test_an_interrupt_reaches_the_child_once_and_is_waited_for(tmp_path):
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        q._wait([sys.executable, "-c", CHILD, str(mark)])
+        child.wait([sys.executable, "-c", CHILD, str(mark)])
     assert mark.read_text() == "1"
 
 

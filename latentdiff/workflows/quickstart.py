@@ -6,7 +6,6 @@ import logging
 import math
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from latentdiff.evaluation.sound import SILENT_DB, Level
 from latentdiff.latents.store import MANIFEST
 from latentdiff.runs import Run
 from latentdiff.training.verdict import NO_SKILL
+from latentdiff.workflows import child
 from latentdiff.workflows.presets import preset_path
 from latentdiff.workflows.project import Project, resolve
 
@@ -148,7 +148,7 @@ def _call(words: list[str]) -> list[str]:
     """Run one command, its output going where ours goes; returns its loss, if it told of any."""
     line = shlex.join(words)
     log.info("\n$ %s", line)
-    code = _wait([sys.executable, "-m", *words])
+    code = child.wait([sys.executable, "-m", *words])
     if code == EXIT_OK:
         return []
     if code == EXIT_LOSSES:
@@ -163,24 +163,6 @@ def _call(words: list[str]) -> list[str]:
         else "its own message stands above",
         do_this="mend that and give the same command again: it continues where it stopped.",
     )
-
-
-def _wait(words: list[str]) -> int:
-    """The exit code of a child process; an interrupt is handed on to it, once, and waited for."""
-    # Its own session: else the terminal's Ctrl-C would reach it beside ours, and the second one
-    # could break the saving that the first one began.
-    process = subprocess.Popen(words, start_new_session=True)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGINT)
-        process.wait()
-        raise
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
 
 
 def _tell(commands: list[list[str]], music: Path, made_here: bool) -> None:
