@@ -10,7 +10,14 @@ import torch
 
 from latentdiff.config import build as build_section
 from latentdiff.diffusion import baseline, noise
-from latentdiff.diffusion.denoiser import Denoiser, affine, dropped, guided, knows_variance
+from latentdiff.diffusion.denoiser import (
+    Denoiser,
+    affine,
+    autoguided,
+    dropped,
+    guided,
+    knows_variance,
+)
 from latentdiff.diffusion.loss import Objective
 from latentdiff.diffusion.settings import DiffusionConfig, LossKind, Parametrisation, Weighting
 from latentdiff.errors import ConfigError
@@ -300,6 +307,27 @@ def test_rescaled_guidance_has_the_level_of_none():
     z, condition = torch.randn(5, 3, 700), Condition(label=torch.ones(5))
     out = guided(louder, 4.0, rescale=1.0)(z, LEVELS, condition)
     torch.testing.assert_close(out.std(dim=(1, 2)), (2 * z).std(dim=(1, 2)))
+
+
+def test_autoguidance_exaggerates_what_is_known_beyond_variances():
+    variance = torch.tensor([0.5, 1.0, 2.0])
+    z = torch.randn(5, 3, 7)
+    known = knows_variance(z, LEVELS, variance)
+
+    def knows_more(z, logsnr, condition):
+        return knows_variance(z, logsnr, variance) + 0.3
+
+    assert autoguided(knows_more, 1.0, (-2.0, 3.0)) is knows_more
+    out = autoguided(knows_more, 1.5, (-2.0, 3.0), variance)(z, LEVELS, FREE)
+    torch.testing.assert_close(out[1:4], known[1:4] + 0.45)
+    torch.testing.assert_close(out[[0, 4]], known[[0, 4]] + 0.3)
+
+
+def test_autoguidance_leaves_a_model_alone_that_knows_variances_only():
+    z, variance = torch.randn(5, 3, 7), torch.tensor([0.5, 1.0, 2.0])
+    model = Denoiser(lambda z, logsnr, condition: torch.zeros_like(z), variance=variance)
+    out = autoguided(model, 3.0, (-20.0, 20.0), variance)(z, LEVELS, FREE)
+    torch.testing.assert_close(out, model(z, LEVELS, FREE))
 
 
 def test_conditions_are_dropped_sample_by_sample():

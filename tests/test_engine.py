@@ -244,12 +244,20 @@ class TestWatch:
         assert watch.since == 2 and watch.exhausted(2) and not watch.exhausted(3)
         assert not watch.exhausted(None)
 
+    def test_the_newest_weights_are_kept_until_the_loss_has_risen(self):
+        watch = Watch()
+        losses = {100: 0.5, 200: 0.505, 300: 0.509, 400: 0.52, 500: 0.508}
+        kept = {step: watch.see(step, validation(loss)) for step, loss in losses.items()}
+        assert kept == {100: True, 200: True, 300: True, 400: False, 500: True}
+        assert (watch.best_step, watch.lowest_step, watch.since) == (500, 100, 4)
+        assert watch.best is not None and watch.best.loss == 0.508
+
     def test_its_state_is_all_of_it(self):
         watch, other = Watch(), Watch()
         for k, loss in enumerate([0.5, 0.6, 0.6]):
             watch.see(k, validation(loss, training=1 - loss))
         other.load_state_dict(watch.state_dict())
-        assert other.state_dict() == watch.state_dict() and other.best == watch.best
+        assert other.state_dict() == watch.state_dict() and other.lowest == watch.lowest
 
 
 class TestOverfitting:
@@ -266,7 +274,7 @@ class TestOverfitting:
         with caplog.at_level(logging.INFO, logger="latentdiff"):
             outcome = trainer.fit()
         assert outcome.step < 400
-        assert f"at step {outcome.best_step}" in caplog.text
+        assert f"at step {trainer._watch.lowest_step}" in caplog.text
         assert caplog.text.count("overfitting: the held-out loss has risen") == 1
         assert "stopped early at step" in caplog.text
         assert state_of(tmp_path)["step"] == outcome.step

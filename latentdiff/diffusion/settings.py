@@ -142,6 +142,14 @@ class SamplingConfig(Section):
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
     """How far the level of guided latents is pulled back to the unguided level."""
 
+    autoguidance: Literal["auto"] | float = "auto"
+    """How much of what the network knows is exaggerated over a denoiser that knows variances only.
+    1: not at all; above: samples are stronger and more unlike each other. auto: by which samples
+    have the spread of the training latents, as measured when training ended."""
+
+    autoguidance_interval: tuple[float, float] = (-6.0, 0.0)
+    """Log-SNR range (low, high) in which autoguidance acts."""
+
     seconds: float = Field(default=10.0, gt=0)
     """Length of a sample in seconds where neither --seconds nor a condition says otherwise."""
 
@@ -153,7 +161,11 @@ class SamplingConfig(Section):
     exported RAVE."""
 
     @model_validator(mode="after")
-    def _interval_is_ordered(self) -> SamplingConfig:
+    def _can_be_met(self) -> SamplingConfig:
         if self.guidance_interval and self.guidance_interval[0] >= self.guidance_interval[1]:
             raise ValueError("guidance_interval must be (low, high) in log-SNR")
+        if self.autoguidance_interval[0] >= self.autoguidance_interval[1]:
+            raise ValueError("autoguidance_interval must be (low, high) in log-SNR")
+        if self.autoguidance != "auto" and not self.autoguidance >= 0:
+            raise ValueError("autoguidance must be 0 or more, or auto")
         return self

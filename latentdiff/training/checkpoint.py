@@ -74,7 +74,7 @@ def last(directory: Path) -> Path:
 
 
 def best(directory: Path) -> Path:
-    """The weights with the lowest validation loss."""
+    """The newest weights whose validation loss had not risen."""
     return directory / FOLDER / "best.safetensors"
 
 

@@ -52,7 +52,7 @@ class Outcome:
     validation: Validation | None
     """Of the averaged weights at the last step; None without held-out files."""
     best: Validation | None
-    """The one with the lowest loss so far."""
+    """Of the weights to sample from: the newest whose held-out loss has not risen."""
     best_step: int | None
     path: Path
     """The weights to sample from."""
@@ -238,22 +238,22 @@ class Trainer:
             self._tracker.scalars(self._step, values, prefix)
 
     def _validate(self) -> None:
-        """Averaged weights on the held-out windows; the best are kept."""
+        """Averaged weights on the held-out windows; kept as long as the loss does not rise."""
         if self._examiner is None:
             self._judge(self._training)
             return
         result = self._examiner.examine(self._learner, self._fabric.device)
-        better = self._watch.see(self._step, result)
+        kept = self._watch.see(self._step, result)
         share = self._examiner.seconds / (time.monotonic() - self._began)
         self._tell({**result.metrics(), "share_of_time": share}, prefix="validation/")
-        log.info("%s", verdict.validation(self._step, result, self._training, better))
-        if better:
+        log.info("%s", verdict.validation(self._step, result, self._training, kept))
+        if kept:
             path = checkpoint.best(self.directory)
             self._team.lead(lambda: self._save_weights(path, self._average))
         if self._watch.overfitting():
-            assert self._watch.best is not None
-            step, best = self._watch.best_step, self._watch.best
-            log.warning("%s", verdict.overfitting(self._step, step, result, best))
+            assert self._watch.lowest is not None
+            step, lowest = self._watch.lowest_step, self._watch.lowest
+            log.warning("%s", verdict.overfitting(self._step, step, result, lowest))
         self._judge(result.metrics())
 
     @property
@@ -343,7 +343,7 @@ class Trainer:
         """What training has come to, or KeyboardInterrupt where it is not at its end."""
         if self._exhausted():
             patience = self.settings.patience or 0
-            log.info("%s", verdict.early(self._step, self._watch.best_step, patience))
+            log.info("%s", verdict.early(self._step, self._watch.lowest_step, patience))
         elif stopping and not self._over():
             log.info("stopped at step %d; the same command continues", self._step)
             raise KeyboardInterrupt

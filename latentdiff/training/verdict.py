@@ -28,7 +28,7 @@ def short(values: Mapping[str, float]) -> str:
     return f"loss {loss:.3f} baseline {baseline:.3f} skill {skill:.2f}"
 
 
-def validation(step: int, result: Validation, training: Mapping[str, float], best: bool) -> str:
+def validation(step: int, result: Validation, training: Mapping[str, float], kept: bool) -> str:
     """One line for each validation."""
     gain = result.conditioning_gain
     seen = training["skill"] if result.training_skill is None else result.training_skill
@@ -38,8 +38,8 @@ def validation(step: int, result: Validation, training: Mapping[str, float], bes
     ]
     if gain is not None:
         parts.append(f"conditioning gain {gain:.2f}")
-    if best:
-        parts.append("best so far")
+    if not kept:
+        parts.append("risen, so not kept")
     return ", ".join(parts)
 
 

@@ -9,7 +9,9 @@ from typing import Any
 from latentdiff.training.validation import Validation
 
 RISEN = 1.02
-"""Factor over its best from which the held-out loss is said to rise."""
+"""Factor over its lowest from which the held-out loss is said to rise. Below it, newer weights are
+the better ones to sample from: a handful of held-out windows cannot tell such losses apart, while
+at the end of training the learning rate falls and samples gain most."""
 IN_A_ROW = 3
 """Validations of risen loss, one after another, that are no accident."""
 
@@ -19,23 +21,30 @@ class Watch:
 
     def __init__(self) -> None:
         self.best: Validation | None = None
+        """The newest whose loss has not risen."""
         self.best_step: int | None = None
+        self.lowest: Validation | None = None
+        """The one of the lowest loss."""
+        self.lowest_step: int | None = None
         self.last: Validation | None = None
         self.since = 0
-        """Validations without a new best."""
+        """Validations without a lower loss."""
         self._risen = 0
         self._said = False
 
     def see(self, step: int, result: Validation) -> bool:
-        """Take a validation in; whether it is the best so far."""
+        """Take a validation in; whether its weights are the ones to keep."""
         self.last = result
-        if self.best is None or result.loss < self.best.loss:
-            self.best, self.best_step = result, step
+        if self.lowest is None or result.loss < self.lowest.loss:
+            self.lowest, self.lowest_step = result, step
             self.since, self._risen, self._said = 0, 0, False
-            return True
-        self.since += 1
-        self._risen = self._risen + 1 if self._rises(result) else 0
-        return False
+        else:
+            self.since += 1
+            self._risen = self._risen + 1 if self._rises(result) else 0
+        if not result.loss < RISEN * self.lowest.loss:
+            return False
+        self.best, self.best_step = result, step
+        return True
 
     def overfitting(self) -> bool:
         """Whether it is to be said now: risen for a while, while the training loss fell; once."""
@@ -45,22 +54,24 @@ class Watch:
         return True
 
     def exhausted(self, patience: int | None) -> bool:
-        """Whether so many validations have brought no new best."""
+        """Whether so many validations have brought no lower loss."""
         return patience is not None and self.since >= patience
 
     def _rises(self, result: Validation) -> bool:
-        assert self.best is not None
-        if result.loss < RISEN * self.best.loss:
+        assert self.lowest is not None
+        if result.loss < RISEN * self.lowest.loss:
             return False
-        if result.training is None or self.best.training is None:
+        if result.training is None or self.lowest.training is None:
             return True
-        return result.training < self.best.training
+        return result.training < self.lowest.training
 
     def state_dict(self) -> dict[str, Any]:
         """All of it as plain values."""
         return {
             "best": self.best and asdict(self.best),
             "best_step": self.best_step,
+            "lowest": self.lowest and asdict(self.lowest),
+            "lowest_step": self.lowest_step,
             "last": self.last and asdict(self.last),
             "since": self.since,
             "risen": self._risen,
@@ -69,7 +80,8 @@ class Watch:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        self.best = state["best"] and Validation(**state["best"])
-        self.last = state["last"] and Validation(**state["last"])
-        self.best_step, self.since = state["best_step"], state["since"]
+        for name in ("best", "lowest", "last"):
+            setattr(self, name, state[name] and Validation(**state[name]))
+        self.best_step, self.lowest_step = state["best_step"], state["lowest_step"]
+        self.since = state["since"]
         self._risen, self._said = state["risen"], state["said"]
