@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from latentdiff import runs
-from latentdiff.errors import UserError
 from latentdiff.evaluation import compare, embeddings
 from latentdiff.evaluation.sound import SILENT_DB
 from latentdiff.latents.store import LatentStore
-from latentdiff.rave.codec import RaveCodec
 from latentdiff.runs import Input, Run, Stage
-from latentdiff.training import checkpoint
 from latentdiff.training.fabric import pick_device
 from latentdiff.workflows import evaluate_pictures, evaluate_sets
-from latentdiff.workflows.diffusion_data import labelled
+from latentdiff.workflows.belongings import codec_of, open_model
 from latentdiff.workflows.evaluate_job import Job
 from latentdiff.workflows.evaluate_measures import measure
 from latentdiff.workflows.evaluate_report import table
@@ -31,6 +28,7 @@ FOLDER = "evaluation"
 RESULTS, TABLE = "evaluation.json", "evaluation.txt"
 CLIP_SECONDS = 3.0
 """Of a real clip: short, so that short files give some too. Samples may be longer."""
+NO_CODEC = "the sound was not judged: no codec is known (name one with --rave)"
 COPIES = 0.5
 """Ratio of distances to the nearest training window below which samples look like copies."""
 
@@ -58,10 +56,9 @@ def evaluate(
     """
     plugins = {name: embeddings.load(name) for name in embedding}
     device = pick_device(project.device)
-    model = Model.load(checkpoint.find(diffusion or run.diffusion), device)
-    store = labelled(LatentStore.open(_latents_of(run, model, latents)), model.condition)
-    _check_fit(model, store)
-    codec, losses = _codec_of(run, store, rave, ckpt, device)
+    model, store = open_model(run, diffusion, latents, device)
+    codec = codec_of(run, store, rave, ckpt, device)
+    losses = [] if codec else [NO_CODEC]
     clips, frames = _clips(model, store, n, seconds, project.sampling.seconds)
     directory = run.root / FOLDER
     settings = {
@@ -105,53 +102,6 @@ def evaluate(
         _say_aloud(found.results)
     log.info("pictures and sounds: %s", directory)
     return losses + found.losses
-
-
-def _latents_of(run: Run, model: Model, given: Path | None) -> Path:
-    """The latents that were given, the run's own, or those that the model was trained on."""
-    if given is not None or run.latents.exists():
-        return given or run.latents
-    stage = model.path.parent.parent
-    info = runs.read_run(stage)
-    recorded = info["inputs"].get("latents") if info else None
-    if recorded is None:
-        raise UserError(
-            f"there are no latents in {run.latents}",
-            why="a model is compared with the latents it was trained on",
-            do_this="name them with --latents.",
-        )
-    return Path(recorded["path"])
-
-
-def _check_fit(model: Model, store: LatentStore) -> None:
-    there, made = store.codec, model.codec.fingerprint
-    same = there is None or not made or there.fingerprint == made
-    if store.latent_dim != model.whitening.dimensions or not same:
-        raise UserError(
-            f"the latents in {store.root} are not of the codec that {model.path} was trained on",
-            do_this="name the model's own with --latents.",
-        )
-
-
-def _codec_of(
-    run: Run, store: LatentStore, rave: Path | None, ckpt: str | None, device: str
-) -> tuple[RaveCodec | None, list[str]]:
-    """The codec of the latents; None, and why, where nobody can say which it is."""
-    info = runs.read_run(store.root)
-    recorded = Path(info["inputs"].get("codec", {}).get("path", "")) if info else Path()
-    if rave is None and ckpt is None and recorded.is_file():
-        codec = RaveCodec.open(recorded, None, device)
-    elif rave is not None or ckpt is not None or run.rave.exists():
-        codec = RaveCodec.open(rave or run.rave, ckpt, device)
-    else:
-        return None, ["the sound was not judged: no codec is known (name one with --rave)"]
-    wanted = store.codec.fingerprint if store.codec else codec.fingerprint
-    if codec.latent_dim != store.latent_dim or codec.fingerprint != wanted:
-        raise UserError(
-            f"{codec.origin.path} is not the codec of the latents in {store.root}",
-            do_this="give theirs with --rave or --ckpt.",
-        )
-    return codec, []
 
 
 def _clips(
