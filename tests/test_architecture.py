@@ -17,7 +17,7 @@ FLOORS = {
     **dict.fromkeys(GROUND, 0),
     **dict.fromkeys(["audio", "streaming", "synth", "conditioning"], 1),
     **dict.fromkeys(["rave", "latents", "diffusion", "networks"], 1),
-    **dict.fromkeys(["training", "evaluation"], 2),
+    **dict.fromkeys(["training", "evaluation", "experiments"], 2),
     "workflows": 3,
     "cli": 4,
     "__main__": 5,

@@ -28,15 +28,7 @@ def skill(loss: N, baseline: N) -> N:
 
 def zero(objective: Objective, logsnr: Tensor, variance: Tensor) -> Tensor:
     """[B]: predicting zero for the parametrisation's quantity. `variance` [C] of the latents."""
-    alpha, sigma = (x[:, None] for x in alpha_sigma(logsnr))
-    quantity = {
-        "eps": torch.ones_like(sigma * variance),
-        "v": alpha**2 + sigma**2 * variance,
-        "x0": variance.expand(len(logsnr), -1),
-        "flow": (1 + variance).expand(len(logsnr), -1),
-        "regression": variance.expand(len(logsnr), -1),
-    }[objective.parametrisation]
-    return _expected(objective, logsnr, quantity)
+    return _expected(objective, logsnr, objective.power(logsnr, variance))
 
 
 def variance_only(objective: Objective, logsnr: Tensor, variance: Tensor) -> Tensor:

@@ -63,6 +63,18 @@ class Objective:
         """Error of z_0 over error of the parametrisation's quantity; positive, as `logsnr`."""
         return affine(self.parametrisation, logsnr)[1].abs()
 
+    def power(self, logsnr: Tensor, variance: Tensor) -> Tensor:
+        """[B, C]: mean square of the parametrisation's quantity, `variance` [C] of the latents."""
+        alpha, sigma = (x[:, None] for x in alpha_sigma(logsnr))
+        squares = {
+            "eps": torch.ones_like(sigma * variance),
+            "v": alpha**2 + sigma**2 * variance,
+            "x0": variance.expand(len(logsnr), -1),
+            "flow": (1 + variance).expand(len(logsnr), -1),
+            "regression": variance.expand(len(logsnr), -1),
+        }
+        return squares[self.parametrisation]
+
     def distance(self, error: Tensor) -> Tensor:
         """Element by element: error^2, |error|, or Huber's (0.5 e^2 inside delta)."""
         if self.kind == "mse":

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from latentdiff.diffusion.denoiser import guided
+from latentdiff.diffusion.denoiser import autoguided, guided
 from latentdiff.diffusion.noise import NOISE_ONLY, Schedule
 from latentdiff.diffusion.settings import SamplingConfig, Spacing
 from latentdiff.specs import Condition, Denoise
@@ -147,17 +147,22 @@ def sample(
     condition: Condition = Condition(),  # noqa: B008 (immutable)
     device: torch.device | str = "cpu",
     callback: Callable[[Progress], None] | None = None,
+    variance: Tensor | None = None,
+    after: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """New latents [B, C, T], one for each seed; a sample does not depend on those beside it.
 
-    The same seed gives the same noise on every device. `condition` has one row a seed.
+    The same seed gives the same noise on every device. `condition` has one row a seed. `variance`
+    [C] of the training latents (None: ones) is what autoguidance leads away from; `auto` is 1 here,
+    as only a checkpoint can say better. `after`: what becomes of z_t after each step, the last too.
     """
     noise = SeededNoise(seeds, channels, frames, device)
     model = guided(denoise, config.guidance, config.guidance_interval, config.guidance_rescale)
+    exaggeration = 1.0 if config.autoguidance == "auto" else config.autoguidance
+    model = autoguided(model, exaggeration, config.autoguidance_interval, variance)
     walk = Walk(model, condition, noise, config.eta, config.variance)
-    return integrate(
-        walk, noise(), levels(schedule, config.steps, config.spacing), config.sampler, callback
-    )
+    logsnrs = levels(schedule, config.steps, config.spacing)
+    return integrate(walk, noise(), logsnrs, config.sampler, callback, after)
 
 
 def integrate(
@@ -166,6 +171,7 @@ def integrate(
     logsnrs: Sequence[float],
     sampler: str,
     callback: Callable[[Progress], None] | None = None,
+    after: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Walk z [B, C, T] along rising log-SNRs and return the model's estimate at the last one.
 
@@ -176,11 +182,11 @@ def integrate(
     for step, here in enumerate(points):
         walk.seen = None
         last = step == len(points) - 1
-        after = walk(z, here) if last else method(walk, z, here, points[step + 1])
+        there = walk(z, here) if last else method(walk, z, here, points[step + 1])
         if callback is not None:
             assert walk.seen is not None
             callback(Progress(step + 1, len(points), here.logsnr, z, walk.seen))
-        z = after
+        z = there if after is None else after(there)
     return z
 
 

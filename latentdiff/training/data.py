@@ -74,8 +74,9 @@ class Windows:
     """All files of one split, whitened once and laid end to end, and the windows in them.
 
     `whiten` maps raw latents [D, t] to final ones [C, t], `standardise` raw features [K, t] to
-    those the network sees. Frames are held in memory where they take at most `memory_gb`, and
-    otherwise in an unnamed scratch file under `scratch` that vanishes with the process.
+    those the network sees, `of_window` final windows [B, C, W] to those it is given (None: these).
+    Frames are held in memory where they take at most `memory_gb`, and otherwise in an unnamed
+    scratch file under `scratch` that vanishes with the process.
 
     Raises UserError naming the file where latents or features are not finite, or are not aligned.
     """
@@ -87,10 +88,12 @@ class Windows:
         *,
         whiten: Map,
         standardise: Map | None = None,
+        of_window: Map | None = None,
         memory_gb: float = 4.0,
         scratch: Path | None = None,
     ) -> None:
         self.window = window
+        self._of_window = of_window
         self.keys = [recording.key for recording in recordings]
         self._length = torch.tensor([recording.frames for recording in recordings])
         self._first = torch.cumsum(self._length, 0) - self._length
@@ -183,7 +186,10 @@ class Windows:
         rows = self._first[files, None] + frame.clamp(max=(self._length[files, None] - 1))
         features = None if self._features is None else _gather(self._features, rows)
         label = None if self._labels is None else self._labels[files]
-        return Batch(_gather(self._latents, rows), mask, Condition(features, label), files)
+        latents = _gather(self._latents, rows)
+        if self._of_window is not None:
+            latents = self._of_window(latents)
+        return Batch(latents, mask, Condition(features, label), files)
 
     def _aligned_features(self, recording: Recording) -> np.ndarray:
         features = recording.features

@@ -78,7 +78,7 @@ class Source:
             batch._replace(condition=condition).to(self.device),
             logsnr[mine].to(self.device),
             weight[mine].to(self.device),
-            noise,
+            noise if self.task.noise is None else self.task.noise(noise),
         )
 
     def _fetch(self, step: int) -> Batch:

@@ -5,7 +5,7 @@ Shapes: B batch, C latent channels, L noise levels, W frames of a window.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -52,6 +52,8 @@ class Task:
     """Which levels training visits; None: those of the schedule, as often as it does."""
     variance: Tensor | None = None
     """[C] of the latents; None: ones."""
+    noise: Callable[[Tensor], Tensor] | None = None
+    """What becomes of the white noise [B, C, W] of a training step; None: it stays."""
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """log-SNR [B], one in each of B equally likely intervals, and weight [B] of its loss."""

@@ -20,15 +20,16 @@ from torch import Tensor, nn
 from latentdiff import audio as sound
 from latentdiff import runs, streaming
 from latentdiff.conditioning import MelConfig, Standardiser, mel_of_blocks
-from latentdiff.diffusion import samplers
 from latentdiff.diffusion.noise import Schedule
 from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.errors import UserError
 from latentdiff.evaluation.sound import level_db
+from latentdiff.experiments import sampling
+from latentdiff.experiments.settings import SOUND, ExperimentConfig
 from latentdiff.latents.store import CodecFacts, Entry, LatentStore
 from latentdiff.latents.whitening import Whitening
 from latentdiff.rave.codec import RaveCodec
-from latentdiff.specs import Codec, Condition, Denoise
+from latentdiff.specs import Codec, Condition
 from latentdiff.tracking import Tracker, encode_png
 from latentdiff.training.fabric import pick_device
 from latentdiff.workflows.pictures import stacked_latents, stacked_spectrograms
@@ -79,6 +80,7 @@ class Subject:
     """Of the condition features; None where the model follows none."""
     labels: Sequence[str]
     """Names of the labels it follows; empty where it follows none."""
+    experiment: ExperimentConfig = SOUND
 
     def references(self, count: int, seconds: float) -> list[Reference]:
         """`count` stretches of equal length, of `seconds` where the recordings are so long.
@@ -194,7 +196,7 @@ class Demos:
         if step == 0 or not (self._directory / REFERENCES / LATENTS).exists():
             self._show_references(step)
         began = time.monotonic()
-        x = self._draw(model, device)  # type: ignore[arg-type]
+        x = self._draw(model, device)
         _show_channels(tracker, step, "samples", x)
         folder = self._directory / f"step-{step:06d}"
         runs.make_directory(folder)
@@ -226,12 +228,14 @@ class Demos:
     def _references(self) -> list[Reference]:
         return self._subject.references(self._count, self._seconds)
 
-    def _draw(self, model: Denoise, device: torch.device) -> Tensor:
+    def _draw(self, model: nn.Module, device: torch.device) -> Tensor:
         """Final latents [B, C, T], on the CPU."""
         features = [reference.features for reference in self._references]
         labels = [reference.label for reference in self._references]
-        x = samplers.sample(
-            model,
+        experiment = self._subject.experiment
+        x = sampling.sample(
+            experiment,
+            sampling.as_sampled(experiment, model, self._sampling.steps),
             self._subject.schedule,
             self._sampling,
             self._seeds,
@@ -242,6 +246,7 @@ class Demos:
                 None if labels[0] is None else torch.tensor(labels, device=device),
             ),
             device,
+            variance=self._subject.whitening.variance,
         )
         if not torch.isfinite(x).all():
             raise UserError("the samples hold NaN or infinite values")

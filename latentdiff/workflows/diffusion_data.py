@@ -23,6 +23,8 @@ from latentdiff.conditioning import (
     read_labels,
 )
 from latentdiff.errors import UserError
+from latentdiff.experiments import data as experiments
+from latentdiff.experiments.settings import SOUND, ExperimentConfig
 from latentdiff.latents import statistics
 from latentdiff.latents.statistics import LatentStatistics
 from latentdiff.latents.store import STATISTICS, CodecFacts, Entry, LatentStore
@@ -33,6 +35,8 @@ from latentdiff.workflows.project import Project
 
 log = logging.getLogger(__name__)
 
+SPREAD = 1024
+"""Windows that a variance is measured on."""
 PLAIN_HOP = 2048
 """Audio samples per frame that a plain folder of latents is taken to have: RAVE v2's."""
 
@@ -50,17 +54,26 @@ class Data:
     codec: CodecFacts
     codec_path: str
     """Where its weights lay when the latents were made; empty where that is not known."""
+    experiment: ExperimentConfig = SOUND
 
-    def windows(self, split: str, settings: TrainingConfig, scratch: Path) -> Windows | None:
+    def windows(
+        self, split: str, settings: TrainingConfig, scratch: Path | None = None
+    ) -> Windows | None:
         """The windows of a split; None where it has no files."""
         entries = self.store.of(split)
         if not entries:
             return None
         return Windows(
-            [self._recording(entry) for entry in entries],
+            [
+                self._recording(entry, partner)
+                for entry, partner in zip(
+                    entries, experiments.partners(self.experiment, entries), strict=True
+                )
+            ],
             settings.window,
             whiten=self.whitening.whiten,
             standardise=None if self.standardiser is None else _on_tensors(self.standardiser),
+            of_window=experiments.of_window(self.experiment),
             memory_gb=settings.memory_gb,
             scratch=scratch,
         )
@@ -73,10 +86,14 @@ class Data:
             groups["features"] = {key: torch.from_numpy(value) for key, value in arrays.items()}
         return groups
 
-    def _recording(self, entry: Entry) -> Recording:
-        label = self.labels.index(entry.label) if self.labels and entry.label else None
-        features = None if self.standardiser is None else self.store.mel(entry)
-        return Recording(entry.key, self.store.mean(entry), features, label)
+    def _recording(self, entry: Entry, partner: Entry) -> Recording:
+        """A file with the condition of its `partner`, which but in an experiment is itself."""
+        label = self.labels.index(partner.label) if self.labels and partner.label else None
+        features = None if self.standardiser is None else self.store.mel(partner)
+        if features is not None and self.experiment.data.pairing == "shuffled":
+            features = experiments.borrowed(features, entry.frames)
+        latents = latents_of(self.store, entry, self.experiment)
+        return Recording(entry.key, latents, features, label)
 
 
 def check(store: LatentStore, settings: TrainingConfig) -> None:
@@ -107,7 +124,7 @@ def check(store: LatentStore, settings: TrainingConfig) -> None:
 
 def prepare(store: LatentStore, project: Project) -> Data:
     """The data of a project. Raises UserError where the store lacks what its condition needs."""
-    found = _statistics(store)
+    found = _statistics(store, project.experiment)
     condition = project.condition
     standardiser, labels = None, []
     if condition.follows_mel:
@@ -129,7 +146,26 @@ def prepare(store: LatentStore, project: Project) -> Data:
     chosen = project.latents
     whitening = Whitening.from_statistics(found, chosen.keep, chosen.scaling)
     path = _inputs_of(store).get("codec", {}).get("path", "")
-    return Data(store, found, whitening, condition, standardiser, labels, codec, path)
+    data = Data(
+        store, found, whitening, condition, standardiser, labels, codec, path, project.experiment
+    )
+    return _with_their_variance(data, project.training)
+
+
+def latents_of(store: LatentStore, entry: Entry, experiment: ExperimentConfig) -> np.ndarray:
+    """Raw latents [D, T] to train on: posterior means, but in an experiment."""
+    return experiments.latents(experiment, entry.key, store.mean(entry), store.std(entry))
+
+
+def _with_their_variance(data: Data, settings: TrainingConfig) -> Data:
+    """The whitening knows the variance of what is done to windows after it."""
+    windows = None if data.experiment.data.scaling == "none" else data.windows("train", settings)
+    if windows is None:
+        return data
+    variance = windows.spread(SPREAD).latents.square().mean(dim=(0, 2))
+    found = data.whitening
+    whitening = Whitening(found.mean, found.directions, found.scale, variance)
+    return replace(data, whitening=whitening)
 
 
 def labelled(store: LatentStore, condition: ConditionConfig) -> LatentStore:
@@ -141,9 +177,12 @@ def labelled(store: LatentStore, condition: ConditionConfig) -> LatentStore:
     return replace(store, entries=entries)
 
 
-def _statistics(store: LatentStore) -> LatentStatistics:
-    """Those that `encode` left, or those of a plain folder, gathered now."""
+def _statistics(store: LatentStore, experiment: ExperimentConfig) -> LatentStatistics:
+    """Those that `encode` left; those of a plain folder or of drawn latents, gathered now."""
     path = store.root / STATISTICS
+    if experiment.data.posterior == "sampled":
+        train = store.of("train")
+        return statistics.fit((latents_of(store, entry, experiment), None) for entry in train)
     if path.exists() or store.codec is not None:
         return LatentStatistics.load(path)
     return statistics.fit((store.mean(entry), store.std(entry)) for entry in store.of("train"))

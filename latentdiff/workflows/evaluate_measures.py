@@ -16,11 +16,11 @@ from torch import Tensor
 from latentdiff import audio as sound
 from latentdiff import config
 from latentdiff.diffusion import baseline
-from latentdiff.diffusion.loss import Objective
 from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
 from latentdiff.evaluation import compare, embeddings, mel, neighbours, windows
 from latentdiff.evaluation.compare import Comparison
 from latentdiff.evaluation.sound import SILENT_DB, level_db, spectral_distance
+from latentdiff.experiments import training as experiments
 from latentdiff.specs import Codec, Condition
 from latentdiff.training import checkpoint
 from latentdiff.training.data import Batch, seed_of
@@ -98,7 +98,8 @@ def _skill(job: Job, found: Measured) -> None:
     header = checkpoint.load_weights(model.path).header
     diffusion = config.build(DiffusionConfig, header["diffusion"], source=str(model.path))
     variance = model.whitening.variance
-    task = Task(Objective.from_config(diffusion), model.schedule, variance=variance)
+    objective = experiments.objective(model.experiment, diffusion, model.schedule)
+    task = Task(objective, model.schedule, variance=variance)
     held, known = (x.spread(settings.validation_windows) for x in (unheard, heard))
     device = next(model.denoiser.parameters()).device
     levels, batch = settings.validation_levels, settings.batch

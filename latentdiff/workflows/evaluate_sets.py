@@ -15,10 +15,10 @@ from torch import Tensor
 
 from latentdiff import audio as sound
 from latentdiff import streaming
-from latentdiff.diffusion import samplers
 from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.errors import UserError
 from latentdiff.evaluation import windows
+from latentdiff.experiments import data, sampling
 from latentdiff.latents.settings import LatentConfig
 from latentdiff.latents.store import Entry, LatentStore
 from latentdiff.specs import Codec, Condition
@@ -122,7 +122,8 @@ def _recording(model: Model, store: LatentStore, entry: Entry) -> Recording:
             do_this="encode the recordings with `latentdiff encode`.",
         )
     label = model.labels.index(entry.label) if entry.label in model.labels else None
-    return Recording(entry.key, store.mean(entry), features, label)
+    latents = data.latents(model.experiment, entry.key, store.mean(entry), store.std(entry))
+    return Recording(entry.key, latents, features, label)
 
 
 def windows_of(
@@ -140,6 +141,7 @@ def windows_of(
         model.window,
         whiten=lambda z: whiten(model, z),
         standardise=standardise,
+        of_window=data.of_window(model.experiment),
         memory_gb=memory_gb,
         scratch=scratch,
     )
@@ -169,13 +171,15 @@ def draw(
     The conditions are taken in turn, from the first again where there are fewer than seeds.
     """
     device = next(model.denoiser.parameters()).device
-    parts, counted = [], Counted(model.denoiser)
+    experiment, settings = model.experiment, model.draws(settings)
+    parts, counted = [], Counted(sampling.as_sampled(experiment, model.denoiser, settings.steps))
     batches = range(0, len(seeds), settings.batch)
     with progress(total=len(seeds), unit="sample", what=f"sampling, {settings.steps} steps") as bar:
         for start in batches:
             part = seeds[start : start + settings.batch]
             told = Condition(*(_in_turn(x, start, len(part), device) for x in condition))
-            x = samplers.sample(
+            x = sampling.sample(
+                experiment,
                 counted,
                 model.schedule,
                 settings,
@@ -184,6 +188,7 @@ def draw(
                 frames,
                 told,
                 device,
+                variance=model.whitening.variance,
             )
             parts.append(x.float().cpu())
             bar.update(len(part))

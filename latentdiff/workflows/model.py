@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,19 @@ from latentdiff.conditioning import ConditionConfig, Standardiser
 from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.noise import Schedule
-from latentdiff.diffusion.settings import DiffusionConfig
+from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
 from latentdiff.errors import UserError
+from latentdiff.experiments import network as networks
+from latentdiff.experiments import training as experiments
+from latentdiff.experiments.settings import SOUND, ExperimentConfig
 from latentdiff.latents.store import CodecFacts
 from latentdiff.latents.whitening import Whitening
 from latentdiff.networks.build import build
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.training import checkpoint
+
+AUTOGUIDANCE = "autoguidance"
+"""Of a checkpoint's header."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,20 @@ class Model:
     step: int
     window: int
     """Frames it was trained on at a time."""
+    experiment: ExperimentConfig = SOUND
+    """What is wrong with it on purpose."""
+    autoguidance: float = 1.0
+    """With which its samples have the spread of the training latents; 1 where nobody measured."""
+
+    def draws(self, settings: SamplingConfig) -> SamplingConfig:
+        """The settings with this model's own autoguidance in place of `auto`."""
+        own = settings.autoguidance == "auto"
+        return settings.model_copy(update={"autoguidance": self.autoguidance}) if own else settings
+
+    def sampled_as(self, experiment: ExperimentConfig) -> Model:
+        """The same model, with what today's settings do to its samples."""
+        changed = self.experiment.model_copy(update={"sampling": experiment.sampling})
+        return replace(self, experiment=changed)
 
     def frames(self, seconds: float) -> int:
         """Latent frames that cover so many seconds, at least one."""
@@ -60,6 +80,7 @@ class Model:
         weights = checkpoint.load_weights(path)
         header = weights.header
         settings = config.build(DiffusionConfig, header["diffusion"], source=str(path))
+        experiment = config.build(ExperimentConfig, header.get("experiment", {}), source=str(path))
         whitening = Whitening.from_state(weights.group("whitening"))
         features = weights.group("features")
         standardiser = Standardiser.from_arrays(features) if features else None
@@ -70,6 +91,7 @@ class Model:
             features=0 if standardiser is None else len(standardiser.mean),
             labels=len(header["labels"]),
             variance=whitening.variance,
+            experiment=experiment,
         )
         try:
             denoiser.load_state_dict(weights.group("network"))
@@ -83,7 +105,7 @@ class Model:
             path=path,
             denoiser=denoiser.eval().requires_grad_(False).to(device),
             whitening=whitening,
-            schedule=noise.schedule_of(settings),
+            schedule=experiments.schedule(experiment, noise.schedule_of(settings)),
             condition=config.build(ConditionConfig, header["condition"], source=str(path)),
             standardiser=standardiser,
             labels=header["labels"],
@@ -91,6 +113,8 @@ class Model:
             codec_path=header["codec_path"],
             step=header["step"],
             window=header["window"],
+            experiment=experiment,
+            autoguidance=header.get(AUTOGUIDANCE, 1.0),
         )
 
 
@@ -103,10 +127,12 @@ def make_denoiser(
     labels: int = 0,
     seed: int = 0,
     variance: Tensor | None = None,
+    experiment: ExperimentConfig = SOUND,
 ) -> Denoiser:
     """A fresh denoiser for C latent channels of `variance` [C] (None: ones).
 
-    Its weights depend on `seed` alone. Raises UserError for a regression on nothing.
+    Its weights depend on `seed` alone. `experiment`: what is wrong with it on purpose. Raises
+    UserError for a regression on nothing.
     """
     if diffusion.parametrisation == "regression" and not (features or labels):
         raise UserError(
@@ -114,10 +140,13 @@ def make_denoiser(
             why="diffusion.parametrisation=regression estimates latents from nothing else",
             do_this="set condition.kind=mel, or choose another parametrisation.",
         )
+    schedule = experiments.schedule(experiment, noise.schedule_of(diffusion))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built = build(network, channels, features, labels)
-    return Denoiser(built, diffusion.parametrisation, diffusion.precondition, variance)
+        built = networks.build(
+            experiment, lambda c: build(network, c, features, labels), channels, schedule
+        )
+    return experiments.denoiser(experiment, built, diffusion, variance, schedule)
 
 
 def header_of(
@@ -128,6 +157,7 @@ def header_of(
     codec_path: str,
     labels: list[str],
     window: int,
+    experiment: ExperimentConfig = SOUND,
 ) -> dict[str, Any]:
     """What `Model.load` needs to know, as JSON; the trainer adds step and validation."""
     return {
@@ -138,4 +168,5 @@ def header_of(
         "codec_path": codec_path,
         "labels": labels,
         "window": window,
+        "experiment": experiment.model_dump(mode="json"),
     }

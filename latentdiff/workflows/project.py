@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from latentdiff import config, runs
 from latentdiff.audio.settings import DataConfig
@@ -15,6 +15,7 @@ from latentdiff.conditioning import ConditionConfig
 from latentdiff.config import Section
 from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
 from latentdiff.errors import UserError
+from latentdiff.experiments.settings import ExperimentConfig
 from latentdiff.latents.settings import LatentConfig
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.rave.settings import RaveConfig
@@ -35,10 +36,18 @@ class Project(Section):
     network: NetworkConfig = Field(default_factory=NetworkConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    experiment: ExperimentConfig = Field(default_factory=ExperimentConfig)
     seed: int = Field(0, ge=0)
     """Of everything drawn at random: the split, training, and the first sample."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes CUDA, then Apple's MPS, then the CPU."""
+
+    @model_validator(mode="after")
+    def _experiment_is_possible(self) -> Project:
+        problems = self.experiment.problems(self.diffusion, self.network, self.condition)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
 
     def sections(self, names: Iterable[str]) -> dict[str, Any]:
         """The named sections as plain values, as `run.json` and `config.yaml` hold them."""

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from latentdiff import runs
-from latentdiff.diffusion import samplers
 from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.errors import UserError
+from latentdiff.experiments import sampling, told
 from latentdiff.latents.store import MANIFEST, Entry, array_writer
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.specs import Condition, Denoise
@@ -68,6 +68,7 @@ def sample(
     else. Returns "path: reason" for conditions that could not be read.
     """
     model = Model.load(checkpoint.find(diffusion or run.diffusion), pick_device(project.device))
+    model = model.sampled_as(project.experiment)
     guides, losses = guides_of(model, condition, seconds)
     orders = _orders(model, guides, n, project.seed, seconds or project.sampling.seconds)
     directory = run.samples / folder_name(name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
@@ -78,6 +79,8 @@ def sample(
         "seconds": seconds,
         "condition": [str(path) for path in condition],
     }
+    if model.experiment.on:
+        settings["experiment"] = model.experiment.model_dump(mode="json")
     inputs = {
         "diffusion": Input(str(model.path), runs.sha256_file(model.path)),
     }
@@ -113,14 +116,15 @@ def _announce(model: Model, orders: list[Order], settings: SamplingConfig, direc
     longest = max(model.seconds(order.frames) for order in orders)
     log.info("model: %s, step %d", model.path, model.step)
     log.info(
-        "%d samples of up to %.1f s, %s, %d steps -> %s",
+        "%d samples of up to %.1f s, %s, %d steps, autoguidance %.3g -> %s",
         len(orders),
         longest,
         settings.sampler,
         settings.steps,
+        model.draws(settings).autoguidance,
         directory,
     )
-    for warning in model.schedule.warnings:
+    for warning in [*told.warnings(model.experiment), *model.schedule.warnings]:
         log.warning("%s", warning)
 
 
@@ -166,9 +170,10 @@ def _draw_all(
 ) -> tuple[Tally, int]:
     """Draw and write every sample and the manifest; also network calls for each sample."""
     tally, rows, calls = Tally(model.whitening.variance), [], 0
+    settings = model.draws(settings)
     with progress(total=len(orders), unit="sample", what="sampling") as bar:
         for part in _batches(orders, settings.batch):
-            counted = Counted(model.denoiser)
+            counted = Counted(sampling.as_sampled(model.experiment, model.denoiser, settings.steps))
             x = _draw(model, counted, part, settings)
             calls = counted.calls
             tally.add(x)
@@ -200,7 +205,8 @@ def _draw(model: Model, denoise: Denoise, orders: list[Order], settings: Samplin
         features=None if features[0] is None else torch.from_numpy(np.stack(features)).to(device),  # type: ignore[arg-type]
         label=None if labels[0] is None else torch.tensor(labels, device=device),
     )
-    x = samplers.sample(
+    x = sampling.sample(
+        model.experiment,
         denoise,
         model.schedule,
         settings,
@@ -209,6 +215,7 @@ def _draw(model: Model, denoise: Denoise, orders: list[Order], settings: Samplin
         orders[0].frames,
         condition,
         device,
+        variance=model.whitening.variance,
     )
     if not torch.isfinite(x).all():
         raise UserError(

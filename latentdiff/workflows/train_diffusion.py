@@ -11,17 +11,21 @@ from latentdiff import runs
 from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.levels import build_levels
-from latentdiff.diffusion.loss import Objective
+from latentdiff.experiments import told
+from latentdiff.experiments import training as experiments
+from latentdiff.experiments.settings import SamplingExperiment
 from latentdiff.latents.store import LatentStore
 from latentdiff.networks.build import describe
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.tracking import Tracker, tensorboard_hint
 from latentdiff.training import checkpoint, verdict
+from latentdiff.training.data import Windows
 from latentdiff.training.fabric import Launch, make_fabric
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import Task
 from latentdiff.training.team import Team
 from latentdiff.training.trainer import Outcome, Trainer
+from latentdiff.workflows.calibrate import calibrate
 from latentdiff.workflows.demos import Subject, demos_of
 from latentdiff.workflows.diffusion_data import Data, check, prepare
 from latentdiff.workflows.model import header_of, make_denoiser
@@ -40,6 +44,7 @@ MAY_CHANGE = (
     "latents.keep_std",
     "latents.chunk_seconds",
     "latents.batch",
+    *(f"experiment.sampling.{name}" for name in SamplingExperiment.model_fields),
 )
 
 
@@ -72,6 +77,7 @@ def train_diffusion(
         labels=len(data.labels),
         seed=project.seed,
         variance=data.whitening.variance,
+        experiment=project.experiment,
     )
     _announce(data, project, denoiser)
     if dry_run:
@@ -108,7 +114,7 @@ def _open_stage(
         project,
         run.diffusion,
         "train-diffusion",
-        sections=SECTIONS,
+        sections=_sections(project),
         inputs=inputs,
         # A run that never came to a checkpoint has nothing to protect from other settings.
         overwrite=overwrite or not any((run.diffusion / checkpoint.FOLDER).glob("*")),
@@ -117,15 +123,28 @@ def _open_stage(
     return None if stage is None else stack.enter_context(stage)
 
 
+def _sections(project: Project) -> tuple[str, ...]:
+    """An experiment that is off is not spoken of: older runs know of none."""
+    return (*SECTIONS, "experiment") if project.experiment.on else SECTIONS
+
+
 def _train(run: Run, project: Project, data: Data, denoiser: Denoiser, fabric: Fabric) -> Outcome:
-    trainer = _trainer(run, project, data, denoiser, fabric)
+    train = data.windows("train", project.training, run.diffusion)
+    assert train is not None  # `check` saw the files
+    trainer = _trainer(run, project, data, train, denoiser, fabric)
     _tell_baselines(trainer)
     log.info("%s", tensorboard_hint(run.root.parent))
-    return trainer.fit()
+    outcome = trainer.fit()
+    if count := project.training.calibration_samples:
+        device, sampling = str(fabric.device), project.sampling
+        Team(fabric).lead(lambda: calibrate(outcome.path, train.spread(count), sampling, device))
+    return outcome
 
 
 def _announce(data: Data, project: Project, denoiser: Denoiser) -> None:
     settings = project.training
+    for warning in told.warnings(project.experiment):
+        log.warning("%s", warning)
     store, frame = data.store, data.codec.hop / data.codec.sample_rate
     log.info("latents: %s", data.statistics.describe(project.latents.keep))
     for split in ("train", "validation"):
@@ -152,23 +171,30 @@ def _announce(data: Data, project: Project, denoiser: Denoiser) -> None:
     )
 
 
-def _trainer(run: Run, project: Project, data: Data, denoiser: Denoiser, fabric: Fabric) -> Trainer:
-    settings, diffusion = project.training, project.diffusion
-    schedule = noise.schedule_of(diffusion)
+def _trainer(
+    run: Run, project: Project, data: Data, train: Windows, denoiser: Denoiser, fabric: Fabric
+) -> Trainer:
+    settings, diffusion, experiment = project.training, project.diffusion, project.experiment
+    schedule = experiments.schedule(experiment, noise.schedule_of(diffusion))
     for warning in schedule.warnings:
         log.warning("%s", warning)
-    train = data.windows("train", settings, run.diffusion)
-    assert train is not None  # `check` saw the files
     subject = Subject(
-        data.store, data.whitening, schedule, data.codec, data.standardiser, data.labels
+        data.store,
+        data.whitening,
+        schedule,
+        data.codec,
+        data.standardiser,
+        data.labels,
+        experiment,
     )
     return Trainer(
         denoiser,
         Task(
-            Objective.from_config(diffusion),
+            experiments.objective(experiment, diffusion, schedule),
             schedule,
-            build_levels(diffusion.levels, schedule),
+            experiments.levels(experiment, build_levels(diffusion.levels, schedule)),
             data.whitening.variance,
+            experiments.noise(experiment),
         ),
         train,
         data.windows("validation", settings, run.diffusion),
@@ -183,6 +209,7 @@ def _trainer(run: Run, project: Project, data: Data, denoiser: Denoiser, fabric:
             data.codec_path,
             data.labels,
             settings.window,
+            experiment,
         ),
         condition_dropout=data.condition.dropout,
         seed=project.seed,
@@ -221,7 +248,7 @@ def _compare(run: Run, project: Project, outcome: Outcome) -> None:
     numbers = {key: float(x) for key, x in _result(outcome).items() if isinstance(x, (int, float))}
     wandb = project.training.wandb
     with Tracker(run.diffusion, resume_step=outcome.step, wandb=wandb) as tracker:
-        tracker.hparams(project.sections(SECTIONS), numbers)
+        tracker.hparams(project.sections(_sections(project)), numbers)
 
 
 def _conclude(outcome: Outcome) -> None:
