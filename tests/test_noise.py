@@ -71,6 +71,18 @@ def test_a_chain_holds_the_levels_of_its_betas(steps):
     assert schedule.gain == pytest.approx(abar[-1].item() ** -0.5)
 
 
+def test_levels_are_visited_equally_often():
+    betas = noise.linear_betas(1e-4, 0.05, 50)
+    chain = noise.build(ScheduleConfig(name="diffwave")).visited()
+    torch.testing.assert_close(chain, noise.chain_logsnr(betas))
+    flow = noise.build(ScheduleConfig(name="flow", logsnr_max=20, logsnr_min=-20)).visited()
+    # On the straight path t is sigma / (alpha + sigma): uniform.
+    alpha, sigma = noise.alpha_sigma(flow)
+    t = sigma / (alpha + sigma)
+    assert t.mean().item() == pytest.approx(0.5, abs=1e-3)
+    torch.testing.assert_close(t.diff(), torch.full_like(t[1:], 1e-3), rtol=1e-3, atol=0)
+
+
 def test_known_chains_have_their_known_gain():
     assert noise.build(ScheduleConfig(name="audioldm")).gain == pytest.approx(197, abs=0.5)
     own = ScheduleConfig(name="betas", beta_start=1e-4, beta_end=0.05, beta_steps=1000)

@@ -40,6 +40,9 @@ EDM_MEAN, EDM_STD = -1.2 - math.log(0.5), 1.2
 """Karras et al. 2022, arXiv 2206.00364, table 1: ln(sigma) is normal with mean -1.2 and deviation
 1.2 for data of deviation 0.5; latents here have deviation 1."""
 
+VISITED = 1000
+"""Levels of a continuous schedule over which a mean is taken."""
+
 GAIN_LIMIT = 1e3
 """Above this gain a schedule dwells where nothing is left of the latents."""
 
@@ -57,10 +60,18 @@ class Schedule:
     logsnr_of: Callable[[Tensor], Tensor]
     t_of: Callable[[Tensor], Tensor]
     """log-SNR -> t in 0..1."""
+    steps: int | None = None
+    """Length of a chain; None of a continuous schedule."""
 
     def __call__(self, t: Tensor) -> Tensor:
         """t in 0..1 -> log-SNR, same shape."""
         return self.logsnr_of(t)
+
+    def visited(self) -> Tensor:
+        """[N] log-SNRs that training visits equally often: a chain's steps, or evenly spread t."""
+        if self.steps is not None:
+            return self(torch.linspace(0, 1, self.steps, dtype=torch.float64))
+        return self((torch.arange(VISITED, dtype=torch.float64) + 0.5) / VISITED)
 
     @property
     def logsnr_max(self) -> float:
@@ -105,7 +116,8 @@ def schedule_of(config: DiffusionConfig) -> Schedule:
 def build(config: ScheduleConfig) -> Schedule:
     """The schedule that a config names."""
     if config.name == "betas":
-        return chain("betas", linear_betas(config.beta_start, config.beta_end, config.beta_steps))
+        start, end, steps = config.beta_start, config.beta_end, config.beta_steps
+        return chain(f"betas {start:g}..{end:g} ({steps})", linear_betas(start, end, steps))
     if config.name in CHAINS:
         return chain(config.name, linear_betas(*CHAINS[config.name]))
     curve, inverse = _CURVES[config.name]
@@ -137,6 +149,7 @@ def chain(name: str, betas: Tensor) -> Schedule:
         name,
         lambda x: _interpolate(x, t, knots),
         lambda x: _interpolate(x, knots.flip(0), t.flip(0)),
+        len(knots),
     )
 
 
