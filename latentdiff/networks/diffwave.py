@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
@@ -34,6 +35,14 @@ class FrameConv(nn.Conv1d):
         return y[:, :, 0].transpose(1, 2)
 
 
+class Gate(nn.Module):
+    """tanh(value) * sigmoid(gate): [B, T, 2 W] -> [B, T, W]."""
+
+    def forward(self, gates: Tensor) -> Tensor:
+        value, gate = gates.chunk(2, dim=-1)
+        return value.tanh() * gate.sigmoid()
+
+
 class Block(nn.Module):
     """One gated residual block: [B, T, W] -> residual stream and skip, each [B, T, W]."""
 
@@ -44,6 +53,7 @@ class Block(nn.Module):
         padding = dilation * (config.kernel - 1) // 2
         self.conv = FrameConv(width, 2 * width, config.kernel, padding=padding, dilation=dilation)
         self.condition = FrameConv(width, 2 * width, 1) if conditioned else None
+        self.gate = Gate()
         # Dropout1d drops whole channels of [B, W, T].
         self.dropout = nn.Dropout1d(config.dropout)
         self.out = FrameConv(width, 2 * width, 1)
@@ -52,11 +62,10 @@ class Block(nn.Module):
         self, x: Tensor, scale: Tensor, shift: Tensor, condition: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """`scale` and `shift` [B, 1, W] tell the noise level, `condition` is [B, T, W]."""
-        gates = self.conv(self.norm(x) * (1 + scale) + shift)
+        gates = self.conv(torch.addcmul(shift, self.norm(x), 1 + scale))
         if self.condition is not None:
             gates = gates + self.condition(condition)
-        value, gate = gates.chunk(2, dim=-1)
-        gated = self.dropout((value.tanh() * gate.sigmoid()).transpose(1, 2)).transpose(1, 2)
+        gated = self.dropout(self.gate(gates).transpose(1, 2)).transpose(1, 2)
         residual, skip = self.out(gated).chunk(2, dim=-1)
         return x + residual, skip
 
