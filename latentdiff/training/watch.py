@@ -8,7 +8,7 @@ from typing import Any
 
 from latentdiff.training.validation import Validation
 
-RISEN = 1.02
+RISEN = 1.05
 """Factor over its lowest from which the held-out loss is said to rise. Below it, newer weights are
 the better ones to sample from: a handful of held-out windows cannot tell such losses apart, while
 at the end of training the learning rate falls and samples gain most."""
