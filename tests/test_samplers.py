@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from latentdiff.config import build as build_section
-from latentdiff.diffusion import noise, samplers
+from latentdiff.diffusion import exact, noise, samplers
 from latentdiff.diffusion.samplers import METHODS, SeededNoise, Walk, integrate, levels, sample
 from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig
 from latentdiff.errors import ConfigError
@@ -21,35 +21,7 @@ ODE = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp-2m": 2}
 """Sampler -> order of convergence."""
 
 
-class Gaussian:
-    """Latents [C, T] that are jointly Gaussian: the best denoiser and the exact flow are linear."""
-
-    def __init__(self) -> None:
-        g = torch.Generator().manual_seed(0)
-        basis = torch.linalg.qr(torch.randn(C * T, C * T, generator=g).double())[0]
-        self.variances = torch.logspace(-1.5, 0.7, C * T).double()
-        self.basis = basis
-        self.covariance = basis @ torch.diag(self.variances) @ basis.T
-        self.mean = 0.3 * torch.randn(C * T, generator=g).double()
-
-    def __call__(self, z_t, logsnr, condition):
-        alpha, sigma = noise.alpha_sigma(logsnr[:1].double())
-        gain = alpha * self.variances / (alpha**2 * self.variances + sigma**2)
-        centred = z_t.flatten(1).double() - alpha * self.mean
-        z_0 = self.mean + centred @ (self.basis * gain @ self.basis.T)
-        return z_0.unflatten(1, (C, T)).to(z_t.dtype)
-
-    def flow(self, z, first, last):
-        """Where the probability-flow ODE takes z from one log-SNR to another, then denoised."""
-        (a, b), (s, r) = noise.alpha_sigma(torch.tensor([first, last]).double())
-        scale = ((b**2 * self.variances + r**2) / (a**2 * self.variances + s**2)).sqrt()
-        centred = z.flatten(1).double() - a * self.mean
-        there = b * self.mean + centred @ self.basis @ torch.diag(scale) @ self.basis.T
-        there = there.unflatten(1, (C, T))
-        return self(there, torch.full((len(z),), last), Condition())
-
-
-GAUSSIAN = Gaussian()
+GAUSSIAN = exact.gaussian(C, T)
 
 
 def seeded(seed):
@@ -89,7 +61,8 @@ def test_samples_have_the_mean_and_covariance_of_the_data(method, steps, options
 def test_ode_samplers_follow_the_exact_flow_at_their_order(method, order):
     z = torch.randn(50, C, T, generator=seeded(1)).double()
     first, last = -5.0, 4.0
-    truth = GAUSSIAN.flow(z, first, last)
+    end = GAUSSIAN.flow(z, first, last)
+    truth = GAUSSIAN(end, torch.full((len(end),), last))
     errors = []
     for steps in (65, 129, 257):
         points = torch.linspace(first, last, steps, dtype=torch.float64).tolist()

@@ -1,0 +1,231 @@
+"""Samplers held to latents of which everything is known: is it the training or the sampling?
+
+The model is perfect here, so what a sample is off by is the sampler's own error.
+
+Shapes: B batch, C latent channels, T latent frames, N = C T values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentdiff.diffusion.denoiser import Denoiser
+from latentdiff.diffusion.exact import Exact, ExactNetwork
+from latentdiff.diffusion.noise import NOISE_ONLY, Schedule
+from latentdiff.diffusion.samplers import Walk, integrate, levels
+from latentdiff.diffusion.settings import SamplingConfig, Spacing
+from latentdiff.specs import Condition, Denoise
+
+STEPS = (1, 2, 3, 5, 10, 20, 50, 100, 1000)
+
+OUTPUTS = ("eps", "v", "x0", "flow", "preconditioned")
+"""What a network may put out; the last is the rest that `diffusion.precondition` leaves to it."""
+
+ORDER_STEPS = (50, 200)
+"""Between these an order is measured: many enough, and far from rounding."""
+
+ORDER_TOLERANCE = 0.2
+"""A sampler whose order is lower by more is broken. On any schedule they measure within 0.05."""
+
+ROUNDING = 1e-5
+"""Errors below this are not judged: levels are told to the model in single precision."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A sampler with its options, and how its error must fall."""
+
+    sampler: str
+    order: int
+    """Error ~ 1 / steps^order."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ode(self) -> bool:
+        """Whether it follows the probability flow, so that each start has one right end."""
+        fresh = self.sampler == "ddpm" or (self.sampler == "ddim" and self.options.get("eta"))
+        return not fresh
+
+    @classmethod
+    def of(cls, config: SamplingConfig) -> Case:
+        """The sampler that a config asks for."""
+        options = {"eta": config.eta, "variance": config.variance}
+        return cls(config.sampler, CASES[config.sampler].order, options)
+
+
+CASES = {
+    "dpmpp-2m": Case("dpmpp-2m", 2),
+    "heun": Case("heun", 2),
+    "euler": Case("euler", 1),
+    "ddim": Case("ddim", 1),
+    "ddim eta=1": Case("ddim", 1, {"eta": 1.0}),
+    "ddpm": Case("ddpm", 1),
+    "ddpm beta": Case("ddpm", 1, {"variance": "beta"}),
+}
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How far samples are from others, in units of the latents' own spread."""
+
+    mean: float
+    """Distance of the means over the deviation."""
+    covariance: float
+    """Frobenius norm of the difference over that of the truth."""
+    end: float | None = None
+    """Root mean square distance, sample by sample, over the deviation; None where fresh noise makes
+    them incomparable."""
+
+    @property
+    def judged(self) -> float:
+        """The one that must fall at the order: of the end points, else of the covariance."""
+        return self.covariance if self.end is None else self.end
+
+
+@dataclass(frozen=True)
+class Course:
+    """From the schedule's noisy end to its clean one: starts [B, C, T] and their exact ends."""
+
+    exact: Exact
+    schedule: Schedule
+    spacing: Spacing = "logsnr"
+    batch: int = 64
+
+    @property
+    def first(self) -> float:
+        """log-SNR where sampling starts."""
+        return max(self.schedule.logsnr_min, NOISE_ONLY)
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """Of the true marginal at the noisy end."""
+        return self.exact.noisy(self.first).draw(self.batch)
+
+    @cached_property
+    def noise(self) -> Tensor:
+        """Pure noise, which is what sampling really starts from."""
+        ones = torch.ones_like(self.exact.variances)
+        return replace(self.exact, means=0 * ones, variances=ones).draw(self.batch)
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """Where perfect integration takes the starts."""
+        return self.ends_of(self.starts)
+
+    def ends_of(self, starts: Tensor) -> Tensor:
+        """Along the exact flow to the clean end, and denoised there like a sampler does."""
+        last = self.schedule.logsnr_max
+        z = self.exact.flow(starts, self.first, last)
+        return self.exact(z, torch.full((len(z),), last))
+
+    @property
+    def linear(self) -> bool:
+        """Whether the exact denoiser is."""
+        return len(self.exact.weights) == 1
+
+    @property
+    def deviation(self) -> float:
+        """Of the latents, root mean square over their values."""
+        return math.sqrt(float(self.exact.covariance.trace()) / len(self.exact.basis))
+
+    @property
+    def chance(self) -> float:
+        """Error of the covariance that B independent draws of Gaussian latents have on average."""
+        truth = self.exact.covariance
+        return math.sqrt((float(truth.trace() / truth.norm()) ** 2 + 1) / self.batch)
+
+    def run(
+        self, case: Case, steps: int, model: Denoise | None = None, starts: Tensor | None = None
+    ) -> Tensor:
+        """Samples [B, C, T] in float64 by the exact denoiser, or in float32 by `model`."""
+        source = Source(model or self.exact, balanced=self.linear)
+        walk = Walk(source, Condition(), source.fresh, **case.options)
+        z = self.starts if starts is None else starts
+        points = levels(self.schedule, steps, self.spacing)
+        return integrate(walk, z if model is None else z.float(), points, case.sampler).double()
+
+    def errors(self, case: Case, samples: Tensor) -> Errors:
+        """Of samples that began at `starts`, beside perfect integration."""
+        mean, covariance = _moments(self.ends)
+        found = self.beside(samples, mean, covariance)
+        return replace(found, end=self.distance(samples, self.ends)) if case.ode else found
+
+    def off_the_latents(self, samples: Tensor) -> Errors:
+        """Of samples beside the latents themselves."""
+        return self.beside(samples, self.exact.mean, self.exact.covariance)
+
+    def beside(self, samples: Tensor, mean: Tensor, covariance: Tensor) -> Errors:
+        """Of their moments beside those given, [N] and [N, N]."""
+        our_mean, ours = _moments(samples)
+        return Errors(
+            mean=float((our_mean - mean).square().mean().sqrt()) / self.deviation,
+            covariance=float((ours - covariance).norm() / covariance.norm()),
+        )
+
+    def distance(self, a: Tensor, b: Tensor) -> float:
+        """Root mean square, over the latents' deviation."""
+        return float((a - b).square().mean().sqrt()) / self.deviation
+
+    def level_db(self, samples: Tensor) -> float:
+        """How much stronger samples vary than the latents."""
+        return 10 * math.log10(float(_moments(samples)[1].trace() / self.exact.covariance.trace()))
+
+    def order(self, case: Case) -> tuple[float, float]:
+        """At which order the judged error falls, and where it ends; see ORDER_STEPS.
+
+        `steps` levels are one interval less.
+        """
+        few, many = ORDER_STEPS
+        errors = [self.errors(case, self.run(case, n)).judged for n in ORDER_STEPS]
+        # No error at all has no logarithm.
+        coarse, fine = (max(error, 1e-30) for error in errors)
+        return math.log(coarse / fine) / math.log((many - 1) / (few - 1)), fine
+
+
+def as_denoiser(exact: Exact, output: str) -> Denoiser:
+    """The exact denoiser behind a network that puts out one of OUTPUTS."""
+    if output == "preconditioned":
+        variance = exact.channel_variance.float()
+        return Denoiser(ExactNetwork(exact, "v", variance), "v", variance=variance)
+    return Denoiser(ExactNetwork(exact, output), output, precondition=False)  # type: ignore[arg-type]
+
+
+class Source:
+    """A denoiser, and fresh noise [B, C, T] for it.
+
+    `balanced`: over the batch the noise has exactly mean 0 and covariance 1 and is uncorrelated
+    with what the denoiser saw last. So where all is linear, samples have the very moments that
+    infinitely many would have (B > 2 N); where it is not, that would pull them off the truth.
+    """
+
+    def __init__(self, denoise: Denoise, balanced: bool, seed: int = 0) -> None:
+        self._denoise = denoise
+        self._balanced = balanced
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
+        self._seen = z_t
+        return self._denoise(z_t, logsnr, condition)
+
+    def fresh(self) -> Tensor:
+        """New at each call."""
+        z = self._seen.flatten(1).double()
+        noise = torch.randn(z.shape, generator=self._generator, dtype=torch.float64)
+        if self._balanced:
+            columns = torch.cat([torch.ones_like(z[:, :1]), z, noise], dim=1)
+            noise = torch.linalg.qr(columns)[0][:, 1 + z.shape[1] :] * math.sqrt(len(z))
+        return noise.view_as(self._seen).to(self._seen.dtype)
+
+
+def _moments(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [N] and covariance [N, N]."""
+    values = z.flatten(1)
+    mean = values.mean(dim=0)
+    return mean, (values - mean).T @ (values - mean) / len(values)
