@@ -107,6 +107,11 @@ class ExperimentConfig(Section):
         """Whether anything is."""
         return self != SOUND
 
+    @property
+    def trained(self) -> ExperimentConfig:
+        """Without what can change after training."""
+        return self.model_copy(update={"sampling": SOUND.sampling})
+
     def problems(
         self, diffusion: DiffusionConfig, network: NetworkConfig, condition: ConditionConfig
     ) -> list[str]:

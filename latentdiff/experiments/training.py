@@ -108,11 +108,10 @@ class Previous:
         """alpha and sigma a step before; clean where that is before the schedule's beginning."""
         t = self.schedule.t_of(logsnr.double()) - 1 / self.steps
         alpha, sigma = alpha_sigma(self.schedule(t.clamp(min=0)))
-        clean = t < 1e-6
-        alpha = torch.where(clean, torch.ones_like(alpha), alpha)
-        return alpha.to(logsnr.dtype), torch.where(clean, torch.zeros_like(sigma), sigma).to(
-            logsnr.dtype
-        )
+        # A log-SNR of 32 bits cannot tell t any better; t = 0 itself is not quite clean.
+        clean = t < -1e-4
+        alpha, sigma = alpha.masked_fill(clean, 1.0), sigma.masked_fill(clean, 0.0)
+        return alpha.to(logsnr.dtype), sigma.to(logsnr.dtype)
 
 
 class PreviousDenoiser(Denoiser):

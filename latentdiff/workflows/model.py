@@ -24,6 +24,7 @@ from latentdiff.latents.whitening import Whitening
 from latentdiff.networks.build import build
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.training import checkpoint
+from latentdiff.training.task import Task
 
 AUTOGUIDANCE = "autoguidance"
 """Of a checkpoint's header."""
@@ -59,7 +60,16 @@ class Model:
         return settings.model_copy(update={"autoguidance": self.autoguidance}) if own else settings
 
     def sampled_as(self, experiment: ExperimentConfig) -> Model:
-        """The same model, with what today's settings do to its samples."""
+        """The same model, with what today's settings do to its samples.
+
+        Raises UserError where they are of an experiment that it was not trained in.
+        """
+        if experiment.trained.on and experiment.trained != self.experiment.trained:
+            raise UserError(
+                f"{self.path} was not trained with these settings of experiment",
+                why="only those of experiment.sampling can change after training",
+                do_this="drop the others, or train another run with them.",
+            )
         changed = self.experiment.model_copy(update={"sampling": experiment.sampling})
         return replace(self, experiment=changed)
 
@@ -116,6 +126,14 @@ class Model:
             experiment=experiment,
             autoguidance=header.get(AUTOGUIDANCE, 1.0),
         )
+
+
+def task_of(model: Model) -> Task:
+    """The objective it was trained on, on its own schedule, for measuring its losses."""
+    header = checkpoint.load_weights(model.path).header
+    settings = config.build(DiffusionConfig, header["diffusion"], source=str(model.path))
+    objective = experiments.objective(model.experiment, settings, model.schedule)
+    return Task(objective, model.schedule, variance=model.whitening.variance)
 
 
 def make_denoiser(

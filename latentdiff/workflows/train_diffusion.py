@@ -125,7 +125,7 @@ def _open_stage(
 
 def _sections(project: Project) -> tuple[str, ...]:
     """An experiment that is off is not spoken of: older runs know of none."""
-    return (*SECTIONS, "experiment") if project.experiment.on else SECTIONS
+    return (*SECTIONS, "experiment") if project.experiment.trained.on else SECTIONS
 
 
 def _train(run: Run, project: Project, data: Data, denoiser: Denoiser, fabric: Fabric) -> Outcome:
