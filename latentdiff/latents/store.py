@@ -20,6 +20,8 @@ import numpy as np
 
 from latentdiff import runs
 from latentdiff.errors import UserError
+from latentdiff.latents import statistics
+from latentdiff.latents.statistics import LatentStatistics
 from latentdiff.split import held_out
 
 MANIFEST = "manifest.jsonl"
@@ -115,6 +117,16 @@ class LatentStore:
     def mel(self, entry: Entry) -> np.ndarray | None:
         """Mel features [K, T]; None where they were not stored."""
         return None if entry.mel is None else self._read(entry, entry.mel, None)
+
+    def statistics(self) -> LatentStatistics:
+        """Of the training files: those that `encode` left; of other latents, gathered now.
+
+        Raises UserError where they are missing, damaged, or cannot be gathered.
+        """
+        info = runs.read_run(self.root)
+        if info is not None and info["stage"] == "encode":
+            return LatentStatistics.load(self.root / STATISTICS)
+        return statistics.fit((self.mean(entry), self.std(entry)) for entry in self.of("train"))
 
     def fingerprint(self) -> str:
         """sha256 over keys, split, latents and mel features: everything training reads."""

@@ -17,12 +17,12 @@ from latentdiff.workflows.model import Model
 def open_model(
     run: Run, diffusion: Path | None, latents: Path | None, device: str
 ) -> tuple[Model, LatentStore]:
-    """The model of a run, or of `diffusion`, and its latents (see `latents_of`) with their labels.
+    """The model of a run, or of `diffusion`, and its labelled latents (see `latents_path`).
 
     Raises UserError where one is missing or the latents are not of the codec of the model's.
     """
     model = Model.load(checkpoint.find(diffusion or run.diffusion), device)
-    path = latents_of(run, latents, model.path.parent.parent)
+    path = latents_path(run, latents, model.path.parent.parent)
     store = labelled(LatentStore.open(path), model.condition)
     there, made = store.codec, model.codec.fingerprint
     same = there is None or not made or there.fingerprint == made
@@ -34,7 +34,7 @@ def open_model(
     return model, store
 
 
-def latents_of(run: Run, given: Path | None, diffusion: Path) -> Path:
+def latents_path(run: Run, given: Path | None, diffusion: Path) -> Path:
     """The latents that were given, the run's own, or those that `diffusion` was trained on.
 
     Raises UserError where there are none of these.

@@ -27,7 +27,7 @@ from latentdiff.experiments import data as experiments
 from latentdiff.experiments.settings import SOUND, ExperimentConfig
 from latentdiff.latents import statistics
 from latentdiff.latents.statistics import LatentStatistics
-from latentdiff.latents.store import STATISTICS, CodecFacts, Entry, LatentStore
+from latentdiff.latents.store import CodecFacts, Entry, LatentStore
 from latentdiff.latents.whitening import Whitening
 from latentdiff.training.data import Recording, Windows
 from latentdiff.training.settings import TrainingConfig
@@ -178,14 +178,11 @@ def labelled(store: LatentStore, condition: ConditionConfig) -> LatentStore:
 
 
 def _statistics(store: LatentStore, experiment: ExperimentConfig) -> LatentStatistics:
-    """Those that `encode` left; those of a plain folder or of drawn latents, gathered now."""
-    path = store.root / STATISTICS
-    if experiment.data.posterior == "sampled":
-        train = store.of("train")
-        return statistics.fit((latents_of(store, entry, experiment), None) for entry in train)
-    if path.exists() or store.codec is not None:
-        return LatentStatistics.load(path)
-    return statistics.fit((store.mean(entry), store.std(entry)) for entry in store.of("train"))
+    """Those of the store, or of draws from it."""
+    if experiment.data.posterior == "mean":
+        return store.statistics()
+    train = store.of("train")
+    return statistics.fit((latents_of(store, entry, experiment), None) for entry in train)
 
 
 def _check_mel(store: LatentStore, wanted: MelConfig) -> None:
