@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import math
 import time
@@ -23,9 +24,12 @@ from latentdiff.networks.settings import NetworkConfig
 from latentdiff.tracking import read_metrics
 from latentdiff.training import checkpoint
 from latentdiff.training.data import Recording, Windows
-from latentdiff.training.failure import explained
+from latentdiff.training.fabric import Launch, make_fabric
+from latentdiff.training.failure import explained, refuse_not_finite
+from latentdiff.training.meter import Culprits
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import Task
+from latentdiff.training.team import Team
 from latentdiff.training.trainer import Trainer
 from latentdiff.training.validation import Validation, Validator
 from latentdiff.training.watch import IN_A_ROW, Watch
@@ -399,6 +403,32 @@ class TestFailure:
         with pytest.raises(UserError, match=r"NaN or infinite at step \d") as error:
             trainer.fit()
         assert "files: 1.wav" in str(error.value)
+
+    def test_a_gradient_that_is_not_finite_spoils_no_checkpoint(self, tmp_path):
+        trainer = make_trainer(tmp_path, checkpoint_every=10)
+        steps = itertools.count(1)
+        # Its loss is finite, and the weights are not until the checkpoint of step 20 is due.
+        spoil = {20: math.inf}
+        weight = next(trainer._learner.network.parameters())
+        weight.register_hook(lambda gradient: gradient + spoil.get(next(steps), 0.0))
+        with pytest.raises(
+            UserError, match=r"gradient became NaN .* step 20, in 12 of 12"
+        ) as error:
+            trainer.fit()
+        assert ".wav" in str(error.value) and "log-SNR" in str(error.value)
+        state = state_of(tmp_path)
+        assert state["step"] == 10 and all(w.isfinite().all() for w in state["model"].values())
+
+    def test_of_two_processes_the_one_with_the_loss_is_named(self):
+        found = [
+            Culprits(7, "gradient", [0, 1], [0.0, 1.0], 2),
+            None,
+            Culprits(7, "loss", [2], [-5.0], 2),
+            Culprits(9, "loss", [3], [9.0], 2),
+        ]
+        with pytest.raises(UserError, match=r"the loss became .* at step 7, in 1 of 4") as error:
+            refuse_not_finite(found, walks(0), Team(make_fabric(Launch("cpu"))))
+        assert "files: 2.wav" in str(error.value) and "log-SNR -5.0" in str(error.value)
 
     @pytest.mark.parametrize(
         "failure",

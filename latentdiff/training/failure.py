@@ -20,7 +20,7 @@ _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe",
 
 
 def refuse_not_finite(found: list[Culprits | None], windows: Windows, team: Team) -> None:
-    """Raise UserError where any process has `found` a loss that is NaN or infinite.
+    """Raise UserError where any process has `found` a loss or gradient that is NaN or infinite.
 
     Files and levels of the first such step of all processes are named. Only the leader speaks.
     """
@@ -31,11 +31,14 @@ def refuse_not_finite(found: list[Culprits | None], windows: Windows, team: Team
         raise SystemExit(1)
     step = min(c.step for c in everyone)
     first = [c for c in everyone if c.step == step]
-    files = sorted({windows.keys[i] for c in first for i in c.files})
-    levels = [level for c in first for level in c.logsnr]
+    # Where one process has the loss, the gradient is that of all.
+    worst = [c for c in first if c.what == "loss"] or first
+    files = sorted({windows.keys[i] for c in worst for i in c.files})
+    levels = [level for c in worst for level in c.logsnr]
     of = sum(c.windows for c in first)
     raise UserError(
-        f"the loss became NaN or infinite at step {step}, in {len(levels)} of {of} windows",
+        f"the {worst[0].what} became NaN or infinite at step {step}, in {len(levels)} of {of} "
+        "windows",
         why=f"log-SNR {min(levels):.1f} to {max(levels):.1f}, files: {verdict.some(files)}",
         do_this="lower training.learning_rate or training.gradient_clip, or use "
         "training.precision=32; checkpoints/ holds the last good state, and the same command "

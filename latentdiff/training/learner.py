@@ -74,6 +74,11 @@ class Learner:
         for average in self.averages:
             average.update(self.network, self._settings.batch, seen, halflife)
 
+    def finite(self) -> bool:
+        """Whether all weights are: a gradient can be infinite where no loss is."""
+        largest = [p.detach().abs().max() for p in self.network.parameters()]
+        return bool(torch.stack(largest).isfinite().all())
+
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[nn.Module]:
         """The network with its weights of this moment, as it is when it is used."""

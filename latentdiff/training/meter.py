@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -33,9 +34,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Culprits:
-    """Windows whose loss is NaN or infinite, at one step."""
+    """Windows whose loss is NaN or infinite at one step, or all of it where its gradient is."""
 
     step: int
+    what: Literal["loss", "gradient"]
     files: list[int]
     logsnr: list[float]
     windows: int
@@ -85,17 +87,13 @@ class Meter:
         return values
 
     def culprits(self) -> Culprits | None:
-        """The first step since the last `restart` with a loss that is NaN or infinite."""
+        """Of the first step since the last `restart` with anything NaN or infinite."""
         for measured in self._steps:
-            bad = ~torch.isfinite(measured.losses)
+            bad = ~torch.isfinite(measured.losses).cpu()
             if bad.any():
-                index = bad.cpu()
-                return Culprits(
-                    measured.step,
-                    measured.files.cpu()[index].tolist(),
-                    measured.logsnr.cpu()[index].tolist(),
-                    len(index),
-                )
+                return _culprits("loss", measured, bad)
+            if not torch.isfinite(measured.norm):
+                return _culprits("gradient", measured, torch.ones_like(bad))
         return None
 
     def restart(self) -> None:
@@ -103,3 +101,8 @@ class Meter:
         self._steps: list[Measured] = []
         self._wait = 0.0
         self._since = time.monotonic()
+
+
+def _culprits(what: Literal["loss", "gradient"], measured: Measured, bad: Tensor) -> Culprits:
+    files, levels = measured.files.cpu()[bad], measured.logsnr.cpu()[bad]
+    return Culprits(measured.step, what, files.tolist(), levels.tolist(), len(bad))

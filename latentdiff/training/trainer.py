@@ -226,7 +226,7 @@ class Trainer:
     def _report(self) -> None:
         """One line of metrics over the steps since the last; stops on NaN."""
         values = self._meter.read()
-        if not math.isfinite(values["loss"]):
+        if not (math.isfinite(values["loss"]) and self._learner.finite()):
             found = self._team.gather(self._meter.culprits())
             refuse_not_finite(found, self._train, self._team)
         self._training = values
