@@ -14,7 +14,7 @@ from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.levels import build_levels
 from latentdiff.diffusion.loss import Objective
-from latentdiff.diffusion.settings import LevelsConfig, ScheduleConfig
+from latentdiff.diffusion.settings import DiffusionConfig, LevelsConfig, ScheduleConfig
 from latentdiff.errors import UserError
 from latentdiff.interrupt import StopRequest
 from latentdiff.networks.build import build
@@ -352,6 +352,18 @@ class TestSkill:
         assert known.spectrum == pytest.approx(error.mean().item(), abs=0.04)
         assert TASK.references(data(0, 40, white=True)).learnable < 0.01
 
+    def test_the_spectrum_of_a_large_store_is_estimated_from_a_part_of_it(self, monkeypatch):
+        files = data(0, 40)
+        known = TASK.references(files)
+        taken = []
+        spread = Windows.spread
+        monkeypatch.setattr("latentdiff.training.task.MOST_VALUES", 40 * 128 * 2)
+        monkeypatch.setattr(
+            Windows, "spread", lambda *args: taken.append(spread(*args)) or taken[-1]
+        )
+        assert TASK.references(files).spectrum == pytest.approx(known.spectrum, abs=0.03)
+        assert [len(batch.files) for batch in taken] == [32, 32, 32]
+
 
 class TestValidation:
     def test_references_of_other_variances_are_those_of_the_denoiser(self):
@@ -373,6 +385,24 @@ class TestValidation:
         assert result.losses == result.baselines and result.skill == 0
         assert len(result.losses) == 10
         assert result.logsnr == sorted(result.logsnr, reverse=True)
+
+    def test_a_regression_is_measured_once(self):
+        regression = DiffusionConfig(parametrisation="regression")
+        task = Task(Objective.from_config(regression), noise.schedule_of(regression))
+        windows = data(0, 4, conditioned=True).spread(20)
+        calls = []
+
+        def follow(z_t, logsnr, condition):
+            calls.append(len(logsnr))
+            return condition.features.expand(z_t.shape)
+
+        result = Validator(windows, task, 12, 16, thin=4).measure(
+            follow, torch.device("cpu"), raw=follow
+        )
+        assert len(result.losses) == 1 and sum(calls) == 3 * 20
+        assert result.raw == pytest.approx(result.loss)
+        error = (windows.latents - windows.condition.features).square().mean()
+        assert result.loss == pytest.approx(error.item(), rel=1e-5)
 
     def test_it_does_not_depend_on_the_batch_nor_on_what_was_drawn_before(self):
         windows = data(0, 4).spread(20)

@@ -22,7 +22,8 @@ from latentdiff.training.data import Batch, Windows
 SEGMENTS = (1024, 512, 256, 128, 64, 32, 16)
 """Frames of the segments that spectra are estimated from: the longest of which there are enough."""
 ENOUGH_SEGMENTS = 32
-MOST_SEGMENTS = 1024
+MOST_VALUES = 1 << 23
+"""Of all segments together: to transform them takes some 300 MB."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,12 @@ class Task:
         self._drawn.load_state_dict(state)
 
     def levels(self, count: int) -> Tensor:
-        """[L] log-SNR, clean to noisy, as evenly spread as the schedule visits them."""
-        return self.schedule((torch.arange(count) + 0.5) / count)
+        """[L] log-SNR, clean to noisy, as evenly spread as the schedule visits them.
+
+        One, where the schedule has one only: that of a regression.
+        """
+        levels = self.schedule((torch.arange(count) + 0.5) / count)
+        return levels[:1] if (levels == levels[0]).all() else levels
 
     def knows_variance(self, z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
         """The best denoiser that knows only the variance of every channel.
@@ -116,7 +121,8 @@ def spectrum_of(windows: Windows) -> Tensor:
     blurs the spectrum and would make the best filter look worse than it is.
     """
     for frames in SEGMENTS:
-        batch = windows.resized(frames).spread(MOST_SEGMENTS)
+        most = max(ENOUGH_SEGMENTS, MOST_VALUES // (frames * windows.channels))
+        batch = windows.resized(frames).spread(most)
         whole = batch.latents[batch.mask.all(dim=1)]
         if len(whole) >= ENOUGH_SEGMENTS:
             break

@@ -108,11 +108,11 @@ class Validator:
         self._task = task
         self._batch = batch
         self._team = team
-        count = len(windows.files)
-        self._all = torch.ones(levels, count, dtype=torch.bool)
+        count, found = len(windows.files), len(self.logsnr)
+        self._all = torch.ones(found, count, dtype=torch.bool)
         # Each level has windows, and each window a level, only where there are enough of both.
-        enough = thin if count >= 2 * thin and levels >= thin else 1
-        offset = torch.arange(levels)[:, None] + torch.arange(count)
+        enough = thin if count >= 2 * thin and found >= thin else 1
+        offset = torch.arange(found)[:, None] + torch.arange(count)
         self._some = offset % enough == 0
         self._baselines: Tensor | None = None
 
