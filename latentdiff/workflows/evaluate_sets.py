@@ -75,11 +75,8 @@ def gather(model: Model, store: LatentStore, n: int, frames: int) -> Material:
     UserError where even the shortest are too few.
     """
     train = store.of("train")
-    lengths = [entry.frames for entry in train]
-    least = windows.OFFSETS[-1] // 2
-    while len(windows.cut(lengths, frames)) < 2 * FEWEST and frames > least:
-        frames = max(least, frames * 3 // 4)
-    places = [Place(train[file], start) for file, start in windows.cut(lengths, frames)]
+    frames = shortened(train, frames, 2 * FEWEST)
+    places = places_in(train, frames)
     if len(places) < 4:
         raise UserError(
             f"the training files of {store.root} are too short to compare anything with",
@@ -87,12 +84,10 @@ def gather(model: Model, store: LatentStore, n: int, frames: int) -> Material:
             do_this="add recordings, then preprocess and encode again.",
         )
     count = min(n, len(places) // 2)
-    held = store.of("validation")
-    cut = windows.cut([entry.frames for entry in held], frames)
-    unheard = [Place(held[file], start) for file, start in cut]
+    unheard = places_in(store.of("validation"), frames)
 
     def spread(chosen: list[Place]) -> Clips:
-        return _read(model, store, [chosen[i] for i in windows.spread(len(chosen), count)], frames)
+        return read(model, store, [chosen[i] for i in windows.spread(len(chosen), count)], frames)
 
     return Material(
         reference=spread(places[0::2]),
@@ -101,10 +96,31 @@ def gather(model: Model, store: LatentStore, n: int, frames: int) -> Material:
     )
 
 
-def _read(model: Model, store: LatentStore, places: list[Place], frames: int) -> Clips:
-    cut = [store.mean(p.entry)[:, p.start : p.start + frames] for p in places]
-    raw = torch.from_numpy(np.stack(cut).astype(np.float32))
+def shortened(entries: list[Entry], frames: int, fewest: int) -> int:
+    """`frames`, or fewer where the files would give less than `fewest` clips of so many."""
+    lengths = [entry.frames for entry in entries]
+    least = windows.OFFSETS[-1] // 2
+    while len(windows.cut(lengths, frames)) < fewest and frames > least:
+        frames = max(least, frames * 3 // 4)
+    return frames
+
+
+def places_in(entries: list[Entry], frames: int) -> list[Place]:
+    """Of clips of `frames` laid edge to edge in the files."""
+    cut = windows.cut([entry.frames for entry in entries], frames)
+    return [Place(entries[file], start) for file, start in cut]
+
+
+def read(model: Model, store: LatentStore, places: list[Place], frames: int) -> Clips:
+    """The clips at these places."""
+    raw = read_raw(store, places, frames)
     return Clips(places, raw, whiten(model, raw))
+
+
+def read_raw(store: LatentStore, places: list[Place], frames: int) -> Tensor:
+    """[B, D, T] of the clips at these places."""
+    cut = [store.mean(p.entry)[:, p.start : p.start + frames] for p in places]
+    return torch.from_numpy(np.stack(cut).astype(np.float32))
 
 
 def whiten(model: Model, raw: Tensor) -> Tensor:
