@@ -178,8 +178,8 @@ def test_silent_samples_are_said_aloud(run, ready, codec, monkeypatch, caplog):
     whole = codec.decode
     # Samples are drawn with a seed each; those of this test decode to nothing.
     monkeypatch.setattr(
-        "latentdiff.workflows.evaluate_sets.samplers.sample",
-        lambda denoise, schedule, c, seeds, channels, frames, *_: torch.full(
+        "latentdiff.workflows.evaluate_sets.sampling.sample",
+        lambda wrong, denoise, schedule, c, seeds, channels, frames, *_, **__: torch.full(
             (len(seeds), channels, frames), 1e9
         ),
     )
@@ -196,8 +196,8 @@ def test_samples_copied_from_the_training_set_are_said_aloud(run, ready, monkeyp
     raw = torch.from_numpy(np.array(store.mean(store.of("train")[0])))
     copies = model.whitening.whiten(raw)
     monkeypatch.setattr(
-        "latentdiff.workflows.evaluate_sets.samplers.sample",
-        lambda denoise, schedule, c, seeds, channels, frames, *_: torch.stack(
+        "latentdiff.workflows.evaluate_sets.sampling.sample",
+        lambda wrong, denoise, schedule, c, seeds, channels, frames, *_, **__: torch.stack(
             [copies[:, 9 + k : 9 + k + frames] for k in range(len(seeds))]
         ),
     )
