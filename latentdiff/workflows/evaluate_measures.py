@@ -14,21 +14,19 @@ import torch
 from torch import Tensor
 
 from latentdiff import audio as sound
-from latentdiff import config
 from latentdiff.diffusion import baseline
-from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
+from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.evaluation import compare, embeddings, mel, neighbours, windows
 from latentdiff.evaluation.compare import Comparison
 from latentdiff.evaluation.sound import SILENT_DB, level_db, spectral_distance
-from latentdiff.experiments import training as experiments
 from latentdiff.specs import Codec, Condition
-from latentdiff.training import checkpoint
 from latentdiff.training.data import Batch, seed_of
 from latentdiff.training.task import Task, spectrum_of
 from latentdiff.training.validation import Validation, Validator
 from latentdiff.workflows import evaluate_sets as material
 from latentdiff.workflows.evaluate_job import HANDFUL, Heard, Job, Latents, Measured
 from latentdiff.workflows.evaluate_sets import Clips
+from latentdiff.workflows.model import task_of
 
 PROBE = 16
 """Frames of the windows that are looked for in the training set."""
@@ -95,11 +93,7 @@ def _skill(job: Job, found: Measured) -> None:
     if unheard is None or heard is None:
         found.losses.append("skill was not measured: no file is held out")
         return
-    header = checkpoint.load_weights(model.path).header
-    diffusion = config.build(DiffusionConfig, header["diffusion"], source=str(model.path))
-    variance = model.whitening.variance
-    objective = experiments.objective(model.experiment, diffusion, model.schedule)
-    task = Task(objective, model.schedule, variance=variance)
+    task = task_of(model)
     held, known = (x.spread(settings.validation_windows) for x in (unheard, heard))
     device = next(model.denoiser.parameters()).device
     levels, batch = settings.validation_levels, settings.batch
