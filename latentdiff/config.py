@@ -172,7 +172,9 @@ def _explain(section: type[Section], item: Any) -> str:
         *parents, last = path
         owner = section
         for parent in parents:
-            owner = _section_in(owner.model_fields[parent].annotation) or owner
+            # A key of a mapping, or a place in a list, is no field; what it holds is known already.
+            if parent in owner.model_fields:
+                owner = _section_in(owner.model_fields[parent].annotation) or owner
         return f"{key}: unknown key{did_you_mean(last, owner.model_fields)}"
     message = item["msg"].removeprefix("Value error, ")
     return f"{key}: {message} (got {item['input']!r})" if key else message

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from latentdiff.cli import chain, config, diagnose
+from latentdiff.cli import chain, config, diagnose, notebook
 from latentdiff.cli.base import cli
 from latentdiff.errors import (
     EXIT_BROKEN,
@@ -24,7 +24,7 @@ from latentdiff.errors import (
 )
 
 # Imported in the order of the help.
-__all__ = ["chain", "cli", "config", "diagnose", "main"]
+__all__ = ["chain", "cli", "config", "diagnose", "main", "notebook"]
 
 LONG_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
 
