@@ -17,7 +17,8 @@ class DataExperiment(Section):
 
     posterior: Literal["mean", "sampled"] = "mean"
     """sampled: one draw of each frame's posterior, taken once, instead of its mean; statistics and
-    whitening are those of the draws. Needs latents encoded with latents.keep_std=true."""
+    whitening are those of the draws. Of latents encoded without latents.keep_std the posterior is
+    taken to be as wide in all frames."""
 
     scaling: Literal["none", "window"] = "none"
     """window: after whitening each window is stretched to -1..1 by its own minimum and maximum;

@@ -153,8 +153,17 @@ def prepare(store: LatentStore, project: Project) -> Data:
 
 
 def latents_of(store: LatentStore, entry: Entry, experiment: ExperimentConfig) -> np.ndarray:
-    """Raw latents [D, T] to train on: posterior means, but in an experiment."""
-    return experiments.latents(experiment, entry.key, store.mean(entry), store.std(entry))
+    """Raw latents [D, T] to train on: posterior means, but in an experiment.
+
+    Where no deviations were stored frame by frame, draws have that of each dimension's mean
+    variance.
+    """
+    mean, std = store.mean(entry), store.std(entry)
+    if experiment.data.posterior == "sampled" and std is None:
+        variance = store.statistics().posterior_variance
+        if variance is not None:
+            std = np.broadcast_to(np.sqrt(variance).astype(np.float32)[:, None], mean.shape)
+    return experiments.latents(experiment, entry.key, mean, std)
 
 
 def _with_their_variance(data: Data, settings: TrainingConfig) -> Data:
