@@ -120,13 +120,20 @@ def loudness(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """-c and KEY=VALUE words, handed on as `config_file` and `settings`."""
+    function = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")(function)
+    return click.option(
+        "-c", "--config", "config_file", type=PATH, help="YAML file of the project."
+    )(function)
+
+
 def project_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """-c, --seed, --device and KEY=VALUE words: what decides the resolved config."""
     for decorate in (
-        click.argument("settings", nargs=-1, metavar="[KEY=VALUE]..."),
         click.option("--device", type=click.Choice(DEVICES)),
         click.option("--seed", type=click.IntRange(min=0), help="Of all random draws."),
-        click.option("-c", "--config", "config_file", type=PATH, help="YAML file of the project."),
+        config_options,
     ):
         function = decorate(function)
     return function

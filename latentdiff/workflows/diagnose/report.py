@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from latentdiff import runs
+from latentdiff.errors import UserError
 from latentdiff.runs import Input, Run, Stage
-from latentdiff.workflows.project import already_done
+from latentdiff.workflows.project import Project, already_done, resolve
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,17 @@ class Report:
     """Table and verdict."""
     files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
     """Name (folders allowed: `audio/k-1.wav`) -> what writes that file to the path it is given."""
+
+
+def project_of(run: Run | None, file: Path | None, overrides: Iterable[str]) -> Project:
+    """The settings of a diagnosis that needs no run; UserError where `run` is none."""
+    if run is not None and not run.config.exists():
+        raise UserError(
+            f"{run.root} is no run directory",
+            why=f"it has no {run.config.name}",
+            do_this="name the folder that the stages write into, or leave --run out.",
+        )
+    return resolve(run, file, overrides)
 
 
 def folder_of(run: Run, name: str) -> Path:

@@ -1,0 +1,223 @@
+"""`diagnose sampler`: right samplers pass on any schedule, broken ones are named."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import math
+
+import pytest
+import torch
+
+from latentdiff import config
+from latentdiff.diffusion import denoiser, exact, noise, samplers
+from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig
+from latentdiff.errors import UserError
+from latentdiff.evaluation import oracle
+from latentdiff.evaluation.oracle import CASES, Case, Course
+from latentdiff.runs import Run
+from latentdiff.specs import Condition
+from latentdiff.workflows.diagnose import report, sampler_report
+from latentdiff.workflows.diagnose import sampler as worker
+from latentdiff.workflows.diagnose.sampler import sampler
+from latentdiff.workflows.project import Project
+
+OWN = {"name": "betas", "beta_start": 1e-5, "beta_end": 0.0085}
+"""A schedule of the notebook that ends before pure noise."""
+
+
+def project(**sections):
+    return config.build(Project, sections)
+
+
+def course(schedule=None, latents=exact.gaussian):
+    return Course(latents(), noise.build(config.build(ScheduleConfig, schedule or {})))
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Fewer steps and samples: seconds become tenths."""
+    for module in (worker, sampler_report):
+        monkeypatch.setattr(module, "STEPS", (1, 10, 50))
+    monkeypatch.setattr(worker, "FEW", (10,))
+    monkeypatch.setattr(oracle, "ORDER_STEPS", (40, 80))
+    monkeypatch.setattr(worker, "BATCH", {"Gaussian": 24, "mixture": 64})
+
+
+@pytest.fixture
+def told(caplog):
+    """Everything that was logged so far."""
+    caplog.set_level(logging.INFO, "latentdiff")
+    return lambda: caplog.text
+
+
+def test_every_sampler_has_its_cases():
+    assert {case.sampler for case in CASES.values()} == set(samplers.METHODS)
+    assert {name for name, case in CASES.items() if case.ode} == {
+        "dpmpp-2m",
+        "heun",
+        "euler",
+        "ddim",
+    }
+
+
+@pytest.mark.parametrize("latents", [exact.gaussian, exact.mixture])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"name": "cosine"},
+        {"name": "laplace"},
+        {"name": "diffwave"},
+        OWN,
+        {"name": "betas", "beta_end": 1.0, "beta_steps": 10},
+    ],
+    ids=lambda s: s["name"] + str(s.get("beta_end", "")),
+)
+def test_orders_are_met_on_any_schedule(schedule, latents):
+    here = course(schedule, latents)
+    for case in CASES.values():
+        if here.linear or case.ode:
+            order, error = here.order(case)
+            assert order == pytest.approx(case.order, abs=oracle.ORDER_TOLERANCE / 2)
+            assert error < 0.1
+
+
+def test_moments_of_few_gaussian_samples_are_those_of_infinitely_many():
+    """DDPM on one variance S: its own recursion, beside 24 samples."""
+    here = course({"logsnr_min": -6.0, "logsnr_max": 4.0})
+    here = Course(here.exact, here.schedule, batch=24)
+    samples = here.run(CASES["ddpm"], 7)
+    variance = here.exact.variances[:, 0]
+    points = samplers.levels(here.schedule, 7)
+    alpha, sigma = noise.alpha_sigma(torch.tensor(points[0]).double())
+    spread = alpha**2 * variance + sigma**2
+    for first, second in itertools.pairwise(points):
+        (a, b), (s, r) = noise.alpha_sigma(torch.tensor([first, second], dtype=torch.float64))
+        beta = s**2 - (a / b) ** 2 * r**2
+        gain = a * variance / (a**2 * variance + s**2)
+        spread = spread * ((a / b * r**2 + b * beta * gain) / s**2) ** 2 + beta * r**2 / s**2
+        last = b * variance / (b**2 * variance + r**2)
+    found = samples.flatten(1) @ here.exact.basis
+    torch.testing.assert_close(
+        torch.cov(found.T, correction=0), torch.diag(last**2 * spread), atol=2e-6, rtol=1e-5
+    )
+
+
+def test_fresh_noise_is_uncorrelated_with_what_was_seen():
+    z = torch.randn(40, 2, 3, generator=torch.Generator().manual_seed(0)).double()
+    source = oracle.Source(lambda z, logsnr, condition: z, balanced=True)
+    source(z, torch.zeros(40), Condition())
+    fresh = source.fresh().flatten(1)
+    torch.testing.assert_close(fresh.T @ fresh / 40, torch.eye(6).double())
+    torch.testing.assert_close(fresh.T @ z.flatten(1), torch.zeros(6, 6).double())
+    torch.testing.assert_close(fresh.mean(0), torch.zeros(6).double())
+
+
+def test_pure_noise_costs_what_arithmetic_says():
+    """From a start of unit variance the exact flow takes S to S / (alpha^2 S + sigma^2)."""
+    here = course({"name": "diffwave"})
+    variance = here.exact.variances[:, 0]
+    alpha = 1 / here.schedule.gain
+    factor = 1 / (alpha**2 * variance + 1 - alpha**2)
+    ends = here.ends_of(here.noise)
+    level = 10 * math.log10(float((variance * factor).sum() / variance.sum()))
+    assert here.level_db(ends) == pytest.approx(level, abs=0.01)
+    covariance = float((variance * (factor - 1)).norm() / variance.norm())
+    assert here.off_the_latents(ends).covariance == pytest.approx(covariance, rel=0.01)
+    assert covariance > 0.3
+    good = course({"name": "cosine"})
+    assert good.off_the_latents(good.ends_of(good.noise)).covariance < 1e-3
+
+
+def test_the_configured_sampler_is_judged_with_its_options():
+    ddim = config.build(SamplingConfig, {"sampler": "ddim", "eta": 0.5})
+    assert not Case.of(ddim).ode and Case.of(ddim).order == 1
+    heun = config.build(SamplingConfig, {"sampler": "heun", "eta": 0.5})
+    assert Case.of(heun).ode and Case.of(heun).order == 2
+
+
+def test_right_samplers_pass_and_files_are_left(few, told, tmp_path):
+    own = project(diffusion={"schedule": OWN}, sampling={"steps": 50})
+    assert sampler(own, out=tmp_path / "out")
+    text = told()
+    assert "all 25 orders of convergence are met" in text
+    assert "diagnose training" in text
+    assert "betas 1e-05..0.0085 (1000): log-SNR -4.3 to 11.5" in text
+    assert "12% of the signal is left" in text
+    results = json.loads((tmp_path / "out" / "sampler.json").read_text())
+    assert not results["broken"]
+    assert {row["schedule"] for row in results["conversions"]} == {
+        "betas 1e-05..0.0085 (1000)",
+        "cosine",
+        "linear-ddpm",
+    }
+    assert {row["output"] for row in results["conversions"]} == set(oracle.OUTPUTS)
+    assert (tmp_path / "out" / "sampler.txt").read_text().strip() in text
+    assert (tmp_path / "out" / "sampler.png").read_bytes().startswith(b"\x89PNG")
+    # Told again, not made again, with the same verdict.
+    assert sampler(own, out=tmp_path / "out")
+    with pytest.raises(UserError, match="made otherwise"):
+        sampler(project(), out=tmp_path / "out")
+
+
+def test_a_sampler_that_misses_its_order_is_named(few, told, monkeypatch):
+    monkeypatch.setitem(samplers.METHODS, "heun", samplers.euler)
+    assert not sampler(project())
+    assert "THE SAMPLING IS BROKEN" in told()
+    assert "heun on schedule cosine, Gaussian: its error falls with order 0.9" in told()
+
+
+def test_noise_of_the_wrong_strength_is_found(few, told, monkeypatch):
+    def loud(walk, z, here, there):
+        return samplers.ddpm(walk, z, here, there) + 0.1 * walk.fresh()
+
+    monkeypatch.setitem(samplers.METHODS, "ddpm", loud)
+    assert not sampler(project())
+    assert "ddpm on schedule" in told()
+
+
+def test_an_output_converted_wrongly_is_named(few, told, monkeypatch):
+    right = denoiser.affine
+
+    def wrong(parametrisation, logsnr):
+        # x_t over the latents' deviation, as in N108.
+        a, b = right(parametrisation, logsnr)
+        return (1.02 * a, b) if parametrisation == "eps" else (a, b)
+
+    monkeypatch.setattr(denoiser, "affine", wrong)
+    assert not sampler(project())
+    assert "a network that puts out eps leads" in told()
+    assert "puts out v leads" not in told()
+
+
+def test_what_is_no_number_is_broken():
+    row = {"sampler": "x", "schedule": "y", "latents": "z", "steps": 1, "output": "v"}
+    nan = {"orders": [], "conversions": [{**row, "deviation": float("nan")}]}
+    assert len(sampler_report.broken(nan)) == 1
+
+
+def test_few_steps_and_uneven_ones_are_told(few, told):
+    laplace = {"schedule": {"name": "laplace"}}
+    assert sampler(project(diffusion=laplace, sampling={"spacing": "t"}))
+    assert "sampling.steps=32: too few for dpmpp-2m" in told()
+    assert "sampling.spacing=t: by logsnr off by 0.005" in told()
+
+
+def test_everything_is_every_schedule_on_both_latents():
+    tasks = list(worker._tasks(ScheduleConfig(), everything=True))
+    names = {task.schedule.name for task in tasks}
+    assert names == {"cosine", "sigmoid", "flow", "laplace", "edm", *noise.CHAINS}
+    assert len(tasks) == 2 * len(names)
+    assert all(task.direct == task.converted == oracle.STEPS for task in tasks)
+    assert tasks[0].schedule.name == "cosine"
+
+
+def test_a_regression_is_refused():
+    with pytest.raises(UserError, match="no sampler"):
+        sampler(project(diffusion={"parametrisation": "regression"}))
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no config\.yaml"):
+        report.project_of(Run(tmp_path), None, [])
