@@ -276,7 +276,7 @@ def train_ours(ground: Ground, name: str, seed: int, folder: Path) -> Trained:
         model.whitening.channels,
         common_levels(),
     )
-    settings = SamplingConfig(steps=options.steps or SamplingConfig().steps)
+    settings = model.draws(SamplingConfig(steps=options.steps or SamplingConfig().steps))
     seeds = [1000 * seed + k for k in range(options.samples)]
     begun = time.perf_counter()
     drawn = torch.cat(
@@ -288,6 +288,7 @@ def train_ours(ground: Ground, name: str, seed: int, folder: Path) -> Trained:
                 part,
                 model.whitening.channels,
                 ground.frames,
+                variance=model.whitening.variance,
             )
             for part in (seeds[k : k + 16] for k in range(0, len(seeds), 16))
         ]
