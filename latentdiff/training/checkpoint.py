@@ -34,7 +34,7 @@ FOLDER = "checkpoints"
 PREVIOUS = "previous.state.pt"
 FORMAT = 1
 """Of the header; raised when an older reader would misread it."""
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 """Of the training state: one is continued only by the version that wrote it."""
 _KEY = "latentdiff"
 
