@@ -98,7 +98,7 @@ def arguments() -> argparse.Namespace:
 def plain_step(parts: Parts, device: str) -> Callable[[], float]:
     """A step of the plain loop, on a copy of the network; it returns its seconds."""
     network: Any = copy.deepcopy(parts.denoiser.network).to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-3, fused=device != "cpu")
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3, fused=True)
     windows = parts.windows.draw(READY * parts.project.training.batch, generator_for(0))
     ready = [batch(parts, z, device) for z in windows.latents.chunk(READY)]
 

@@ -50,7 +50,7 @@ class Learner:
             settings.learning_rate,
             weight_decay=settings.weight_decay,
             # The gradient scaler of 16-mixed cannot clip for a fused optimiser.
-            fused=fabric.device.type == "cuda" and settings.precision != "16-mixed",
+            fused=fabric.device.type in ("cuda", "cpu") and settings.precision != "16-mixed",
         )
         self._model, self._optimizer = fabric.setup(denoiser, optimizer)
 
