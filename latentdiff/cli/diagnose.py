@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentdiff.cli.base import PATH, Group, cli, config_options, plain_command, stage_command
+from latentdiff.cli.base import (
+    PATH,
+    Group,
+    ckpt_option,
+    cli,
+    config_options,
+    plain_command,
+    rave_option,
+    stage_command,
+)
 from latentdiff.errors import EXIT_BROKEN, EXIT_OK
 
 if TYPE_CHECKING:
@@ -69,5 +78,49 @@ def latents(run: Run, project: Project, **options: Any) -> list[str]:
     do to a loss.
     """
     from latentdiff.workflows.diagnose.latents import diagnose_latents as work
+
+    return work(run, project, **options)
+
+
+@stage_command("latentdiff diagnose training runs/techno", run_as_word=True, group=diagnose)
+@click.option("--diffusion", type=PATH, help="Another diffusion folder or .safetensors file.")
+@click.option("--latents", type=PATH, help="The latents it was trained on. [the run's]")
+def training(run: Run, project: Project, **options: Any) -> list[str]:
+    """Why a training went as it did: causes, heaviest first, each with its evidence.
+
+    `diagnose training RUN`. Reads the metrics, and measures the model on the latents and conditions
+    it was trained on: losses by noise level, gap, gradients, pairs, magnitudes in the network, a
+    handful of samples. Of a healthy run it says that nothing was found.
+    """
+    from latentdiff.workflows.diagnose.training import diagnose_training as work
+
+    return work(run, project, **options)
+
+
+@stage_command(
+    "latentdiff diagnose noise-ladder runs/techno --n 2 --seconds 1",
+    run_as_word=True,
+    group=diagnose,
+)
+@click.option("--latents", type=PATH, help="Other latents. [the run's, or its model's]")
+@rave_option
+@ckpt_option
+@click.option("--n", type=click.IntRange(min=1), default=8, show_default=True, help="Clips.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Of each, where files are so long.",
+)
+def noise_ladder(run: Run, project: Project, **options: Any) -> list[str]:
+    """How much noise on its latents the decoder bears, and what it makes of other latents.
+
+    Held-out clips are decoded with more and more noise on their latents, in the directions that a
+    diffusion model sees and in those it does not; beside them white noise, zeros, shuffled frames
+    and mixtures. Level, spectral distance and sound of each. `train-diffusion` compares what its
+    model leaves of the noise with what was found here.
+    """
+    from latentdiff.workflows.diagnose.noise_ladder import diagnose_noise_ladder as work
 
     return work(run, project, **options)

@@ -27,6 +27,7 @@ from latentdiff.training.team import Team
 from latentdiff.training.trainer import Outcome, Trainer
 from latentdiff.workflows.calibrate import calibrate
 from latentdiff.workflows.demos import Subject, demos_of
+from latentdiff.workflows.diagnose import residual
 from latentdiff.workflows.diffusion_data import Data, check, prepare
 from latentdiff.workflows.model import header_of, make_denoiser
 from latentdiff.workflows.project import Project, begin
@@ -96,6 +97,7 @@ def train_diffusion(
             stage.record(**_result(outcome))
             _compare(run, project, outcome)
     _conclude(outcome)
+    residual.tell(run, project, data, outcome.best)
     return []
 
 
