@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +20,7 @@ from latentdiff.latents import statistics
 from latentdiff.latents.store import CodecFacts, LatentStore
 from latentdiff.latents.whitening import Whitening
 from latentdiff.runs import Input, Stage
+from latentdiff.tracking import Tracker
 from latentdiff.workflows import demos, pictures
 from latentdiff.workflows.demos import Demos, Subject
 from latentdiff.workflows.project import Project
@@ -71,10 +74,10 @@ def subject(tmp_path, audio_folder, fake_codec):
 
 
 @pytest.fixture
-def make(tmp_path, subject, fake_codec):
+def build(tmp_path, subject, fake_codec):
     """Demos of two short samples in `tmp_path / "demos"`, every time they are asked for."""
 
-    def make(subject=subject, codec=fake_codec, every=1, **options):
+    def build(subject=subject, codec=fake_codec, every=1, **options):
         return Demos(
             tmp_path / "demos",
             subject,
@@ -86,6 +89,19 @@ def make(tmp_path, subject, fake_codec):
             seed=5,
             **options,
         )
+
+    return build
+
+
+@pytest.fixture
+def make(tmp_path, build):
+    """The same, told to a tracker in `tmp_path` that goes on where the one before it ended."""
+
+    @contextmanager
+    def make(*subject, **options):
+        before = tracking.latest_metrics(tmp_path).get("step")
+        with Tracker(tmp_path, before) as tracker:
+            yield partial(build(*subject, **options), tracker=tracker)
 
     return make
 
@@ -105,7 +121,7 @@ def test_a_demo_is_sound_pictures_and_numbers(tmp_path, make):
         samples, rate = soundfile.read(folder / "sample-0.wav")
         assert rate == 8000 and len(samples) == FRAMES * 64
         assert np.abs(samples).max() > 0.01
-    rows = tracking.read_metrics(tmp_path / "demos")
+    rows = tracking.read_metrics(tmp_path)
     assert [row["step"] for row in rows] == [0, 500]
     assert all(row["demo/seconds"] > 0 and row["demo/level_db"] > -60 for row in rows)
 
@@ -116,18 +132,17 @@ def test_tensorboard_gets_all_of_it(tmp_path, make):
     with make() as show:
         for step in (0, 10):
             show(step, Follower())
-    board = EventAccumulator(str(tmp_path / "demos"), {"audio": 0, "images": 0, "histograms": 0})
+    board = EventAccumulator(str(tmp_path), {"audio": 0, "images": 0, "histograms": 0})
     board.Reload()
     tags = board.Tags()
-    assert {"sample 0", "sample 1", "reference 0 original", "reference 1 reconstruction"} <= set(
-        tags["audio"]
-    )
-    assert {"latents", "spectrograms", "references latents"} <= set(tags["images"])
-    assert "training/channel 00" in tags["histograms"]
-    assert [event.step for event in board.Audio("sample 0")] == [0, 10]
-    assert [event.step for event in board.Audio("reference 0 original")] == [0]
+    heard = ("sample 0", "sample 1", "reference 0 original", "reference 1 reconstruction")
+    assert {f"demo/{name}" for name in heard} <= set(tags["audio"])
+    seen = ("latents", "spectrograms", "references latents")
+    assert {f"demo/{name}" for name in seen} <= set(tags["images"])
+    assert [event.step for event in board.Audio("demo/sample 0")] == [0, 10]
+    assert [event.step for event in board.Audio("demo/reference 0 original")] == [0]
     # Whitened training latents have unit variance, of which the histogram is to convince.
-    histogram = board.Histograms("training/channel 00")[0].histogram_value
+    histogram = board.Histograms("latents of training files/channel 00")[0].histogram_value
     assert histogram.sum_squares / histogram.num == pytest.approx(1, abs=0.5)
 
 
@@ -251,8 +266,9 @@ def test_a_failing_demo_is_told_once_and_training_goes_on(tmp_path, make, caplog
 def test_settings_decide(tmp_path, subject):
     training = {"demo_samples": 3, "demo_seconds": 0.25, "demo_every": 10}
     project = config.build(Project, {"training": training, "device": "cpu", "seed": 4})
-    with demos.demos_of(tmp_path / "diffusion", project, subject, "/nowhere") as show:
-        show(10, Follower())
+    show = demos.demos_of(tmp_path / "diffusion", project, subject, "/nowhere")
+    with Tracker(tmp_path) as tracker:
+        show(10, Follower(), tracker)
     folder = tmp_path / "diffusion" / "demos" / "step-000010"
     assert [path.name for path in folder.iterdir()] == ["latents.png"]
     assert len(show._seeds) == 3 and show._seeds[0] == 4
@@ -283,51 +299,51 @@ class TestPace:
         monkeypatch.setattr(demos.time, "monotonic", lambda: now[0])
         return now
 
-    def shown(self, make, clock, monkeypatch, cost, steps, seconds_a_step):
-        show, taken = make(every=None), []
+    def shown(self, build, clock, monkeypatch, cost, steps, seconds_a_step):
+        show, taken = build(every=None), []
 
-        def work(step, model, device):
+        def work(step, model, device, tracker):
             taken.append(step)
             clock[0] += cost
             show._last_cost = cost
 
         monkeypatch.setattr(show, "_show", work)
         for step in range(0, steps + 1, 10):
-            show(step, Follower())
+            show(step, Follower(), None)
             clock[0] += 10 * seconds_a_step
         return show, taken
 
-    def test_cheap_demos_come_as_training_goes_on(self, make, clock, monkeypatch):
-        _, taken = self.shown(make, clock, monkeypatch, 0.001, 20_000, 0.1)
+    def test_cheap_demos_come_as_training_goes_on(self, build, clock, monkeypatch):
+        _, taken = self.shown(build, clock, monkeypatch, 0.001, 20_000, 0.1)
         assert taken[:3] == [0, 10, 20]
         assert all(b >= demos.GROWTH * a for a, b in pairwise(taken))
         assert 50 < len(taken) < 200
 
-    def test_costly_demos_wait(self, make, clock, monkeypatch):
-        show, taken = self.shown(make, clock, monkeypatch, 5.0, 20_000, 0.1)
+    def test_costly_demos_wait(self, build, clock, monkeypatch):
+        show, taken = self.shown(build, clock, monkeypatch, 5.0, 20_000, 0.1)
         assert taken[0] == 0 and 5 < len(taken) < 20
         assert show.spent <= demos.SHARE * clock[0]
 
-    def test_a_short_training_has_the_first_only(self, make, clock, monkeypatch):
-        _, taken = self.shown(make, clock, monkeypatch, 2.0, 300, 0.1)
+    def test_a_short_training_has_the_first_only(self, build, clock, monkeypatch):
+        _, taken = self.shown(build, clock, monkeypatch, 2.0, 300, 0.1)
         assert taken == [0]
 
 
 def test_a_continued_training_shows_references_once(tmp_path, make):
-    for steps in ((0, 10, 20), (20, 30)):
+    for steps in ((0, 10), (20, 30)):
         with make() as show:
             for step in steps:
                 show(step, Follower())
-    rows = tracking.read_metrics(tmp_path / "demos")
+    rows = tracking.read_metrics(tmp_path)
     assert [row["step"] for row in rows] == [0, 10, 20, 30]
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
     tags = []
-    for path in sorted((tmp_path / "demos").glob("events.*")):
+    for path in sorted(tmp_path.glob("events.*")):
         for event in LegacyEventFileLoader(str(path)).Load():
             tags += [(event.step, value.tag) for value in event.summary.value]
-    assert tags.count((0, "references latents")) == 1
-    assert [step for step, tag in tags if tag == "sample 0"] == [0, 10, 20, 30]
+    assert tags.count((0, "demo/references latents")) == 1
+    assert [step for step, tag in tags if tag == "demo/sample 0"] == [0, 10, 20, 30]
 
 
 class TestPictures:

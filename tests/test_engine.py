@@ -387,13 +387,16 @@ class TestDemo:
     def test_from_step_0_on_and_not_again_when_resumed(self, tmp_path):
         seen = []
 
-        def demo(step, model):
+        def demo(step, model, tracker):
             assert not model.training and next(model.parameters()).requires_grad is False
+            tracker.scalars(step, {"demo/loudness": 0.5})
             seen.append(step)
 
         make_trainer(tmp_path, steps=10, demo_every=5, demo=demo).fit()
         make_trainer(tmp_path, steps=20, demo_every=8, demo=demo).fit()
         assert seen == [0, 5, 10, 16, 20]
+        rows = read_metrics(tmp_path)
+        assert [row["step"] for row in rows if "demo/loudness" in row] == seen
 
 
 class TestFailure:

@@ -48,7 +48,7 @@ class Wandb(Backend):
                 name="/".join(directory.resolve().parts[-2:]),
                 dir=str(directory),
                 resume="allow",
-                # Demos are a run of their own beside the training's.
+                # A run that whoever calls us has open is not ours to log into.
                 reinit="create_new",
                 settings=wandb.Settings(console="off"),
             )

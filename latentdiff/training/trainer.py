@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 
 JUDGE_AFTER = 300
 """Steps after which a model without skill is called one."""
-Demo = Callable[[int, nn.Module], None]
-"""Called with the step and the averaged weights."""
+Demo = Callable[[int, nn.Module, Tracker], None]
+"""Called with the step, the averaged weights, and where to tell of them."""
 
 
 @dataclass(frozen=True)
@@ -274,8 +274,11 @@ class Trainer:
     def _show(self) -> None:
         """A demo of the averaged weights."""
         if self._demo is not None:
-            demo = self._demo
-            self._team.lead(lambda: demo(self._step, self._average.module))
+            self._team.lead(self._demonstrate)
+
+    def _demonstrate(self) -> None:
+        assert self._demo is not None and self._tracker is not None
+        self._demo(self._step, self._average.module, self._tracker)
 
     def _save_weights(self, path: Path, average: Ema) -> None:
         last = self._watch.last

@@ -111,7 +111,9 @@ class Subject:
 
 
 class Demos:
-    """Called with (step, averaged model): draws, decodes and shows samples in `directory`.
+    """Called with (step, averaged model, tracker of the training): draws, decodes, shows samples.
+
+    Sounds and pictures lie in `directory` too.
 
     The samples have the same seeds each time and follow the same references, so that what changes
     from demo to demo is the model. `every` None: a demo comes when it is asked for and, but for
@@ -132,7 +134,6 @@ class Demos:
         seconds: float = 5.0,
         every: int | None = None,
         seed: int = 0,
-        wandb: str | None = None,
     ) -> None:
         self._directory = directory
         self._subject = subject
@@ -142,8 +143,6 @@ class Demos:
         self._seconds = seconds
         self._every = every
         self._seeds = [seed + k for k in range(count)]
-        self._wandb = wandb
-        self._tracker: Tracker | None = None
         self._warned = False
         self._began = time.monotonic()
         self._last_step: int | None = None
@@ -151,7 +150,7 @@ class Demos:
         self.spent = 0.0
         """Seconds that all demos so far have taken."""
 
-    def __call__(self, step: int, model: nn.Module) -> None:
+    def __call__(self, step: int, model: nn.Module, tracker: Tracker) -> None:
         """A demo at `step`, where it is affordable."""
         if not self._due(step):
             return
@@ -160,7 +159,7 @@ class Demos:
         cuda = [device] if device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices=cuda), torch.no_grad():
-                self._show(step, model, device)
+                self._show(step, model, device, tracker)
         except Exception as error:
             # A week of training must not end for a sound that cannot be written.
             if not self._warned:
@@ -169,18 +168,6 @@ class Demos:
             self._warned = True
         self._last_step = step
         self.spent += time.monotonic() - began
-
-    def close(self) -> None:
-        """Finish the events file."""
-        if self._tracker is not None:
-            self._tracker.close()
-        self._tracker = None
-
-    def __enter__(self) -> Demos:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _due(self, step: int) -> bool:
         if not self._count:
@@ -191,34 +178,25 @@ class Demos:
         affordable = self.spent + self._last_cost <= SHARE * elapsed
         return affordable and step >= GROWTH * (self._last_step or 0)
 
-    def _show(self, step: int, model: nn.Module, device: torch.device) -> None:
-        tracker = self._open_tracker(step)
+    def _show(self, step: int, model: nn.Module, device: torch.device, tracker: Tracker) -> None:
         if step == 0 or not (self._directory / REFERENCES / LATENTS).exists():
-            self._show_references(step)
+            self._show_references(step, tracker)
         began = time.monotonic()
         x = self._draw(model, device)
-        _show_channels(tracker, step, "samples", x)
+        _show_channels(tracker, step, "latents of samples", x)
         folder = self._directory / f"step-{step:06d}"
         runs.make_directory(folder)
-        self._show_picture(step, folder / LATENTS, stacked_latents(x.numpy()))
+        self._show_picture(tracker, step, folder / LATENTS, stacked_latents(x.numpy()))
         values = {"spread": float(x.square().mean().sqrt())}
         if self._codec is not None:
             clips = {f"sample {k}": self._decode(x[k], k) for k in range(len(x))}
-            self._show_sound(step, folder, clips)
+            self._show_sound(tracker, step, folder, clips)
             loudness = level_db(np.concatenate(list(clips.values()), axis=-1))
             values["level_db"] = max(loudness, SILENCE_DB)
         # Without the references and the loading of the codec, which the next one will not need.
         values["seconds"] = self._last_cost = time.monotonic() - began
         tracker.scalars(step, values, prefix="demo/")
         log.debug("demo at step %d: %s", step, folder)
-
-    def _open_tracker(self, step: int) -> Tracker:
-        """At the first demo of a process: those of an earlier one at later steps are forgotten."""
-        if self._tracker is None:
-            runs.make_directory(self._directory)
-            before = None if step == 0 else step - 1
-            self._tracker = Tracker(self._directory, before, wandb=self._wandb)
-        return self._tracker
 
     @cached_property
     def _codec(self) -> Codec | None:
@@ -259,19 +237,18 @@ class Demos:
         latents = self._subject.whitening.unwhiten(x, self._sampling.fill, fill)
         return streaming.decode(self._codec, latents.numpy())
 
-    def _show_references(self, step: int) -> None:
+    def _show_references(self, step: int, tracker: Tracker) -> None:
         """What the model learns from, once: latents, originals, and the best it could sound."""
-        tracker = self._open_tracker(step)
-        _show_channels(tracker, step, "training", self._training_latents())
+        _show_channels(tracker, step, "latents of training files", self._training_latents())
         references = self._references
         whiten = self._subject.whitening.whiten
         final = torch.stack([whiten(torch.from_numpy(r.latents)) for r in references])
         folder = self._directory / REFERENCES
         runs.make_directory(folder)
         if self._codec is not None:
-            self._show_sound(step, folder, self._reference_clips(final))
+            self._show_sound(tracker, step, folder, self._reference_clips(final))
         # Last: it tells a continued training that all is there.
-        self._show_picture(step, folder / LATENTS, stacked_latents(final.numpy()))
+        self._show_picture(tracker, step, folder / LATENTS, stacked_latents(final.numpy()))
 
     def _reference_clips(self, final: Tensor) -> dict[str, np.ndarray]:
         """Sounds by name, of the references' final latents [B, C, T]."""
@@ -304,22 +281,24 @@ class Demos:
         hop = self._codec.hop
         return excerpt(entry, self._codec, reference.latents.shape[1] * hop, reference.first * hop)
 
-    def _show_sound(self, step: int, folder: Path, clips: dict[str, np.ndarray]) -> None:
+    def _show_sound(
+        self, tracker: Tracker, step: int, folder: Path, clips: dict[str, np.ndarray]
+    ) -> None:
         """Sounds [channels, N] by name: as files, to hear, and as one picture."""
         assert self._codec is not None
-        rate, tracker = self._codec.sample_rate, self._open_tracker(step)
+        rate = self._codec.sample_rate
         for name, clip in clips.items():
             sound.write(folder / f"{name.replace(' ', '-')}.wav", clip, rate)
-            tracker.audio(step, name, np.clip(clip, -1, 1), rate)
+            tracker.audio(step, f"demo/{name}", np.clip(clip, -1, 1), rate)
         settings = PICTURE.model_copy(update={"sample_rate": rate})
         mels = [mel_of_blocks([clip], settings) for clip in clips.values()]
-        self._show_picture(step, folder / "spectrograms.png", stacked_spectrograms(mels))
+        self._show_picture(tracker, step, folder / "spectrograms.png", stacked_spectrograms(mels))
 
-    def _show_picture(self, step: int, path: Path, image: np.ndarray) -> None:
+    def _show_picture(self, tracker: Tracker, step: int, path: Path, image: np.ndarray) -> None:
         with runs.atomic(path) as partial:
             partial.write_bytes(encode_png(image))
         name = path.stem if path.parent.name != REFERENCES else f"{REFERENCES} {path.stem}"
-        self._open_tracker(step).picture(step, name, image)
+        tracker.picture(step, f"demo/{name}", image)
 
 
 def demos_of(directory: Path, project: Project, subject: Subject, codec_path: str) -> Demos:
@@ -338,7 +317,6 @@ def demos_of(directory: Path, project: Project, subject: Subject, codec_path: st
         seconds=training.demo_seconds,
         every=training.demo_every,
         seed=project.seed,
-        wandb=training.wandb,
     )
 
 
