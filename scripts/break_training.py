@@ -1,0 +1,184 @@
+"""Breaks trainings on purpose and asks `diagnose training` what is wrong with them.
+
+    python scripts/break_training.py --latents runs/techno/latents --out runs/broken --seeds 0,1,2
+
+Five runs that are broken, each in one way, and three that are not, for every seed; then a table of
+what was found first. Latents and conditions are broken on disk, where no setting tells of it. The
+latents need posterior deviations (latents.keep_std=true) and mel spectrograms. Exit code 1 where
+a cause is not named first, or anything is found in a healthy run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from measuring import markdown, run_latentdiff
+
+from latentdiff import runs
+from latentdiff.latents import statistics
+from latentdiff.latents.store import MANIFEST, STATISTICS, LatentStore
+
+RATE = 0.004
+"""Learns fast on a CPU, and soundly."""
+SETTINGS = {
+    "training.batch": 16,
+    "training.window": 64,
+    "training.learning_rate": RATE,
+    "network.channels": 32,
+    "network.blocks": 8,
+    "training.demo_samples": 0,
+    "training.calibration_samples": 0,
+}
+MEL: dict[str, object] = {"condition.kind": "mel"}
+NOTHING = "nothing"
+
+Break = Callable[[LatentStore, int], None]
+
+
+def main() -> None:
+    options = arguments()
+    rows = []
+    for seed in options.seeds:
+        for case, (expected, spoil, settings) in CASES.items():
+            if options.cases and case not in options.cases:
+                continue
+            root = options.out / f"{case}-{seed}"
+            latents = prepared(options.latents, options.out / f"{case}-{seed}-latents", spoil, seed)
+            train(root, latents, settings, seed, options)
+            found = diagnose(root, latents)
+            first = found[0] if found else NOTHING
+            rows.append(
+                {
+                    "case": case,
+                    "seed": seed,
+                    "first": first,
+                    "right": "yes" if first == expected else f"no: {expected}",
+                    "also": ", ".join(found[1:]),
+                }
+            )
+            print(f"{case}, seed {seed}: {', '.join(found) or NOTHING}", flush=True)
+    print(markdown(rows))
+    sys.exit(0 if all(row["right"] == "yes" for row in rows) else 1)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--latents", type=Path, required=True, help="a store of `encode`")
+    parser.add_argument("--out", type=Path, required=True, help="folder for stores and runs")
+    parser.add_argument("--seeds", type=numbers, default=(0, 1, 2), help="such as 0,1,2")
+    parser.add_argument("--steps", type=int, default=400, help="of a training; to overfit, twice")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of each training, at most")
+    parser.add_argument("--cases", nargs="*", choices=list(CASES), help="only these")
+    return parser.parse_args()
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split(","))
+
+
+def prepared(source: Path, target: Path, spoil: Break | None, seed: int) -> Path:
+    """The latents to train on: those given, or a copy that was spoilt."""
+    if spoil is None:
+        return source
+    if target.exists():
+        shutil.rmtree(target)
+    shutil.copytree(source, target)
+    spoil(LatentStore.open(target), seed)
+    return target
+
+
+def train(
+    run: Path, latents: Path, settings: dict[str, object], seed: int, options: argparse.Namespace
+) -> None:
+    given = {**SETTINGS, "training.hours": options.minutes / 60, **settings}
+    words = [f"{key}={value}" for key, value in given.items()]
+    words.append(f"training.steps={options.steps * (2 if settings is OVERFIT else 1)}")
+    places = ["--run", run, "--latents", latents, "--device", "cpu", "--seed", seed, "--overwrite"]
+    run_latentdiff("train-diffusion", *places, *words, threads=1)
+
+
+def diagnose(run: Path, latents: Path) -> list[str]:
+    """The causes found, heaviest first."""
+    words = ["--run", run, "--latents", latents, "--device", "cpu", "--overwrite"]
+    run_latentdiff("diagnose", "training", *words, threads=1)
+    report = run / "diagnosis" / "training" / "training.json"
+    results = json.loads(report.read_text(encoding="utf-8"))
+    return [finding["cause"] for finding in results["findings"]]
+
+
+def draw_posteriors(store: LatentStore, seed: int) -> None:
+    """Means replaced by draws, and the statistics by theirs."""
+    rng = np.random.default_rng(seed)
+    for entry in store.entries:
+        mean, std = np.array(store.mean(entry)), store.std(entry)
+        assert std is not None, "encode with latents.keep_std=true"
+        noise = rng.standard_normal(mean.shape)
+        np.save(store.root / entry.mean, (mean + std * noise).astype(np.float32))
+    fit_again(store)
+
+
+def exchange_conditions(store: LatentStore, seed: int) -> None:
+    """Every file's spectrogram replaced by that of another one of its split, as long as needed."""
+    rng = np.random.default_rng(seed)
+    for split in ("train", "validation"):
+        entries = store.of(split)
+        order = rng.permutation(len(entries))
+        mels = [np.array(store.mel(entry)) for entry in entries]
+        for here, there in zip(order, np.roll(order, 1), strict=True):
+            entry, wrong = entries[here], mels[there]
+            times = -(-entry.frames // wrong.shape[1])
+            np.save(store.root / entry.mel, np.tile(wrong, times)[:, : entry.frames])
+
+
+def leave_few(store: LatentStore, seed: int) -> None:
+    """Two short training files left, of the shorter ones that hold a few windows each."""
+    rows = runs.read_jsonl(store.root / MANIFEST)
+    train = [row for row in rows if row["split"] == "train" and row["frames"] >= 200]
+    train = sorted(train, key=lambda row: row["frames"])[:4]
+    chosen = np.random.default_rng(seed).choice(len(train), 2, replace=False)
+    left = [train[i] for i in chosen] + [row for row in rows if row["split"] != "train"]
+    runs.write_jsonl(store.root / MANIFEST, left)
+    fit_again(LatentStore.open(store.root))
+
+
+def fit_again(store: LatentStore) -> None:
+    files = ((store.mean(entry), store.std(entry)) for entry in store.of("train"))
+    statistics.fit(files).save(store.root / STATISTICS)
+
+
+OVERFIT: dict[str, object] = {
+    "network.channels": 64,
+    "training.window": 32,
+    "training.batch": 8,
+}
+TRANSFORMER: dict[str, object] = {
+    "network.name": "transformer",
+    "network.channels": 64,
+    "network.blocks": 3,
+    "training.learning_rate": RATE / 2,
+}
+BATCH_NORM: dict[str, object] = {
+    "experiment.network.norm": "batch",
+    "experiment.training.levels": "batch",
+}
+CASES: dict[str, tuple[str, Break | None, dict[str, object]]] = {
+    "sampled": ("sampled-posteriors", draw_posteriors, {}),
+    "shuffled": ("unpaired-conditions", exchange_conditions, MEL),
+    "batch-norm": ("batch-norm", None, BATCH_NORM),
+    "fast": ("learning-rate-too-high", None, {"training.learning_rate": 100 * RATE}),
+    "overfit": ("overfitting", leave_few, OVERFIT),
+    "free": (NOTHING, None, {}),
+    "mel": (NOTHING, None, MEL),
+    "transformer": (NOTHING, None, TRANSFORMER),
+}
+"""What must be found first, how the latents are spoilt, and settings."""
+
+
+if __name__ == "__main__":
+    main()

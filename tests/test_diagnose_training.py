@@ -1,0 +1,532 @@
+"""`diagnose training`: every finding on made-up numbers, and tiny trainings broken on purpose."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from latentdiff import config, runs
+from latentdiff.conditioning import MelConfig
+from latentdiff.errors import UserError
+from latentdiff.evaluation import activations, directions, pairing, whiteness
+from latentdiff.evaluation.activations import Activations, Block
+from latentdiff.evaluation.directions import Directions
+from latentdiff.evaluation.pairing import Pairing
+from latentdiff.latents import statistics
+from latentdiff.latents.store import Entry
+from latentdiff.latents.whitening import Whitening
+from latentdiff.networks.build import build
+from latentdiff.networks.settings import NetworkConfig
+from latentdiff.runs import Input, Run, Stage
+from latentdiff.specs import Condition
+from latentdiff.workflows.diagnose import causes_data as data
+from latentdiff.workflows.diagnose import causes_fit as fit
+from latentdiff.workflows.diagnose import causes_network as network
+from latentdiff.workflows.diagnose.causes_network import BatchNorms, Samples
+from latentdiff.workflows.diagnose.curve import Check, Curve, Line
+from latentdiff.workflows.diagnose.findings import Finding, Weight, in_order, table
+from latentdiff.workflows.diagnose.training import diagnose_training
+from latentdiff.workflows.project import Project
+from latentdiff.workflows.train_diffusion import train_diffusion
+
+
+def resonance(rng, frames, channels=2):
+    """[channels, T] of an AR(2) process with a resonance, of about unit variance."""
+    noise = rng.standard_normal((channels, frames + 200))
+    z = np.zeros_like(noise)
+    for t in range(2, frames + 200):
+        z[:, t] = 1.815 * z[:, t - 1] - 0.9025 * z[:, t - 2] + noise[:, t]
+    return z[:, 200:] / 8.4
+
+
+class TestFindings:
+    def test_the_heaviest_come_first_and_among_equals_the_earliest_cause(self):
+        def finding(cause, weight):
+            return Finding(cause, weight, f"title of {cause}", ("1 (sound: 2)",), "this.")
+
+        a, b = finding("a", Weight.SYMPTOM), finding("b", Weight.COSTS)
+        c, d = finding("c", Weight.BREAKS), finding("d", Weight.COSTS)
+        found = in_order([a, None, b, c, d])
+        assert [f.cause for f in found] == ["c", "b", "d", "a"]
+        text = "\n".join(table(found))
+        assert text.index("title of c") < text.index("1 (sound: 2)") < text.index("title of b")
+        assert "do: this." in text and "4 findings" in text
+
+    def test_none_is_said(self):
+        assert table([])[0].startswith("nothing found")
+
+
+def lines(losses, baseline=1.0, every=10, norm=0.3):
+    return [
+        Line((k + 1) * every, float(loss), baseline, norm, 1e-3) for k, loss in enumerate(losses)
+    ]
+
+
+def curve(losses=(), checks=(), **more):
+    return Curve(lines(losses, **more), [Check(k, *values) for k, values in enumerate(checks)])
+
+
+class TestCourse:
+    def test_a_metrics_file_is_read(self):
+        found = Curve.of(
+            [
+                {"step": 10, "loss": 0.5, "baseline": 1.0, "gradient_norm": 2, "learning_rate": 1},
+                {"step": 20, "validation/loss": 0.4, "validation/baseline": 0.8},
+            ]
+        )
+        assert found.lines == [Line(10, 0.5, 1.0, 2, 1)] and found.lines[0].ratio == 0.5
+        assert found.checks == [Check(20, 0.4, 0.8, None, None)] and found.best.step == 20
+        assert Curve.of([]).best is None
+
+    def test_running_away(self):
+        burst, calm = curve([1.0, 25.0, 1.0]), curve([1.0, 0.5])
+        assert fit.ran_away(burst, None, 0.0, 20.0).cause == "learning-rate-too-high"
+        assert fit.ran_away(calm, None, 0.0, 20.0)  # useless, and blown up
+        assert fit.ran_away(calm, "the loss became NaN or infinite at step 3\n  why", None, None)
+        assert fit.ran_away(burst, None, None, None)  # before its first checkpoint
+        assert fit.ran_away(calm, None, 0.6, 20.0) is None  # large weights that are of use
+        assert fit.ran_away(burst, None, 0.6, 1.5) is None  # recovered
+        assert fit.ran_away(calm, "interrupted", 0.0, 1.0) is None
+
+    def test_overfitting_is_a_held_out_loss_that_rises_while_the_other_falls(self):
+        falls = [(0.5 - 0.02 * k, 1.0, 0.5 - 0.04 * k, 1.0) for k in range(6)]
+        rises = [(0.5 + 0.02 * k, 1.0, 0.5 - 0.04 * k, 1.0) for k in range(6)]
+        both = [(0.5 + 0.02 * k, 1.0, 0.5 + 0.04 * k, 1.0) for k in range(6)]
+        found = fit.overfitting(curve(checks=rises))
+        assert "rose from 0.5000 at step 0 to 0.6000 at step 5" in found.evidence[0]
+        assert "0.70 on training and 0.40 on held-out" in found.evidence[1]
+        for healthy in (falls, both, rises[:2], []):
+            assert fit.overfitting(curve(checks=healthy)) is None
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_one_level_a_batch_makes_the_loss_jump(self, seed):
+        rng = np.random.default_rng(seed)
+        ratios = np.linspace(0.1, 0.9, 12)
+        drawn = rng.choice(ratios, (60, 10)).mean(axis=1)
+        spread = ratios.mean() + 0.02 * rng.standard_normal(60)
+        falling = np.linspace(2, 1, 60) * ratios.mean()
+        assert fit.one_level_a_batch(curve(drawn), ratios.tolist())
+        assert fit.one_level_a_batch(curve(spread), ratios.tolist()) is None
+        assert fit.one_level_a_batch(curve(falling), ratios.tolist()) is None
+        assert fit.one_level_a_batch(curve(drawn[:10]), ratios.tolist()) is None
+        assert fit.one_level_a_batch(curve(drawn), [0.5] * 12) is None
+
+    def test_levels_worse_than_knowing_nothing(self):
+        found = fit.untrained_levels([4.0, 0.0, -4.0], [0.5, 0.4, 1.3], [1.0, 1.0, 1.0])
+        assert "1 of 3" in found.title and "log-SNR -4.0: loss 1.300" in found.evidence[0]
+        assert fit.untrained_levels([4.0, 0.0], [0.5, 1.05], [1.0, 1.0]) is None
+        # Where nothing was learned anywhere, that is the finding.
+        assert fit.untrained_levels([4.0, 0.0], [1.0, 1.3], [1.0, 1.0]) is None
+
+    def test_less_than_a_filter(self):
+        assert fit.underfit(0.0, 0.3, curve([1.0])).title == "nothing was learned"
+        assert "than a filter" in fit.underfit(0.1, 0.3, curve([1.0])).title
+        assert fit.underfit(0.5, 0.3, curve([1.0])) is None
+        assert fit.underfit(0.0, 0.01, curve([1.0])) is None
+
+    def test_clipping_that_is_the_rule(self):
+        assert fit.clipped(curve([1.0] * 4, norm=9.0), 1.0)
+        assert fit.clipped(curve([1.0] * 4, norm=1.2), 1.0) is None
+        assert fit.clipped(curve([1.0] * 4, norm=9.0), None) is None
+
+
+def made(variance, posterior=None, white=None, kept_white=None, taken=1.0, if_drawn=None):
+    count = len(variance)
+    return Directions(
+        list(variance),
+        None if posterior is None else [posterior] * count,
+        [True] * count if white is None else white,
+        [False] * 2 if kept_white is None else kept_white,
+        [taken] * 2,
+        None if if_drawn is None else [if_drawn] * 2,
+    )
+
+
+MEANS = (8.0, 4.0, 0.01, 0.002, 0.0001, 0.00001)
+DRAWS = (8.9, 4.9, 1.1, 1.0, 0.95, 0.9)
+RIGHT, WRONG = Pairing(0.2, [0.01, 0.0]), Pairing(0.001, [0.002, -0.01])
+
+
+class TestData:
+    def test_draws_lie_on_the_posterior_s_floor(self):
+        assert data.sampled_posteriors(made(DRAWS, 1.0)).cause == "sampled-posteriors"
+        assert data.sampled_posteriors(made(MEANS, 1.0)) is None
+        # Directions of sound may be as strong as the posterior, but follow themselves.
+        assert data.sampled_posteriors(made(DRAWS, 1.0, white=[False] * 6)) is None
+
+    def test_draws_are_known_without_the_posterior_too(self):
+        assert data.sampled_posteriors(made(DRAWS))
+        assert data.sampled_posteriors(made(MEANS)) is None
+
+    def test_a_model_of_draws_is_known_where_the_means_are_stored(self):
+        found = made(MEANS, 1.0, taken=0.01, if_drawn=1.02)
+        assert "0.01 of the variance" in data.sampled_posteriors(found).evidence[0]
+        assert data.sampled_posteriors(made(MEANS, 1.0, taken=0.01, if_drawn=3.0)) is None
+        assert data.sampled_posteriors(made(MEANS, 1.0, taken=1.0, if_drawn=1.02)) is None
+
+    def test_noise_that_is_kept(self):
+        assert data.kept_noise(made(MEANS, kept_white=[True, True, False]), 0.0)
+        assert data.kept_noise(made(MEANS, kept_white=[True, False]), 0.0) is None
+
+    def test_other_latents_than_it_was_trained_for(self):
+        assert data.changed_latents(made(MEANS, taken=1.3), True).weight is Weight.BREAKS
+        assert data.changed_latents(made(MEANS, taken=0.7), True).weight is Weight.BREAKS
+        assert data.changed_latents(made(MEANS), False).weight is Weight.COSTS
+        assert data.changed_latents(made(MEANS), True) is None
+        assert data.changed_latents(made(MEANS), None) is None
+
+    def test_wrong_pairs(self):
+        assert "0.1% of its latents" in data.unpaired(WRONG, 0.1).evidence[0]
+        assert data.unpaired(WRONG, None)
+        assert data.unpaired(RIGHT, 0.0) is None
+        # What the model follows on unheard files cannot be wrong, curved as it may be.
+        assert data.unpaired(WRONG, 1.2) is None
+
+    def test_pairs_that_were_wrong_in_training(self):
+        gains = [-0.1, -0.03]
+        assert data.trained_unpaired(gains, RIGHT, 0.31, 0.26).weight is Weight.BREAKS
+        assert data.trained_unpaired(gains, RIGHT, 0.26, 0.26) is None
+        assert data.trained_unpaired([2.0, 1.0], RIGHT, 0.31, 0.26) is None
+        assert data.trained_unpaired(gains, WRONG, 0.31, 0.26) is None
+        assert data.trained_unpaired(gains, RIGHT, 0.31, None) is None
+
+    def test_a_condition_that_is_ignored(self):
+        found = data.ignored_condition([0.01, 0.0], RIGHT, 0.001)
+        assert "20.0%" in found.evidence[1] and "0.001 of the signal" in found.evidence[2]
+        assert len(data.ignored_condition([0.01], None, None).evidence) == 1
+        assert data.ignored_condition([0.2, 0.0], RIGHT, 0.5) is None
+
+
+def inside(*, inlet=1.0, outlet=2.0, signal=1.0, condition=0.5, saturated=0.2, output=0.8):
+    blocks = [Block(f"blocks.{k}", inlet, outlet, signal, condition, saturated) for k in range(3)]
+    return {4.7: Activations(blocks, output), -4.9: Activations(blocks, output / 2)}
+
+
+class TestNetwork:
+    def test_batch_norm_shows_where_it_does_most_harm(self):
+        found = network.batch_norm(BatchNorms(["norm"], [4.0, -4.0], [0.5, 1.3], [0.5, 1.0]))
+        assert found.weight is Weight.BREAKS
+        assert "log-SNR -4.0: loss 1.300 in use, 1.000" in found.evidence[1]
+
+    def test_a_stream_that_grows(self):
+        found = network.growing_stream(inside(outlet=3000.0))
+        assert "1 into blocks.0, 3e+03 out of blocks.2, 3000 times" in found.evidence[0]
+        assert network.growing_stream(inside()) is None
+        assert network.growing_stream({0.0: Activations([], 0.5)}) is None
+
+    def test_a_condition_too_weak_to_hear(self):
+        assert network.weak_condition(inside(condition=0.001))
+        assert network.weak_condition(inside()) is None
+        assert network.weak_condition(inside(condition=None)) is None
+
+    def test_gates_that_are_stuck(self):
+        assert network.shut_gates(inside(saturated=1.0))
+        assert network.shut_gates(inside(saturated=0.6)) is None
+        assert network.shut_gates(inside(saturated=None)) is None
+
+    def test_an_output_of_nothing(self):
+        assert network.dead_output(inside(output=0.01))
+        assert network.dead_output(inside()) is None
+
+    @pytest.mark.parametrize(
+        "samples",
+        [
+            Samples([0.4, 0.5], [0.0, 0.0], 4),
+            Samples([300.0, 2.0], [0.0, 0.0], 4),
+            Samples([1.0, 1.0], [0.9, -0.8], 4),
+            Samples([math.nan, math.nan], [math.nan, math.nan], 4),
+        ],
+    )
+    def test_samples_that_are_too_tame_too_wild_or_elsewhere(self, samples):
+        assert network.strange_samples(samples).weight is Weight.SYMPTOM
+
+    def test_samples_like_latents(self):
+        assert network.strange_samples(Samples([0.8, 1.1], [0.2, -0.1], 4)) is None
+
+    def test_a_schedule_that_warns(self):
+        assert network.weak_schedule(["never reaches pure noise"]).evidence
+        assert network.weak_schedule([]) is None
+
+
+class TestMeasures:
+    @pytest.mark.parametrize("seed", range(5))
+    def test_white_directions(self, seed):
+        rng = np.random.default_rng(seed)
+        files = [
+            torch.from_numpy(
+                np.concatenate([resonance(rng, 400, 1), rng.standard_normal((1, 400))])
+            )
+            for _ in range(4)
+        ]
+        assert whiteness.white(files).tolist() == [False, True]
+
+    def test_autocorrelation_of_a_known_process(self):
+        rng = np.random.default_rng(0)
+        z, kept = np.zeros((1, 40_000)), 0.8
+        for t in range(1, z.shape[1]):
+            z[:, t] = kept * z[:, t - 1] + rng.standard_normal()
+        correlation, frames = whiteness.autocorrelation([torch.from_numpy(z)])
+        assert frames == 40_000
+        wanted = torch.tensor([kept**lag for lag in whiteness.LAGS])
+        torch.testing.assert_close(correlation[:, 0].float(), wanted, atol=0.03, rtol=0)
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_right_pairs_predict_what_they_share(self, seed):
+        rng = np.random.default_rng(seed)
+
+        def file():
+            told = rng.standard_normal((5, 600))
+            z = mixing @ told + rng.standard_normal((2, 600))
+            return torch.from_numpy(z), torch.from_numpy(told)
+
+        mixing = np.linalg.qr(rng.standard_normal((5, 2)))[0].T
+        files = [file() for _ in range(4)]
+        right = pairing.pairing(files)
+        # Signal and noise have variance 1 each; the ridge costs a little.
+        assert 0.4 < right.stored < 0.5 and right.best_displaced < 0.02 and right.holds
+        others = files[1:] + files[:1]
+        wrong = pairing.pairing([(z, f) for (z, _), (_, f) in zip(files, others, strict=True)])
+        assert wrong.stored < 0.02 and not wrong.holds
+
+    def test_what_sets_files_apart_does_not_pass_for_a_pair(self):
+        rng = np.random.default_rng(0)
+        files = [
+            (torch.from_numpy(rng.standard_normal((2, 300)) + k), torch.full((3, 300), float(k)))
+            for k in range(4)
+        ]
+        assert not pairing.pairing(files).holds
+
+    def test_magnitudes_in_a_network_and_no_trace_left(self):
+        torch.manual_seed(0)
+        net = build(NetworkConfig(name="diffwave", channels=16, blocks=3), 4, 5)
+        z, level = torch.randn(2, 4, 20), torch.zeros(2)
+        told = Condition(torch.randn(2, 5, 20))
+        with torch.no_grad():
+            plain = activations.measure(net, lambda: net(z, level, told))
+            net.blocks[1].condition.weight.mul_(100)
+            net.blocks[1].condition.bias.mul_(100)
+            loud = activations.measure(net, lambda: net(z, level, told))
+        assert [block.name for block in plain.blocks] == ["blocks.0", "blocks.1", "blocks.2"]
+        assert plain.blocks[1].inlet == pytest.approx(plain.blocks[0].outlet)
+        assert loud.blocks[1].condition == pytest.approx(100 * plain.blocks[1].condition, rel=1e-4)
+        assert plain.blocks[1].saturated == 0 and loud.blocks[1].saturated > 0.5
+        assert plain.output == 0  # untrained
+        assert plain.growth == pytest.approx(plain.blocks[2].outlet / plain.blocks[0].inlet)
+        assert not any(module._forward_hooks for module in net.modules())
+
+    @pytest.mark.parametrize("name", ["unet1d", "unet2d", "transformer", "tiny"])
+    @pytest.mark.parametrize("features", [0, 5])
+    def test_every_network_has_blocks_that_are_known(self, name, features):
+        net = build(NetworkConfig(name=name, channels=16), 4, features)
+        told = Condition(torch.randn(2, 5, 20) if features else None)
+        found = activations.measure(net, lambda: net(torch.randn(2, 4, 20), torch.zeros(2), told))
+        assert found.blocks and all(block.signal > 0 for block in found.blocks)
+        assert all((block.condition is not None) == bool(features) for block in found.blocks)
+
+    def test_directions_of_a_whitening_s_own_latents(self):
+        rng = np.random.default_rng(0)
+        mixing = np.linalg.qr(rng.standard_normal((6, 6)))[0][:, :2]
+        files = [
+            ((3 * mixing @ resonance(rng, 400)).astype(np.float32), np.full((6, 400), 0.5))
+            for _ in range(4)
+        ]
+        whitening = Whitening.from_statistics(statistics.fit(files), 2)
+        found = directions.measure(files, whitening)
+        assert found.taken == pytest.approx([1, 1], rel=1e-4)
+        assert found.kept_white == [False, False] and found.posterior == pytest.approx([0.25] * 6)
+        drawn = [1 + 0.25 / v for v in found.variance[:2]]
+        assert found.taken_if_drawn == pytest.approx(drawn, rel=1e-4)
+
+
+SMALL = {
+    "network": {"name": "tiny", "channels": 32, "kernel": 5},
+    "training": {
+        "steps": 200,
+        "batch": 16,
+        "window": 32,
+        "learning_rate": 4e-3,
+        "validation_windows": 16,
+        "calibration_samples": 0,
+        "demo_samples": 0,
+    },
+    "sampling": {"steps": 8},
+    "device": "cpu",
+}
+MEL = {"condition": {"kind": "mel"}}
+SEED = 0
+
+
+def project(**sections):
+    return config.build(Project, config.merge(SMALL, sections, {"seed": SEED}))
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path / "run")
+
+
+@pytest.fixture
+def make_store(run):
+    """Writes latents with 2 directions of sound in 8, and one of the two as their condition.
+
+    `drawn`: from the posterior, of variance 1. `shuffled`: conditions of other files.
+    """
+
+    def make(*, files=10, held_out=3, frames=300, drawn=False, shuffled=False, std=True):
+        rng = np.random.default_rng(SEED)
+        mixing = np.linalg.qr(np.random.default_rng(99).standard_normal((8, 8)))[0][:, :2]
+        settings = json.dumps(MelConfig().model_dump(mode="json"))
+        inputs = {"codec": Input("codec", "c" * 64), "condition.mel": Input(settings, "m")}
+        sounds = [resonance(rng, frames) for _ in range(files)]
+        with Stage(run.latents, "encode", inputs=inputs) as stage:
+            accumulator, rows = statistics.StatisticsAccumulator(), []
+            for i, sound in enumerate(sounds):
+                z = 5 * mixing @ sound + 0.01 * rng.standard_normal((8, frames))
+                z += rng.standard_normal(z.shape) if drawn else 0
+                told = sounds[(i + 1) % files if shuffled else i][:1]
+                entry = Entry(
+                    f"{i}.wav",
+                    None,
+                    "validation" if i < held_out else "train",
+                    frames * 64,
+                    frames,
+                    f"{i}.npy",
+                    std=f"std{i}.npy" if std else None,
+                    mel=f"mel{i}.npy",
+                )
+                np.save(run.latents / entry.mean, z.astype(np.float32))
+                np.save(run.latents / f"std{i}.npy", np.ones_like(z, dtype=np.float32))
+                np.save(run.latents / entry.mel, told.astype(np.float32))
+                if entry.split == "train":
+                    accumulator.update(z, np.ones_like(z) if std else None)
+                rows.append(entry.row())
+            accumulator.finish().save(run.latents / "stats.safetensors")
+            runs.write_jsonl(run.latents / "manifest.jsonl", rows)
+            stage.record(sample_rate=8000, hop=64, latent_dim=8, channels=1)
+
+    return make
+
+
+def diagnosed(run, settings, **options):
+    """The causes found in a run, heaviest first."""
+    diagnose_training(run, settings, **options)
+    text = (run.root / "diagnosis" / "training" / "training.json").read_text(encoding="utf-8")
+    return [finding["cause"] for finding in json.loads(text)["findings"]]
+
+
+class TestRuns:
+    """Each takes seconds, and holds for the seeds 0 to 4."""
+
+    @pytest.mark.parametrize("sections", [{}, MEL], ids=["free", "mel"])
+    def test_nothing_is_found_in_a_healthy_run(self, run, make_store, caplog, sections):
+        make_store()
+        settings = project(**sections)
+        train_diffusion(run, settings)
+        with caplog.at_level(logging.INFO, logger="latentdiff"):
+            assert diagnosed(run, settings) == []
+        assert "nothing found" in caplog.text
+        for told in ("baseline", "gradient norm", "directions are seen", "the stream", "spread"):
+            assert told in caplog.text
+        assert ("conditioning gain" in caplog.text) == bool(sections)
+
+    @pytest.mark.parametrize("std", [True, False], ids=["std", "no std"])
+    def test_draws_from_the_posterior(self, run, make_store, std):
+        make_store(drawn=True, std=std)
+        train_diffusion(run, project())
+        assert diagnosed(run, project())[0] == "sampled-posteriors"
+
+    def test_draws_that_only_training_saw(self, run, make_store):
+        make_store()
+        settings = project(experiment={"data": {"posterior": "sampled"}}, latents={"keep": "all"})
+        train_diffusion(run, settings)
+        assert diagnosed(run, settings)[0] == "sampled-posteriors"
+
+    def test_conditions_of_other_files(self, run, make_store):
+        make_store(shuffled=True)
+        train_diffusion(run, project(**MEL))
+        assert diagnosed(run, project(**MEL))[0] == "unpaired-conditions"
+
+    def test_conditions_that_only_training_took_from_other_files(self, run, make_store):
+        make_store()
+        settings = project(**MEL, experiment={"data": {"pairing": "shuffled"}})
+        train_diffusion(run, settings)
+        assert diagnosed(run, settings)[0] in ("unpaired-conditions", "ignored-condition")
+
+    def test_batch_norm_and_one_level_a_batch(self, run, make_store):
+        make_store()
+        wrong = {"network": {"norm": "batch"}, "training": {"levels": "batch"}}
+        network = {"name": "diffwave", "channels": 16, "blocks": 3}
+        settings = project(network=network, experiment=wrong)
+        train_diffusion(run, settings)
+        assert diagnosed(run, settings)[0] == "batch-norm"
+
+    def test_a_learning_rate_a_hundred_times_too_high(self, run, make_store):
+        make_store()
+        network = {"name": "diffwave", "channels": 16, "blocks": 3}
+        settings = project(network=network, training={"learning_rate": 0.4})
+        train_diffusion(run, settings)
+        assert diagnosed(run, settings)[0] == "learning-rate-too-high"
+
+    def test_files_learned_by_heart(self, run, make_store):
+        make_store(files=4, held_out=3, frames=80)
+        training = {"steps": 500, "validate_every": 50}
+        settings = project(network={"channels": 64}, training=training)
+        train_diffusion(run, settings)
+        assert diagnosed(run, settings)[0] == "overfitting"
+
+
+class TestCommand:
+    @pytest.fixture
+    def trained(self, run, make_store):
+        make_store()
+        train_diffusion(run, project(training={"steps": 20}))
+        return run
+
+    def test_no_training(self, run, make_store):
+        make_store()
+        with pytest.raises(UserError, match="there is no training in"):
+            diagnose_training(run, project())
+
+    def test_dry_run_writes_nothing(self, trained):
+        assert diagnose_training(trained, project(), dry_run=True) == []
+        assert not (trained.root / "diagnosis").exists()
+
+    def test_it_is_made_once(self, trained, caplog):
+        diagnose_training(trained, project())
+        path = trained.root / "diagnosis" / "training" / "training.txt"
+        before = path.stat().st_mtime_ns
+        with caplog.at_level(logging.INFO, logger="latentdiff"):
+            diagnose_training(trained, project())
+        assert path.stat().st_mtime_ns == before and "already done" in caplog.text
+
+    def test_latents_that_are_gone_leave_the_metrics(self, trained, caplog):
+        (trained.latents / "manifest.jsonl").unlink()
+        for path in trained.latents.glob("*.npy"):
+            path.unlink()
+        with caplog.at_level(logging.INFO, logger="latentdiff"):
+            (lost,) = diagnose_training(trained, project())
+        assert "there are no latents" in lost and "gradient norm" in caplog.text
+
+    def test_other_latents_are_told(self, trained):
+        path = trained.latents / "5.npy"
+        np.save(path, 2 * np.load(path))
+        assert "changed-latents" in diagnosed(trained, project())
+
+    def test_no_held_out_file_is_told(self, run, make_store):
+        make_store(held_out=0)
+        train_diffusion(run, project(training={"steps": 20}))
+        (lost,) = diagnose_training(run, project())
+        assert "no file is held out" in lost
+
+    def test_a_training_that_ended_in_nan_before_its_first_checkpoint(self, trained):
+        info = runs.read_run(trained.diffusion)
+        info.update(status="failed", error="the loss became NaN or infinite at step 3, in 2 of 16")
+        runs.write_json(trained.diffusion / "run.json", info)
+        for path in (trained.diffusion / "checkpoints").iterdir():
+            path.unlink()
+        assert diagnosed(trained, project()) == ["learning-rate-too-high"]
