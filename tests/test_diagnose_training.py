@@ -194,12 +194,15 @@ class TestData:
         assert data.trained_unpaired([2.0, 1.0], RIGHT, 0.31, 0.26) is None
         assert data.trained_unpaired(gains, WRONG, 0.31, 0.26) is None
         assert data.trained_unpaired(gains, RIGHT, 0.31, None) is None
+        assert data.trained_unpaired(gains, None, 0.31, 0.26)  # labels
+        assert data.trained_unpaired([], None, 0.31, 0.26) is None
 
     def test_a_condition_that_is_ignored(self):
         found = data.ignored_condition([0.01, 0.0], RIGHT, 0.001)
         assert "20.0%" in found.evidence[1] and "0.001 of the signal" in found.evidence[2]
         assert len(data.ignored_condition([0.01], None, None).evidence) == 1
         assert data.ignored_condition([0.2, 0.0], RIGHT, 0.5) is None
+        assert data.ignored_condition([], None, None) is None
 
 
 def inside(*, inlet=1.0, outlet=2.0, signal=1.0, condition=0.5, saturated=0.2, output=0.8):

@@ -34,18 +34,16 @@ def _of_data(m: Measured) -> list[Finding | None]:
         data.kept_noise(m.directions, m.learnable),
         data.changed_latents(m.directions, m.same_files),
         *_of_pairs(m),
-        data.ignored_condition(m.gains, m.pairing, share) if m.gains else None,
+        data.ignored_condition(m.gains, m.pairing, share),
     ]
 
 
 def _of_pairs(m: Measured) -> list[Finding | None]:
-    if m.pairing is None:
-        return []
-    if m.held_out is None:
-        return [data.unpaired(m.pairing, None)]
+    held, pairs = m.held_out, m.pairing
+    gain = None if held is None else held.conditioning_gain
     return [
-        data.unpaired(m.pairing, m.held_out.conditioning_gain),
-        data.trained_unpaired(m.gains, m.pairing, m.held_out.loss, m.recorded),
+        None if pairs is None else data.unpaired(pairs, gain),
+        None if held is None else data.trained_unpaired(m.gains, pairs, held.loss, m.recorded),
     ]
 
 
@@ -59,6 +57,7 @@ def _of_course(e: Evidence, skill: float | None, growth: float | None) -> list[F
 
 def _of_model(m: Measured, evidence: Evidence) -> list[Finding | None]:
     norms, known = m.batch_norms, m.train.baselines
+    regression = m.model.denoiser.parametrisation == "regression"
     # As batches of one level saw them in training, where it makes a difference.
     losses = m.train.losses if norms is None else norms.own
     ratios = [loss / base for loss, base in zip(losses, known, strict=True)]
@@ -72,5 +71,6 @@ def _of_model(m: Measured, evidence: Evidence) -> list[Finding | None]:
         network.shut_gates(m.activations),
         network.dead_output(m.activations),
         fit.underfit(m.skill, m.learnable, evidence.curve),
-        network.strange_samples(m.samples),
+        # A regression puts out means, which are tame, and no samples.
+        None if regression else network.strange_samples(m.samples),
     ]

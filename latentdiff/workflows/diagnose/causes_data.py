@@ -150,14 +150,17 @@ def unpaired(pairs: Pairing, gain: float | None) -> Finding | None:
 
 
 def trained_unpaired(
-    gains: Sequence[float], pairs: Pairing, now: float, then: float | None
+    gains: Sequence[float], pairs: Pairing | None, now: float, then: float | None
 ) -> Finding | None:
-    """The pairs are right now, but were not in training: right conditions make it worse.
+    """Conditions are right now, but were not in training: right ones make it worse.
 
     `gains` on training and held-out files, losses on held-out windows measured `now` and recorded
-    `then` of the same weights, windows, levels and noise.
+    `then` of the same weights, windows, levels and noise; None where nothing was recorded.
+    `pairs` None: conditions that a regression cannot judge, such as labels.
     """
-    if then is None or not pairs.holds or max(gains) >= LITTLE_GAIN or now < CHANGED_LOSS * then:
+    told = pairs is None or pairs.holds
+    changed = then is not None and now > CHANGED_LOSS * then
+    if not gains or max(gains) >= LITTLE_GAIN or not (told and changed):
         return None
     return Finding(
         "unpaired-conditions",
@@ -166,11 +169,8 @@ def trained_unpaired(
         (
             f"held-out loss {now:.4f} with the conditions as they are stored, {then:.4f} of the "
             "same weights and windows in training (the same conditions: equal)",
-            "conditioning gain "
-            + ", ".join(f"{gain:.2f}" for gain in gains)
-            + " on training and held-out files (below 0: wrong conditions serve better)",
-            f"the stored conditions predict {pairs.stored:.1%} of the latents' variance, moved "
-            f"elsewhere {pairs.best_displaced:.1%}: these pairs are right",
+            f"conditioning gain {_listed(gains)} (below 0: wrong conditions serve better)",
+            *_pairs_told(pairs),
         ),
         "train anew, with each window's own condition.",
     )
@@ -179,30 +179,39 @@ def trained_unpaired(
 def ignored_condition(
     gains: Sequence[float], pairs: Pairing | None, heard: float | None
 ) -> Finding | None:
-    """The model does as well with wrong conditions, though the right ones tell something.
+    """The model does as well with wrong conditions as with the right ones.
 
-    `gains` on training and, where there are any, held-out files. `heard`: condition over the signal
-    that it joins, None where that is not known.
+    `gains` on training and, where there are any, held-out files; empty: it has no condition.
+    `heard`: condition over the signal that it joins, None where that is not known.
     """
-    if max(gains) >= LITTLE_GAIN:
+    if not gains or max(gains) >= LITTLE_GAIN:
         return None
-    evidence = [
-        "conditioning gain "
-        + ", ".join(f"{gain:.3f}" for gain in gains)
-        + f" on training (and held-out) files (below {LITTLE_GAIN}: ignored)"
-    ]
-    if pairs is not None:
-        evidence.append(
-            f"yet the stored conditions predict {pairs.stored:.1%} of the latents' variance in "
-            f"straight lines (moved elsewhere: {pairs.best_displaced:.1%})"
-        )
-    if heard is not None:
-        evidence.append(f"inside the network the condition is {heard:.2g} of the signal it joins")
+    share = "" if heard is None else f"inside the network it is {heard:.2g} of the signal it joins"
     return Finding(
         "ignored-condition",
         Weight.COSTS,
         "the condition is ignored",
-        tuple(evidence),
+        (
+            f"conditioning gain {_listed(gains)} (below {LITTLE_GAIN}: ignored)",
+            *_pairs_told(pairs),
+            *([share] if share else []),
+        ),
         "train longer; see that training gave each window its own condition; lower "
         "condition.dropout.",
     )
+
+
+def _listed(gains: Sequence[float]) -> str:
+    names = ("training", "held-out")
+    return ", ".join(
+        f"{gain:.2f} on {name} files" for name, gain in zip(names, gains, strict=False)
+    )
+
+
+def _pairs_told(pairs: Pairing | None) -> list[str]:
+    if pairs is None:
+        return []
+    return [
+        f"the stored conditions predict {pairs.stored:.1%} of the latents' variance in straight "
+        f"lines, moved elsewhere {pairs.best_displaced:.1%} (right pairs: well above that)"
+    ]

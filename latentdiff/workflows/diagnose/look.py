@@ -27,6 +27,7 @@ from latentdiff.evaluation.directions import Directions
 from latentdiff.evaluation.pairing import Pairing
 from latentdiff.latents.store import LatentStore
 from latentdiff.networks.settings import NetworkConfig
+from latentdiff.tracking import progress
 from latentdiff.training import checkpoint
 from latentdiff.training.data import Batch, Windows, generator_for
 from latentdiff.training.settings import TrainingConfig
@@ -88,17 +89,16 @@ class Judge:
 
     task: Task
     settings: TrainingConfig
-    device: torch.device
 
-    def known(self, windows: Windows) -> Batch:
-        """The fixed ones."""
-        return windows.spread(self.settings.validation_windows)
-
-    def losses(self, windows: Windows, denoise: nn.Module) -> Validation:
-        """On the fixed ones."""
-        levels, batch = self.settings.validation_levels, self.settings.batch
-        validator = Validator(self.known(windows), self.task, levels, batch)
-        return validator.measure(denoise, self.device)
+    def losses(self, denoiser: nn.Module, windows: Windows | None) -> Validation | None:
+        """None where there are no windows."""
+        if windows is None:
+            return None
+        fixed = windows.spread(self.settings.validation_windows)
+        validator = Validator(
+            fixed, self.task, self.settings.validation_levels, self.settings.batch
+        )
+        return validator.measure(denoiser, next(denoiser.parameters()).device)
 
 
 def look(
@@ -118,24 +118,23 @@ def look(
         for split in ("train", "validation")
     )
     assert train is not None  # training saw these files
-    task, device = task_of(model), next(model.denoiser.parameters()).device
-    judge, probed = Judge(task, settings, device), train.spread(PROBED)
+    judge, probed = Judge(task_of(model), settings), train.spread(PROBED)
     files = [(store.mean(entry), store.std(entry)) for entry in store.of("train")]
-    used = judge.losses(train, model.denoiser)
-    return Measured(
-        model=model,
-        directions=directions.measure(files, model.whitening),
-        same_files=_same_files(store, info),
-        learnable=task.references(train).learnable,
-        train=used,
-        held_out=None if held_out is None else judge.losses(held_out, model.denoiser),
-        recorded=_recorded(model),
-        pairing=_pairing(model, store),
-        activations=_activations(model, probed),
-        growth=_growth(model),
-        batch_norms=_batch_norms(model.denoiser, used, partial(judge.losses, train)),
-        samples=_samples(model, probed, sampling),
-    )
+    parts: dict[str, Callable[[], Any]] = {
+        "directions": partial(directions.measure, files, model.whitening),
+        "same_files": partial(_same_files, store, info),
+        "learnable": lambda: judge.task.references(train).learnable,
+        "train": partial(judge.losses, model.denoiser, train),
+        "held_out": partial(judge.losses, model.denoiser, held_out),
+        "recorded": partial(_recorded, model),
+        "pairing": partial(_pairing, model, store),
+        "activations": partial(_activations, model, probed),
+        "growth": partial(_growth, model),
+        "batch_norms": partial(_batch_norms, model.denoiser, judge, train),
+        "samples": partial(_samples, model, probed, sampling),
+    }
+    with progress(parts.items(), unit="measure", what="looking at the model") as bar:
+        return Measured(model, **{name: part() for name, part in bar})
 
 
 def _same_files(store: LatentStore, info: Mapping[str, Any]) -> bool | None:
@@ -203,17 +202,18 @@ def _growth(model: Model) -> float:
     return statistics.median(ratios)
 
 
-def _batch_norms(
-    denoiser: nn.Module, used: Validation, losses: Callable[[nn.Module], Validation]
-) -> BatchNorms | None:
+def _batch_norms(denoiser: nn.Module, judge: Judge, windows: Windows) -> BatchNorms | None:
     """Their harm: the loss in use beside the loss with the statistics of batches of one level."""
     other = copy.deepcopy(denoiser)
     layers = {name: m for name, m in other.named_modules() if isinstance(m, _BatchNorm)}
     if not layers:
         return None
+    used = judge.losses(denoiser, windows)
     for layer in layers.values():
         layer.train()
-    return BatchNorms(list(layers), used.logsnr, used.losses, losses(other).losses)
+    own = judge.losses(other, windows)
+    assert used is not None and own is not None  # there are windows
+    return BatchNorms(list(layers), used.logsnr, used.losses, own.losses)
 
 
 def _samples(model: Model, windows: Batch, settings: SamplingConfig) -> Samples:
