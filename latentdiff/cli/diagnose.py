@@ -67,6 +67,33 @@ def sampler(
     return EXIT_OK if work(project, run=where, **options) else EXIT_BROKEN
 
 
+@plain_command(
+    "latentdiff diagnose schedule --run runs/techno\n"
+    "latentdiff diagnose schedule --gallery --out schedules",
+    group=diagnose,
+)
+@click.option("--gallery", is_flag=True, help="Beside those of the literature and the notebook.")
+@click.option(
+    "--std", type=click.FloatRange(min=0, min_open=True), help="Of the latents. [the run's, or 1]"
+)
+@report_options
+def schedule(
+    config_file: Path | None, settings: tuple[str, ...], run: Path | None, **options: Any
+) -> None:
+    """What a noise schedule does: where it ends, its gain, and losses that mean nothing.
+
+    Terminal SNR and gain with their limits, and the loss of a model that learned nothing in L1 and
+    MSE for eps, v, x0 and flow: no loss says anything without it. With --run also where on the
+    log-SNR axis the encoder's own noise and the decoder's tolerance lie.
+    """
+    from latentdiff.runs import Run
+    from latentdiff.workflows.diagnose.report import project_of
+    from latentdiff.workflows.diagnose.schedule import schedule as work
+
+    where = Run(run) if run else None
+    work(project_of(where, config_file, settings), run=where, **options)
+
+
 @stage_command("latentdiff diagnose latents runs/techno", run_as_word=True, group=diagnose)
 @click.option("--latents", type=PATH, help="Other latents, also a plain folder of .npy files.")
 @click.option("--out", type=PATH, help="Where the files go. [diagnosis/latents of the run]")
