@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from latentdiff import runs
+from latentdiff.errors import UserError
+from latentdiff.latents.store import LatentStore
 from latentdiff.runs import Input, Run
 from latentdiff.tracking import METRICS_FILE
 from latentdiff.training.fabric import pick_device
+from latentdiff.workflows.belongings import latents_path
 from latentdiff.workflows.diagnose import training_report
 from latentdiff.workflows.diagnose.causes import findings
 from latentdiff.workflows.diagnose.evidence import gather, stage_of
@@ -35,29 +39,27 @@ def diagnose_training(
     def make() -> Report:
         evidence = gather(run, project, pick_device(project.device), diffusion, latents)
         found = findings(evidence)
-        return Report(
-            training_report.facts(evidence, found), training_report.table(evidence, found)
-        )
+        facts = training_report.facts(evidence, found)
+        return Report(facts, training_report.table(evidence, found))
 
-    stage = stage_of(diffusion or run.diffusion)
     results = tell(
         NAME,
         make,
         folder_of(run, NAME),
-        settings={
-            "sampling": project.sampling.model_dump(mode="json"),
-            "seed": project.seed,
-            "latents": None if latents is None else str(latents),
-        },
-        inputs={
-            "metrics": Input(str(stage / METRICS_FILE), _fingerprint(stage / METRICS_FILE)),
-        },
-        seed=project.seed,
+        settings={"sampling": project.sampling.model_dump(mode="json")},
+        inputs=_inputs(run, stage_of(diffusion or run.diffusion), latents),
         overwrite=overwrite,
         dry_run=dry_run,
     )
     return [] if results is None else list(results["unseen"])
 
 
-def _fingerprint(path: Path) -> str:
-    return runs.sha256_file(path) if path.exists() else ""
+def _inputs(run: Run, stage: Path, latents: Path | None) -> dict[str, Input]:
+    """As far as they are there: a run without latents still has its metrics."""
+    found, metrics = {}, stage / METRICS_FILE
+    if metrics.exists():
+        found["metrics"] = Input(str(metrics), runs.sha256_file(metrics))
+    with suppress(UserError):
+        store = LatentStore.open(latents_path(run, latents, stage))
+        found["latents"] = Input(str(store.root.resolve()), store.fingerprint())
+    return found
