@@ -124,6 +124,15 @@ def training(run: Run, project: Project, **options: Any) -> list[str]:
     return work(run, project, **options)
 
 
+clip_seconds = click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Of each, where files are so long.",
+)
+
+
 @stage_command(
     "latentdiff diagnose noise-ladder runs/techno --n 2 --seconds 1",
     run_as_word=True,
@@ -133,13 +142,7 @@ def training(run: Run, project: Project, **options: Any) -> list[str]:
 @rave_option
 @ckpt_option
 @click.option("--n", type=click.IntRange(min=1), default=8, show_default=True, help="Clips.")
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    default=3.0,
-    show_default=True,
-    help="Of each, where files are so long.",
-)
+@clip_seconds
 def noise_ladder(run: Run, project: Project, **options: Any) -> list[str]:
     """How much noise on its latents the decoder bears, and what it makes of other latents.
 
@@ -149,5 +152,26 @@ def noise_ladder(run: Run, project: Project, **options: Any) -> list[str]:
     model leaves of the noise with what was found here.
     """
     from latentdiff.workflows.diagnose.noise_ladder import diagnose_noise_ladder as work
+
+    return work(run, project, **options)
+
+
+@stage_command(
+    "latentdiff diagnose conditioning runs/mel --n 2 --seconds 1", run_as_word=True, group=diagnose
+)
+@click.option("--diffusion", type=PATH, help="Another diffusion folder or .safetensors file.")
+@click.option("--latents", type=PATH, help="The latents it was trained on. [the run's]")
+@rave_option
+@ckpt_option
+@click.option("--n", type=click.IntRange(min=2), default=8, show_default=True, help="Clips.")
+@clip_seconds
+def conditioning(run: Run, project: Project, **options: Any) -> list[str]:
+    """Does the model do what it is told? Ignored, weak or followed.
+
+    Losses with right and wrong conditions; samples of the same noise with other conditions, and of
+    the same condition with other noise: how unlike they are, as latents and as sound; and what
+    guidance changes.
+    """
+    from latentdiff.workflows.diagnose.conditioning import diagnose_conditioning as work
 
     return work(run, project, **options)

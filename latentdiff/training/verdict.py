@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from latentdiff.training.validation import Validation
 
@@ -14,6 +15,16 @@ STARVING = 0.05
 """Share of the time spent on waiting for data from which it is remarked on."""
 LITTLE_GAIN = 0.05
 """Conditioning gain below which conditions are said to be ignored."""
+MUCH_GAIN = 0.5
+"""And from which on they are said to be followed."""
+
+Grade = Literal["ignored", "weak", "followed"]
+GRADES: dict[Grade, str] = {
+    "ignored": "the condition is ignored: wrong conditions serve as well as the right ones. "
+    "Look at how latents and conditions are paired, or train longer",
+    "weak": "the condition is used a little",
+    "followed": "the condition is followed",
+}
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
@@ -54,16 +65,16 @@ def skill(value: float) -> str:
     return "learned"
 
 
+def grade(gain: float) -> Grade:
+    """A conditioning gain in a word."""
+    if gain < LITTLE_GAIN:
+        return "ignored"
+    return "weak" if gain < MUCH_GAIN else "followed"
+
+
 def conditioning(gain: float) -> str:
     """A conditioning gain in words."""
-    if gain < LITTLE_GAIN:
-        return (
-            "the condition is ignored: wrong conditions serve as well as the right ones. "
-            "Look at how latents and conditions are paired, or train longer"
-        )
-    if gain < 0.5:
-        return "the condition is used a little"
-    return "the condition is followed"
+    return GRADES[grade(gain)]
 
 
 def no_skill(step: int, values: Mapping[str, float], learnable: float) -> str:

@@ -5,9 +5,8 @@ Shapes: B clips, C kept directions, D latent dimensions, N audio samples, T late
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from torch import Tensor
 from latentdiff import audio as sound
 from latentdiff.errors import UserError
 from latentdiff.evaluation import ladder_pictures, windows
-from latentdiff.evaluation.sound import level_db, spectral_distance
 from latentdiff.evaluation.tolerance import RUNGS, tolerance
 from latentdiff.latents.store import LatentStore
 from latentdiff.latents.whitening import Whitening
@@ -29,6 +27,7 @@ from latentdiff.training.fabric import pick_device
 from latentdiff.workflows import evaluate_sets as material
 from latentdiff.workflows.belongings import codec_of, latents_path
 from latentdiff.workflows.diagnose import report
+from latentdiff.workflows.diagnose.listening import KEPT, distance_of, level_of, wavs
 from latentdiff.workflows.diagnose.noise_ladder_report import text
 from latentdiff.workflows.diagnose.report import Report
 from latentdiff.workflows.evaluate import CLIP_SECONDS
@@ -38,10 +37,6 @@ from latentdiff.workflows.project import Project
 NAME = "noise-ladder"
 LEFT_OUT_RUNGS = (0.3, 1.0, 2.0, 3.0)
 """k along directions that are left out, in unit deviations: an exported RAVE puts 1 there."""
-SOUNDS = 2
-"""Clips of a set that are kept as sound."""
-SILENCE_DB = -200.0
-"""Stands for digital silence, which has no finite level."""
 
 
 @dataclass
@@ -80,7 +75,7 @@ class Ladder:
     def decode(self, name: str, raw: Tensor) -> list[np.ndarray]:
         """Sounds [channels, N] of raw latents; a few are kept under `name`."""
         clips = material.decode(self.codec, raw, self.project.latents, name)
-        self.kept[name] = clips[:SOUNDS]
+        self.kept[name] = clips[:KEPT]
         return clips
 
     def hear(self, name: str, raw: Tensor) -> dict[str, Any]:
@@ -155,18 +150,11 @@ def _climb(store: LatentStore, codec: Codec, project: Project, n: int, seconds: 
 
 def _report(ladder: Ladder, losses: list[str]) -> Report:
     results = _results(ladder, losses)
-    files: dict[str, Callable[[Path], None]] = {
-        f"{NAME}.png": lambda path: ladder_pictures.ladder(path, results)
+    files = {
+        f"{NAME}.png": lambda path: ladder_pictures.ladder(path, results),
+        **wavs(ladder.kept, ladder.codec.sample_rate),
     }
-    for name, clips in ladder.kept.items():
-        for index, clip in enumerate(clips):
-            write = partial(_write, clip=clip, rate=ladder.codec.sample_rate)
-            files[f"audio/{name.replace(' ', '-')}-{index}.wav"] = write
     return Report(results, text(results), files)
-
-
-def _write(path: Path, clip: np.ndarray, rate: int) -> None:
-    sound.write(path, [clip], rate, "wav")
 
 
 def _results(ladder: Ladder, losses: list[str]) -> dict[str, Any]:
@@ -266,17 +254,6 @@ def _mixed(ladder: Ladder, name: str, x: Tensor) -> dict[str, Any]:
     mix = sounds.mean(axis=0)[None] if len(x) == 1 else neighbours
     clips = ladder.decode(name, ladder.whitening.unwhiten(x))
     return {**ladder.compare(clips), "to_mix_db": distance_of(clips, list(mix))}
-
-
-def level_of(clips: list[np.ndarray]) -> float:
-    """Median RMS in dBFS."""
-    return round(float(np.median([max(SILENCE_DB, level_db(clip)) for clip in clips])), 2)
-
-
-def distance_of(a: list[np.ndarray], b: list[np.ndarray]) -> float:
-    """Mean spectral distance in dB."""
-    distances = [spectral_distance(x, y) for x, y in zip(a, b, strict=True)]
-    return round(float(np.mean(distances)), 4)
 
 
 def _rounded(value: float | None) -> float | None:

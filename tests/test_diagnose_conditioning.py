@@ -1,0 +1,241 @@
+"""`diagnose conditioning` of models that follow, ignore or mistake what they are told."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from latentdiff import config, runs
+from latentdiff.conditioning import ConditionConfig, Standardiser
+from latentdiff.diffusion import noise
+from latentdiff.diffusion.denoiser import Denoiser
+from latentdiff.diffusion.loss import Objective
+from latentdiff.diffusion.settings import ScheduleConfig
+from latentdiff.errors import UserError
+from latentdiff.evaluation.difference import UNRELATED, relative
+from latentdiff.latents.store import Entry, LatentStore
+from latentdiff.latents.whitening import Whitening
+from latentdiff.rave.codec import RaveCodec
+from latentdiff.rave.load import Origin
+from latentdiff.runs import Input, Run, Stage
+from latentdiff.specs import Condition
+from latentdiff.training import verdict
+from latentdiff.training.task import Task
+from latentdiff.workflows.diagnose import conditioning
+from latentdiff.workflows.diagnose.conditioning import diagnose_conditioning, exchanged
+from latentdiff.workflows.model import Model
+from latentdiff.workflows.project import Project
+
+FRAMES = 200
+SMALL = {"training": {"validation_windows": 8}, "sampling": {"steps": 3}, "device": "cpu"}
+
+
+def spectrogram(index):
+    """[3, T] of unit variance."""
+    return np.random.default_rng(index).standard_normal((3, FRAMES))
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path / "run")
+
+
+@pytest.fixture
+def codec(monkeypatch, fake_codec, tmp_path):
+    """`RaveCodec.open` gives the fake one."""
+    fake_codec.origin = Origin(tmp_path / "codec.ckpt", 1, 1)
+    monkeypatch.setattr(RaveCodec, "open", staticmethod(lambda *_: fake_codec))
+    return fake_codec
+
+
+@pytest.fixture
+def store(run, codec):
+    """Eight files: three directions are 0.6 of their spectrogram, 0.6 by label, and noise."""
+    run.rave.mkdir(parents=True)
+    with Stage(run.latents, "encode", inputs={"codec": Input("codec", "f" * 64)}) as stage:
+        rows = []
+        for i in range(8):
+            mel, z = spectrogram(i), np.zeros((8, FRAMES))
+            z[:3] = 0.6 * mel + (0.6 if i % 2 else -0.6)
+            z[:3] += 0.5 * np.random.default_rng(100 + i).standard_normal((3, FRAMES))
+            np.save(run.latents / f"{i}.npy", z.astype(np.float32))
+            np.save(run.latents / f"mel{i}.npy", mel.astype(np.float32))
+            split = "validation" if i < 4 else "train"
+            label = "odd" if i % 2 else "even"
+            entry = Entry(f"{i}.wav", None, split, FRAMES * 64, FRAMES, f"{i}.npy", label=label)
+            rows.append({**entry.row(), "mel": f"mel{i}.npy"})
+        runs.write_jsonl(run.latents / "manifest.jsonl", rows)
+        stage.record(sample_rate=8000, hop=64, latent_dim=8, channels=1)
+    return LatentStore.open(run.latents)
+
+
+class Told(torch.nn.Module):
+    """Puts out clean latents: so much of what its condition says, and nothing where it has none.
+
+    `free`: how much of its input it puts out, which is what the sampler's noise decides.
+    """
+
+    def __init__(self, spectrogram=0.0, label=0.0, free=0.0):
+        super().__init__()
+        self.amounts = spectrogram, label, free
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, z, logsnr, told):
+        spectrogram, label, free = self.amounts
+        z_0 = free * z
+        if told.features is not None:
+            z_0 = z_0 + spectrogram * told.features
+        if told.label is not None:
+            z_0 = z_0 + label * (2.0 * told.label[:, None, None] - 1)
+        return z_0
+
+
+@pytest.fixture
+def diagnose(run, store, tmp_path, monkeypatch):
+    """`diagnose(network, kind, dropout)`: the results for such a model, and what is `missing`."""
+    schedule = noise.build(ScheduleConfig())
+
+    def make(network, kind, dropout=0.1, overwrite=False):
+        both = Standardiser(np.zeros(3, np.float32), np.ones(3, np.float32))
+        (tmp_path / "m.safetensors").write_bytes(b"")
+        model = Model(
+            path=tmp_path / "m.safetensors",
+            denoiser=Denoiser(network, "x0", precondition=False).eval(),
+            whitening=Whitening(torch.zeros(8), torch.eye(8)[:3], torch.ones(3)),
+            schedule=schedule,
+            condition=ConditionConfig(kind=kind, dropout=dropout),
+            standardiser=both if kind in ("mel", "both") else None,
+            labels=["even", "odd"] if kind in ("label", "both") else [],
+            codec=store.codec,
+            codec_path="",
+            step=7,
+            window=16,
+        )
+        monkeypatch.setattr(conditioning, "open_model", lambda *_: (model, store))
+        monkeypatch.setattr(conditioning, "task_of", lambda _: Task(Objective("x0"), schedule))
+        missing = diagnose_conditioning(
+            run, config.build(Project, SMALL), n=4, seconds=0.3, overwrite=overwrite
+        )
+        found = json.loads((folder(run) / "conditioning.json").read_text(encoding="utf-8"))
+        return {**found, "missing": missing}
+
+    return make
+
+
+def folder(run):
+    return run.root / "diagnosis" / "conditioning"
+
+
+def said(run):
+    return (folder(run) / "conditioning.txt").read_text(encoding="utf-8")
+
+
+def test_unrelated_latents_differ_by_the_root_of_two():
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 4, 3, 5000, generator=g)
+    assert relative(a, a) == 0
+    assert relative(a, b) == pytest.approx(UNRELATED, rel=0.02)
+    assert relative(3 * a, 3 * b) == pytest.approx(relative(a, b))
+
+
+def test_every_condition_is_exchanged_for_another():
+    told = Condition(torch.arange(4.0)[:, None, None].expand(4, 2, 3), torch.tensor([0, 1, 1, 2]))
+    wrong = exchanged(told, 3)
+    assert (wrong.label != told.label).all() and int(wrong.label.max()) == 2
+    assert (wrong.features != told.features).all()
+    assert torch.equal(exchanged(told, 3, features=False).features, told.features)
+    assert torch.equal(exchanged(told, 3, label=False).label, told.label)
+
+
+@pytest.mark.parametrize("gain", [-1.0, 0.04, 0.06, 0.4, 0.6, 9.0])
+def test_a_grade_is_the_words_in_short(gain):
+    short = {"ignored": "ignored", "weak": "a little", "followed": "is followed"}
+    assert short[verdict.grade(gain)] in verdict.conditioning(gain)
+
+
+def test_a_spectrogram_that_is_followed(run, diagnose):
+    found = diagnose(Told(spectrogram=0.6), "mel")
+    assert found["verdict"] == "followed" and found["held_out"] and found["missing"] == []
+    # Of 0.25 + 0.36 by label; wrong spectrograms add twice 0.36.
+    assert found["losses"]["gain"] == pytest.approx(0.72 / 0.61, rel=0.1)
+    assert found["losses"]["gains"]["none"] == pytest.approx(0.36 / 0.61, rel=0.15)
+    assert found["changes"]["other condition"]["latents"] == pytest.approx(UNRELATED, rel=0.1)
+    assert found["changes"]["other noise"]["latents"] == pytest.approx(0, abs=1e-5)
+    near = found["to_followed"]
+    assert near["right"]["latents"] < near["other condition"]["latents"]
+    assert near["right"]["sound_db"] < near["other condition"]["sound_db"]
+    assert "the condition is followed" in said(run)
+
+
+def test_guidance_exaggerates_what_is_followed(run, diagnose):
+    rows = {row["scale"]: row for row in diagnose(Told(spectrogram=0.6), "mel")["guidance"]}
+    assert rows[0]["spread"] == pytest.approx(0, abs=1e-6)
+    assert rows[2]["spread"] == pytest.approx(2 * rows[1]["spread"], rel=1e-3)
+    assert rows[4]["level_db"] == pytest.approx(rows[2]["level_db"] + 6.02, abs=0.1)
+    assert "guidance" in said(run)
+
+
+def test_a_spectrogram_that_is_ignored(run, diagnose):
+    found = diagnose(Told(free=0.5), "mel")
+    assert found["verdict"] == "ignored" and found["losses"]["gain"] == pytest.approx(0, abs=1e-6)
+    assert found["changes"]["other condition"]["latents"] == pytest.approx(0, abs=1e-5)
+    assert found["changes"]["other noise"]["latents"] > 1
+    assert "the condition is ignored" in said(run) and "Yet another condition" not in said(run)
+
+
+def test_a_spectrogram_that_is_followed_the_wrong_way(run, diagnose):
+    found = diagnose(Told(spectrogram=-0.6), "mel")
+    assert found["verdict"] == "ignored" and found["losses"]["gain"] < 0
+    assert "Yet another condition does change a sample" in said(run)
+
+
+def test_labels_are_judged_by_the_other_label(run, diagnose):
+    found = diagnose(Told(label=0.6), "label")
+    # Of 0.25 + 0.36 by spectrogram; a wrong label adds 1.2 squared.
+    assert found["losses"]["judged"] == pytest.approx(1.44 / 0.61, rel=0.1)
+    assert found["verdict"] == "followed" and found["to_followed"] == {}
+    assert diagnose(Told(free=0.5), "label", overwrite=True)["verdict"] == "ignored"
+
+
+def test_of_both_each_is_judged_by_itself(run, diagnose):
+    found = diagnose(Told(spectrogram=0.6), "both")
+    gains, changes = found["losses"]["gains"], found["changes"]
+    assert gains["other spectrogram"] > 0.5 and gains["other label"] == pytest.approx(0, abs=1e-6)
+    assert changes["other label"]["latents"] == pytest.approx(0, abs=1e-5)
+    assert changes["other spectrogram"] == changes["other condition"]
+    assert "spectrogram: followed, label: ignored" in said(run)
+
+
+def test_without_dropout_nothing_runs_free(run, diagnose):
+    found = diagnose(Told(spectrogram=0.6), "mel", dropout=0.0)
+    assert found["guidance"] == [] and found["losses"]["gains"] == {}
+    assert "guidance" not in said(run)
+
+
+def test_pictures_and_sounds_are_left_and_the_same_command_does_nothing(run, diagnose, caplog):
+    diagnose(Told(spectrogram=0.6), "mel")
+    assert (folder(run) / "conditioning.png").read_bytes().startswith(b"\x89PNG")
+    names = {path.name for path in (folder(run) / "audio").glob("*.wav")}
+    assert {"followed-0.wav", "right-0.wav", "other-condition-1.wav", "guidance-4-0.wav"} <= names
+    assert soundfile.info(folder(run) / "audio" / "right-0.wav").samplerate == 8000
+    with caplog.at_level(logging.INFO, logger="latentdiff"):
+        diagnose(Told(spectrogram=0.6), "mel")
+    assert "already done" in caplog.text and "the condition is followed" in caplog.text
+
+
+def test_without_a_codec_latents_are_compared_all_the_same(run, diagnose):
+    run.rave.rmdir()
+    found = diagnose(Told(spectrogram=0.6), "mel")
+    assert "no codec is known" in found["missing"][0]
+    assert found["changes"]["other condition"]["sound_db"] is None
+    assert found["verdict"] == "followed" and not (folder(run) / "audio").exists()
+
+
+def test_a_model_without_condition_is_refused(diagnose):
+    with pytest.raises(UserError, match="follows no condition"):
+        diagnose(Told(free=0.5), "none")
