@@ -1,31 +1,91 @@
 """Trains on two million frames of 128 latents, and tells memory and pace beside a small store.
 
-    python scripts/big_store.py --out runs/big --steps 300
+    python scripts/big_store.py --out runs/big
 
 Both stores are plain folders of `.npy`, made up, all directions kept; what the trainer holds of
-them is memory-mapped (`training.memory_gb` 0). They train in turns in processes of their own.
-Peak: the largest resident size of the process. Of it, pages of mapped files are the kernel's to
-drop whenever memory is wanted, so the peak without them is told too (looked at 20 times a second).
+them is memory-mapped (`training.memory_gb` 0). Each trains in a process of its own, and once both
+have begun they are let go on in turns, one stopped while the other works: what disturbs the machine
+disturbs both alike. Peak: the largest resident size of the process. Of it, pages of mapped files
+are the kernel's to drop whenever memory is wanted, so the peak without them is told too (looked at
+20 times a second).
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import statistics
 import subprocess
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from loops import slow_noise
-from measuring import cpu_name, latentdiff, markdown, memory_kilobytes
+from measuring import cpu_name, latentdiff, markdown, median_ratio, memory_kilobytes
 
 from latentdiff import runs
+from latentdiff.tracking import read_metrics
 
 DIMENSIONS = 128
 FILE = 100_000
 """Frames of a file."""
+GLANCE = 0.05
+"""Seconds between looks at a process."""
+
+
+@dataclass
+class Training:
+    """A process that trains, and tells of every step."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+    paces: list[float] = field(default_factory=list)
+    """Steps a second, of each turn."""
+    waits: list[float] = field(default_factory=list)
+    """Share of the time that it waited for data, likewise."""
+    resident: int = 0
+    anonymous: int = 0
+    """Kilobytes, the largest seen."""
+
+    def look(self) -> None:
+        """At its memory. Raises RuntimeError where it has ended."""
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the training has ended: see {self.folder / 'log.txt'}")
+        sizes = memory_kilobytes(self.process.pid)
+        self.resident = max(self.resident, sizes.get("VmHWM", 0))
+        self.anonymous = max(self.anonymous, sizes.get("RssAnon", 0))
+
+    def begin(self) -> None:
+        """Wait for its first step, then stop it."""
+        while not self._lines():
+            self.look()
+            time.sleep(GLANCE)
+        self.process.send_signal(signal.SIGSTOP)
+
+    def take(self, seconds: float) -> None:
+        """Let it work for `seconds`."""
+        before = len(self._lines())
+        self.process.send_signal(signal.SIGCONT)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(GLANCE)
+            self.look()
+        self.process.send_signal(signal.SIGSTOP)
+        # The first line tells of a step that was stopped amid.
+        lines = self._lines()[before + 1 :]
+        self.paces.append(1 / statistics.median(line["step_seconds"] for line in lines))
+        self.waits.append(statistics.median(line["data_wait"] for line in lines))
+
+    def end(self) -> None:
+        """Let it write its checkpoint and go."""
+        self.process.send_signal(signal.SIGCONT)
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
+
+    def _lines(self) -> list[dict[str, float]]:
+        return [line for line in read_metrics(self.folder) if "step_seconds" in line]
 
 
 def main() -> None:
@@ -33,21 +93,19 @@ def main() -> None:
     stores = {"big": options.frames, "small": options.small}
     for name, frames in stores.items():
         make_store(options.out / f"latents-{name}", frames)
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in stores}
-    for repeat in range(options.repeats):
-        for name in stores:
-            found[name].append(train(options, name, repeat))
-            print(name, found[name][-1], flush=True)
-    rows = [
-        {"store": name, "frames": stores[name]}
-        | {key: statistics.median(x[key] for x in each) for key in each[0]}
-        for name, each in found.items()
-    ]
-    ratio = statistics.median(
-        b["steps/s"] / s["steps/s"] for b, s in zip(found["big"], found["small"], strict=True)
-    )
-    print(f"{options.steps} steps, {options.threads} threads of {cpu_name()}\n\n{markdown(rows)}\n")
-    print(f"steps/s of the big store over the small one: {ratio:.3f}")
+    found = {name: start(options, name) for name in stores}
+    try:
+        for training in found.values():
+            training.begin()
+        for _ in range(options.turns):
+            for training in found.values():
+                training.take(options.seconds)
+    finally:
+        for training in found.values():
+            training.end()
+    print(f"{options.threads} threads of {cpu_name()}\n\n{table(found, stores)}\n")
+    ratio = median_ratio(found["big"].paces, found["small"].paces)
+    print(f"steps/s of the big store over the small one, median of {options.turns}: {ratio:.3f}")
     if not options.keep:
         shutil.rmtree(options.out)
 
@@ -57,8 +115,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="for the stores (1 GB) and runs")
     parser.add_argument("--frames", type=int, default=2_000_000)
     parser.add_argument("--small", type=int, default=20_000, help="frames of the small store")
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--turns", type=int, default=10, help="of each")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of a turn")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="keep --out")
     return parser.parse_args()
@@ -78,37 +136,38 @@ def make_store(folder: Path, frames: int) -> None:
             np.save(path, np.asfortranarray(z))
 
 
-def train(options: argparse.Namespace, name: str, repeat: int) -> dict[str, float]:
-    run = runs.Run(options.out / f"run-{name}-{repeat}")
-    child = latentdiff(
+def start(options: argparse.Namespace, name: str) -> Training:
+    run = runs.Run(options.out / f"run-{name}")
+    process = latentdiff(
         *("train-diffusion", "--run", run.root, "--device", "cpu", "--overwrite"),
         *("--latents", options.out / f"latents-{name}"),
         "latents.keep=all",
-        f"training.steps={options.steps}",
+        "training.steps=1000000",
         "training.memory_gb=0",
-        "training.log_every=10",
+        "training.log_every=1",
+        # A validation now and then, for the memory that it takes.
+        "training.validate_every=50",
         "training.demo_samples=0",
         threads=options.threads,
         stdout=subprocess.DEVNULL,
     )
-    resident = anonymous = 0
-    while child.poll() is None:
-        sizes = memory_kilobytes(child.pid)
-        resident = max(resident, sizes.get("VmHWM", 0))
-        anonymous = max(anonymous, sizes.get("RssAnon", 0))
-        time.sleep(0.05)
-    if child.returncode:
-        raise RuntimeError(f"training on the {name} store failed")
-    lines = [r for r in runs.read_jsonl(run.diffusion / "metrics.jsonl") if "step_seconds" in r]
-    # The first lines are warmth.
-    seconds = statistics.median(line["step_seconds"] for line in lines[2:])
-    wait = statistics.median(line["data_wait"] for line in lines[2:])
-    return {
-        "peak MB": resident / 1024,
-        "peak without files MB": anonymous / 1024,
-        "steps/s": 1 / seconds,
-        "data wait %": 100 * wait,
-    }
+    return Training(process, run.diffusion)
+
+
+def table(found: dict[str, Training], stores: dict[str, int]) -> str:
+    return markdown(
+        [
+            {
+                "store": name,
+                "frames": stores[name],
+                "peak MB": training.resident // 1024,
+                "peak without files MB": training.anonymous // 1024,
+                "steps/s": statistics.median(training.paces),
+                "data wait %": 100 * statistics.median(training.waits),
+            }
+            for name, training in found.items()
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,8 @@ from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import Task
 from latentdiff.training.trainer import Trainer
 from latentdiff.training.validation import Validator, exchange
+
+SMAPS = Path("/proc/self/smaps")
 
 
 def counting(frames, start=0):
@@ -91,6 +94,18 @@ class TestWindows:
         a, b = (data.draw(64, generator_for(5)) for data in (in_memory, on_disk))
         assert torch.equal(a.latents, b.latents) and torch.equal(a.mask, b.mask)
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.skipif(not SMAPS.exists(), reason="asks Linux what is resident")
+    def test_files_that_were_read_are_not_kept_in_memory(self, tmp_path):
+        path = tmp_path / "a.npy"
+        np.save(path, counting(200_000))
+        recording = Recording("a", np.load(path, mmap_mode="r"))
+        data = Windows([recording], 8, whiten=lambda z: z)
+        found = SMAPS.read_text().partition(str(path))[2]
+        assert int(found.partition("\nRss:")[2].split()[0]) == 0
+        # What was unloaded is read again where it is asked for.
+        assert np.array_equal(recording.latents, counting(200_000))
+        assert data.frames == 200_000
 
     def test_spread_covers_all_files_without_overlap(self):
         batch = windows([20, 9, 50, 3], 8).spread(100)

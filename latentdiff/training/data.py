@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import mmap
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -228,6 +229,7 @@ class Windows:
                     )
                 flat[row : row + len(block)] = block
                 row += len(block)
+            _let_go(array)
         return flat
 
 
@@ -267,6 +269,15 @@ def _refuse_vanished(array: np.ndarray, key: str) -> None:
             why=f"{path} {'is gone' if found is None else 'was cut short'}",
             do_this="bring the latent store back, or encode again; the same command continues.",
         )
+
+
+def _let_go(array: np.ndarray) -> None:
+    """Unload a map that has been read: its pages count as this process's until it is closed."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def _room_on(device: torch.device) -> int:
