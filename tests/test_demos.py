@@ -328,6 +328,24 @@ class TestPace:
         _, taken = self.shown(build, clock, monkeypatch, 2.0, 300, 0.1)
         assert taken == [0]
 
+    def test_what_the_first_one_loads_does_not_delay_the_others(self, build, clock, monkeypatch):
+        def shown(first):
+            show = build(every=None)
+            taken = []
+
+            def work(step, model, device, tracker):
+                taken.append(step)
+                show._last_cost = 1.0
+                clock[0] += first if len(taken) == 1 else 1.0
+
+            monkeypatch.setattr(show, "_show", work)
+            for step in range(0, 3000, 10):
+                show(step, Follower(), None)
+                clock[0] += 1.0
+            return taken
+
+        assert shown(60.0) == shown(1.0) and len(shown(60.0)) > 5
+
 
 def test_a_continued_training_shows_references_once(tmp_path, make):
     for steps in ((0, 10), (20, 30)):

@@ -42,7 +42,8 @@ FOLDER = "demos"
 REFERENCES = "references"
 LATENTS = "latents.png"
 SHARE = 0.03
-"""Of the time since training started that demos may take; then they wait. Step 0 always comes."""
+"""Of the time since the first demo that later ones may take; then they wait. The first one, for
+which the codec is loaded, always comes."""
 GROWTH = 1.05
 """By so much training must have gone on since the last demo: a week of it is some 150 demos."""
 CHANNELS = 16
@@ -117,7 +118,7 @@ class Demos:
 
     The samples have the same seeds each time and follow the same references, so that what changes
     from demo to demo is the model. `every` None: a demo comes when it is asked for and, but for
-    step 0, demos so far have taken less than SHARE of the time and training has gone on by GROWTH.
+    the first, demos have taken less than SHARE of the time and training has gone on by GROWTH.
     `open_codec` returns the codec, or None where only latents can be shown.
 
     Nothing that fails here ends a training: the reason is told once.
@@ -144,11 +145,11 @@ class Demos:
         self._every = every
         self._seeds = [seed + k for k in range(count)]
         self._warned = False
-        self._began = time.monotonic()
+        self._began = 0.0
         self._last_step: int | None = None
         self._last_cost = 0.0
         self.spent = 0.0
-        """Seconds that all demos so far have taken."""
+        """Seconds that demos after the first one have taken."""
 
     def __call__(self, step: int, model: nn.Module, tracker: Tracker) -> None:
         """A demo at `step`, where it is affordable."""
@@ -166,17 +167,21 @@ class Demos:
                 reason = f"{type(error).__name__}: {error}"
                 log.warning("no demo at step %d, training goes on: %s", step, reason)
             self._warned = True
+        now = time.monotonic()
+        if self._last_step is None:
+            self._began = now
+        else:
+            self.spent += now - began
         self._last_step = step
-        self.spent += time.monotonic() - began
 
     def _due(self, step: int) -> bool:
         if not self._count:
             return False
-        if self._every is not None or step == 0:
+        if self._every is not None or self._last_step is None:
             return True
         elapsed = time.monotonic() - self._began
         affordable = self.spent + self._last_cost <= SHARE * elapsed
-        return affordable and step >= GROWTH * (self._last_step or 0)
+        return affordable and step >= GROWTH * self._last_step
 
     def _show(self, step: int, model: nn.Module, device: torch.device, tracker: Tracker) -> None:
         if step == 0 or not (self._directory / REFERENCES / LATENTS).exists():
