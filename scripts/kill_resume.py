@@ -31,6 +31,8 @@ from latentdiff.training import checkpoint
 
 TIMES = ("seconds", "hours", "per_second", "data_wait", "share_of_time")
 """Parts of the names of what a clock decides."""
+START = 5.0
+"""Seconds in which a training starts."""
 
 
 def main() -> None:
@@ -49,10 +51,12 @@ def main() -> None:
     run_latentdiff(*command("whole"), threads=1)
     undisturbed = time.monotonic() - begun
     print(f"undisturbed: {undisturbed:.1f} s")
+    # So that all kills together fit into one training, even if it goes twice as fast.
+    longest = undisturbed / options.kills / 2
     killed = 0
     parts = options.out / "parts" / "diffusion"
     while killed < options.kills:
-        killed += kill_once(command("parts"), parts, draw, options)
+        killed += kill_once(command("parts"), parts, draw, longest)
         print(f"killed {killed} times; at step {last_step(parts)} of {options.steps}", flush=True)
         if finished(parts):
             sys.exit("it ended before it was killed often enough: give more --steps")
@@ -71,9 +75,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument(
-        "--longest", type=float, default=3.0, help="seconds of training until a kill"
-    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--keep", action="store_true", help="keep --out even if all is well")
     return parser.parse_args()
@@ -108,18 +109,18 @@ def settings(steps: int) -> list[str]:
     ]
 
 
-def kill_once(
-    command: list[object], folder: Path, draw: random.Random, options: argparse.Namespace
-) -> int:
-    """Start it and kill it: one time in four anywhere in its first seconds, else in training."""
+def kill_once(command: list[object], folder: Path, draw: random.Random, longest: float) -> int:
+    """Start it and kill it: one time in four while it starts, else within `longest` seconds of
+    training."""
     written = size(folder)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     child = latentdiff(*command, threads=1, **quiet)
-    delay = draw.uniform(0, options.longest)
-    if draw.random() > 0.25:
+    if draw.random() < 0.25:
+        longest = START
+    else:
         while size(folder) == written and child.poll() is None:
             time.sleep(0.01)
-    time.sleep(delay)
+    time.sleep(draw.uniform(0, longest))
     child.send_signal(signal.SIGKILL)
     return child.wait() == -signal.SIGKILL
 
