@@ -162,6 +162,8 @@ class TestData:
     def test_draws_are_known_without_the_posterior_too(self):
         assert data.sampled_posteriors(made(DRAWS))
         assert data.sampled_posteriors(made(MEANS)) is None
+        rounding = (*MEANS[:3], 1.1e-12, 1e-12, 0.9e-12)
+        assert data.sampled_posteriors(made(rounding)) is None
 
     def test_a_model_of_draws_is_known_where_the_means_are_stored(self):
         found = made(MEANS, 1.0, taken=0.01, if_drawn=1.02)

@@ -16,6 +16,9 @@ of draws it is 1 or more, of means hardly anything."""
 FLAT = 0.2
 """Smallest over median variance of such directions from which they lie on one floor; draws have
 one, the unit variance that a VAE's prior pulls them to, while means keep falling."""
+DEAD = 1e-3
+"""Share of the strongest variance below which a direction is dead: what rounding leaves is as flat
+and white as draws are."""
 MOSTLY = 0.8
 """Share of directions without sound that must look white."""
 CHANGED = 1.1
@@ -46,7 +49,9 @@ def _stored_draws(found: Directions) -> tuple[str, ...]:
     if sum(white) < MOSTLY * len(white):
         return ()
     if found.posterior is None:
-        ratio, limit = min(weak) / max(statistics.median(weak), 1e-30), FLAT
+        if statistics.median(weak) < DEAD * found.variance[0]:
+            return ()
+        ratio, limit = min(weak) / statistics.median(weak), FLAT
         told = (
             f"of the variance of the typical one of them, {statistics.median(weak):.2g}, the "
             f"weakest has {ratio:.2g} (draws: near 1, on one floor; means: below a hundredth)"
