@@ -261,3 +261,8 @@ def test_another_schedule_or_ladder_is_another_report(run):
     with pytest.raises(UserError, match="noise-ladder"):
         schedule(project(), run=run)
     schedule(project(), run=run, overwrite=True)
+
+
+def test_a_regression_is_refused():
+    with pytest.raises(UserError, match="no schedule"):
+        schedule(project(diffusion={"parametrisation": "regression"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from latentdiff.diffusion.noise import GAIN_LIMIT, NOISE_ONLY
@@ -72,7 +73,8 @@ def _head(results: dict[str, Any]) -> list[str]:
         "noisy end to the clean one: how far they are off (1: as far as always answering the mean;",
         "0: perfect integration; must fall with more steps)",
         f"schedule {results['schedule']}: log-SNR {start['first']:.1f} to {start['last']:.1f}, "
-        f"steps spaced by {results['spacing']}",
+        f"steps spaced by {results['spacing']}"
+        + ("" if results["spacing"] == "t" else " (to which only its two ends matter)"),
     ]
 
 
@@ -143,6 +145,11 @@ def _starts(results: dict[str, Any]) -> list[str]:
             f"{true['covariance']:12.4f}{noise['mean']:10.3f}{noise['covariance']:12.3f}"
             f"{level:+6.1f} dB"
         )
+    if any(row["gain"] > GAIN_LIMIT for row in results["starts"]):
+        lines.append(
+            f"  a gain beyond {GAIN_LIMIT:g} is not met here: samples start at log-SNR "
+            f"{NOISE_ONLY:g} at most, gain {math.exp(-NOISE_ONLY / 2):.0f}"
+        )
     return lines
 
 
@@ -175,21 +182,11 @@ def _costs(results: dict[str, Any]) -> list[str]:
             f"sampling.spacing={results['spacing']}: by logsnr off by {own['judged_by_logsnr']:.2g}"
             " only; the schedule is steep where these steps are few"
         )
-    return lines + _schedule_costs(results["starts"][0])
-
-
-def _schedule_costs(start: dict[str, Any]) -> list[str]:
-    level, covariance = start["noise_level_db"], start["noise"]["covariance"]
-    lines = []
+    start = results["starts"][0]
     if start["signal_left"] > LEFT:
         lines.append(
             f"diffusion.schedule: {start['signal_left']:.0%} of the signal is left where it ends, "
-            f"but samples start from pure noise: level {level:+.1f} dB, covariance off by "
-            f"{covariance:.0%}"
-        )
-    if start["gain"] > GAIN_LIMIT:
-        lines.append(
-            f"diffusion.schedule: gain {start['gain']:.2g}: beyond log-SNR {NOISE_ONLY:g} nothing "
-            "can be learned, so sampling starts there and training should end there"
+            f"but samples start from pure noise: level {start['noise_level_db']:+.1f} dB, "
+            f"covariance off by {start['noise']['covariance']:.0%}"
         )
     return lines

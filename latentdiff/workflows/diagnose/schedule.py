@@ -65,8 +65,14 @@ def schedule(
     With a `run`, also where the encoder's own noise and the decoder's tolerance lie on the axis.
     `gallery`: beside the schedules of the literature and of the notebook. `std`: deviation of the
     latents, instead of the run's or 1. Writes into `out`, else `run`/diagnosis/schedule (or
-    .../schedules for the gallery), else nowhere.
+    .../schedules for the gallery), else nowhere. Raises UserError for a regression, which has none.
     """
+    if project.diffusion.parametrisation == "regression":
+        raise UserError(
+            "a regression has no schedule to diagnose",
+            why="it is given no noisy latents at all",
+            do_this="name another: diffusion.parametrisation=v.",
+        )
     marks = _marks(run, project, std)
     name = "schedules" if gallery else "schedule"
     tell(

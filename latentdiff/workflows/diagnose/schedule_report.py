@@ -88,7 +88,7 @@ def _head(r: dict[str, Any]) -> list[str]:
         f"  a tenth of the levels is cleaner than {tenth}, half than {half}, nine tenths than "
         f"{most}",
         f"  noisy end {_level(r['logsnr_min'])}, {r['signal_left']:.2g} of the signal left   "
-        f"(must be {TERMINAL_LIMIT:g} or less, so 0.05: samples start from pure noise)",
+        f"(must be {TERMINAL_LIMIT:g} or less, 0.05: samples start from pure noise)",
         f"  gain {_gain(r)}   (1 / alpha there, 1 / sqrt(abar_T) of a chain: noise that a model "
         "leaves comes out",
         f"    so many times as strong; above {GAIN_LIMIT:g} there are levels that teach nothing)",
@@ -120,11 +120,12 @@ def _marks(r: dict[str, Any]) -> list[str]:
     lines = ["where on this axis the latents end and the decoder stops caring"]
     found = r["posterior"]
     if found:
-        lines.append(
+        lines += [
             f"  the encoder's own noise: log-SNR {_level(found['least'])} to "
             f"{_level(found['most'])} by direction, median {_level(found['median'])}; "
-            f"{found['cleaner_share']:.0%} of the levels are cleaner than all of it"
-        )
+            f"{found['cleaner_share']:.0%} of the levels",
+            "    are cleaner than all of it: detail that the encoder itself is not sure of",
+        ]
     bears = r["tolerance"]
     if bears:
         lines.append(
