@@ -10,7 +10,8 @@ import math
 import pytest
 import torch
 
-from latentdiff import config
+from latentdiff import cli, config
+from latentdiff.cli import base
 from latentdiff.diffusion import denoiser, exact, noise, samplers
 from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig
 from latentdiff.errors import UserError
@@ -221,3 +222,16 @@ def test_a_regression_is_refused():
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no config\.yaml"):
         report.project_of(Run(tmp_path), None, [])
+
+
+def test_settings_come_from_a_file_and_words(tmp_path):
+    (tmp_path / "own.yaml").write_text("diffusion: {schedule: {name: betas, beta_end: 0.0085}}")
+    found = report.project_of(None, tmp_path / "own.yaml", ["sampling.steps=8"])
+    assert (found.diffusion.schedule.beta_end, found.sampling.steps) == (0.0085, 8)
+
+
+@pytest.mark.parametrize(("right", "code"), [(True, 0), (False, 1)])
+def test_what_is_broken_decides_the_exit_code(monkeypatch, right, code):
+    monkeypatch.setattr(worker, "sampler", lambda project, **_: right)
+    monkeypatch.setattr(base, "_set_up_logging", lambda *_: None)
+    assert cli.cli.main(["diagnose", "sampler"], standalone_mode=False) == code
