@@ -4,8 +4,9 @@
 
 Five runs that are broken, each in one way, and three that are not, for every seed; then a table of
 what was found first. Latents and conditions are broken on disk, where no setting tells of it. The
-latents need posterior deviations (latents.keep_std=true) and mel spectrograms. Exit code 1 where
-a cause is not named first, or anything is found in a healthy run.
+latents need posterior deviations (latents.keep_std=true) and mel spectrograms. The same command
+again trains nothing anew, and diagnoses once more. Exit code 1 where a cause is not named first,
+or anything is found in a healthy run.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def train(
     given = {**SETTINGS, "training.hours": options.minutes / 60, **settings}
     words = [f"{key}={value}" for key, value in given.items()]
     words.append(f"training.steps={options.steps * (2 if settings is OVERFIT else 1)}")
-    places = ["--run", run, "--latents", latents, "--device", "cpu", "--seed", seed, "--overwrite"]
+    places = ["--run", run, "--latents", latents, "--device", "cpu", "--seed", seed]
     run_latentdiff("train-diffusion", *places, *words, threads=1)
 
 

@@ -162,6 +162,8 @@ class TestData:
     def test_draws_are_known_without_the_posterior_too(self):
         assert data.sampled_posteriors(made(DRAWS))
         assert data.sampled_posteriors(made(MEANS)) is None
+        # White noise of one channel tells of no floor; that it is kept is said.
+        assert data.sampled_posteriors(made([1.0])) is None
         rounding = (*MEANS[:3], 1.1e-12, 1e-12, 0.9e-12)
         assert data.sampled_posteriors(made(rounding)) is None
 

@@ -19,6 +19,8 @@ one, the unit variance that a VAE's prior pulls them to, while means keep fallin
 DEAD = 1e-3
 """Share of the strongest variance below which a direction is dead: what rounding leaves is as flat
 and white as draws are."""
+FEW = 3
+"""Directions without sound that make no floor."""
 MOSTLY = 0.8
 """Share of directions without sound that must look white."""
 CHANGED = 1.1
@@ -49,7 +51,7 @@ def _stored_draws(found: Directions) -> tuple[str, ...]:
     if sum(white) < MOSTLY * len(white):
         return ()
     if found.posterior is None:
-        if statistics.median(weak) < DEAD * found.variance[0]:
+        if len(weak) < FEW or statistics.median(weak) < DEAD * found.variance[0]:
             return ()
         ratio, limit = min(weak) / statistics.median(weak), FLAT
         told = (

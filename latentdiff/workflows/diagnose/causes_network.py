@@ -17,7 +17,7 @@ SHUT = 0.9
 """Share of saturated gates in the typical block from which the network is stuck."""
 DEAD = 0.02
 """Magnitude of the output, whose target has about 1, below which it is as good as zero."""
-SPREAD = 1.5
+SPREAD = 1.7
 """Factor between the spread of samples and of latents that is no accident."""
 OFF = 0.5
 """Distance of the samples' mean from that of the latents, in their standard deviations."""
@@ -80,7 +80,7 @@ def growing_stream(levels: Mapping[float, Activations]) -> Finding | None:
         (
             f"log-SNR {logsnr:+.1f}: magnitude {first.inlet:.3g} into {first.name}, "
             f"{last.outlet:.3g} out of {last.name}, {worst.growth:.0f} times as much (sound: 1 "
-            "to 6)",
+            "to 10)",
         ),
         "normalise before each block and sum what the blocks put out, as network.name=diffwave "
         "does; lower training.learning_rate.",

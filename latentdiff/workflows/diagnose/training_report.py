@@ -124,7 +124,7 @@ def _blocks(m: Measured) -> list[str]:
         f"  weights {m.growth:.1f} times as large as fresh ones   (sound: 1 to 4)",
         *(
             f"  log-SNR {level:+.1f}: the stream grows {at.growth:.1f} times, the output is "
-            f"{at.output:.2f}   (sound: 1 to 6 times, output up to 1)"
+            f"{at.output:.2f}   (sound: 1 to 10 times, output up to 1)"
             for level, at in m.activations.items()
         ),
     ]
