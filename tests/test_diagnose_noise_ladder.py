@@ -45,6 +45,10 @@ class TestTolerance:
         found = tolerance((1.0, 2.0), (0.1, 0.2), of_noise=4.0, of_codec=None)
         assert found.std is None and found.logsnr is None
 
+    def test_a_decoder_that_hears_nothing_bears_nothing_worth_telling(self):
+        found = tolerance((1.0, 2.0), (0.001, 0.02), of_noise=0.01, of_codec=9.0)
+        assert found.std is None and found.criterion == "nothing is heard of latents"
+
     def test_crossing_needs_a_beginning_below(self):
         assert crossing([0, 1], [2, 3], 1.0) is None
 
@@ -148,6 +152,15 @@ def test_text_picture_and_sounds_are_left(run, encoded):
     assert {"k-1-0.wav", "k-1-1.wav", "white-noise-0.wav", "left-out-1-0.wav"} <= sounds
     seconds = soundfile.info(folder(run) / "audio" / "k-1-0.wav").duration
     assert seconds == pytest.approx(results(run)["clip_seconds"], abs=1e-3)
+
+
+def test_a_codec_that_makes_the_same_of_everything_is_told(run, encoded, codec, monkeypatch):
+    whole = codec.decode
+    monkeypatch.setattr(codec, "decode", lambda z: whole(torch.ones_like(z)))
+    diagnose_noise_ladder(run, encoded, n=2, seconds=0.5)
+    text = (folder(run) / "noise-ladder.txt").read_text(encoding="utf-8")
+    assert "makes the same of any latents" in text and "broken" not in text
+    assert results(run)["tolerance_std"] is None
 
 
 def test_the_same_seed_gives_the_same_ladder(run, encoded):

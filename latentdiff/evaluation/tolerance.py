@@ -18,8 +18,10 @@ RUNGS = (0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 """k, in deviations of whitened latents."""
 HALF = 0.5
 """Of the distance that white noise makes in place of the latents."""
+AUDIBLE_DB = 0.2
+"""A decoder of which white noise changes the sound by less makes the same of any latents."""
 
-Criterion = Literal["half-way to noise", "the codec's own error"]
+Criterion = Literal["half-way to noise", "the codec's own error", "nothing is heard of latents"]
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,11 @@ class Tolerance:
     """The k at which the sound breaks: the noise is then the worst that is wrong with it."""
 
     std: float | None
-    """k; None where no rung breaks it."""
+    """k; None where no rung breaks it, or nothing is heard of latents at all."""
     limit: float
     """Spectral distance, in dB, from the sound without noise."""
     criterion: Criterion
-    """Of the two limits the one that is reached first."""
+    """Of the two limits the one that is reached first, if any can be."""
 
     @property
     def logsnr(self) -> float | None:
@@ -47,11 +49,13 @@ def tolerance(
     The limit is half of `of_noise`, the distance of the sound of white noise; or `of_codec`, that
     between recordings and what the codec makes of them, where that is known and less.
     """
-    limit, criterion = HALF * of_noise, "half-way to noise"
+    limit = HALF * of_noise
+    criterion: Criterion = "half-way to noise"
+    if of_noise < AUDIBLE_DB:
+        return Tolerance(None, limit, "nothing is heard of latents")
     if of_codec is not None and of_codec < limit:
         limit, criterion = of_codec, "the codec's own error"
-    at = crossing([0.0, *rungs], [0.0, *distances], limit)
-    return Tolerance(at, limit, criterion)  # type: ignore[arg-type]
+    return Tolerance(crossing([0.0, *rungs], [0.0, *distances], limit), limit, criterion)
 
 
 def crossing(x: Sequence[float], y: Sequence[float], limit: float) -> float | None:

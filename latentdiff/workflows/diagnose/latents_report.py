@@ -41,6 +41,7 @@ def _known(r: dict[str, Any]) -> list[str]:
         f"{r['carrying']} of {r['dimensions']} dimensions carry sound: along each of these the "
         f"encoder sends more than {LEAST_BITS} bit a frame ({r['bits']:.1f} in all{a_second}).",
         f"The other {rest} are the encoder's own noise.",
+        *([] if r["carrying"] else ["Train the codec longer, or with a smaller beta."]),
     ]
 
 

@@ -6,8 +6,13 @@ import math
 from typing import Any
 
 from latentdiff.evaluation.sound import SILENT_DB
-from latentdiff.evaluation.tolerance import RUNGS
+from latentdiff.evaluation.tolerance import RUNGS, Criterion
 
+NOTHING: Criterion = "nothing is heard of latents"
+MEANINGS: dict[Criterion, str] = {
+    "half-way to noise": "half of what white noise in their place changes",
+    "the codec's own error": "as much as the codec itself changes recordings",
+}
 FAINT_DB = 12.0
 """A sound so much weaker than that of encodings is remarked on."""
 
@@ -50,7 +55,8 @@ def _rungs(r: dict[str, Any]) -> list[str]:
     lines = ["k x noise along the kept directions, in deviations of the latents"]
     for rung in r["rungs"]:
         label = f"k {rung['k']:<5g} log-SNR {-2 * math.log(rung['k']) + 0.0:+5.1f}"
-        broken = "broken" if rung["distance_db"] > r["limit_db"] else ""
+        above = rung["distance_db"] > r["limit_db"] and r["criterion"] != NOTHING
+        broken = "broken" if above else ""
         lines.append(_line(label, rung["level_db"], rung["distance_db"], broken))
     return lines
 
@@ -90,26 +96,33 @@ def _note(row: dict[str, Any], r: dict[str, Any]) -> str:
 
 
 def _verdict(r: dict[str, Any]) -> list[str]:
-    meaning = {
-        "half-way to noise": "half of what white noise in their place changes",
-        "the codec's own error": "as much as the codec itself changes recordings",
-    }[r["criterion"]]
+    noise = r["others"]["white noise"]["distance_db"]
+    if r["criterion"] == NOTHING:
+        return [
+            f"white noise in place of the latents changes the sound by {noise:.2f} dB only: this "
+            "decoder makes the same of any latents. Train the codec before anything else."
+        ]
+    meaning = MEANINGS[r["criterion"]]
     if r["tolerance_std"] is None:
         return [
             f"the decoder bears noise of more than {RUNGS[-1]:g} deviations of the latents: the "
             f"sound never changes by {r['limit_db']:.2f} dB, {meaning}"
         ]
-    lines = [
+    return [
         f"the decoder bears noise of {r['tolerance_std']:.2f} deviations of the latents, log-SNR "
         f"{r['tolerance_logsnr']:+.1f}: there the sound changes by {r['limit_db']:.2f} dB, "
-        f"{meaning}. What a diffusion model leaves of its noise must stay below that."
+        f"{meaning}.",
+        "What a diffusion model leaves of its noise must stay below that.",
+        *_of_left_out(r, noise),
     ]
-    unit = [x["distance_db"] for x in r["left_out_rungs"] if x["k"] == 1]
-    if unit:
-        share = unit[0] / max(r["others"]["white noise"]["distance_db"], 1e-9)
-        lines.append(
-            f"The {r['dimensions'] - r['kept']} directions left out change the sound by "
-            f"{r['all_directions']['distance_db']:.2f} dB; unit noise there by {unit[0]:.2f} dB, "
-            f"{share:.0%} of what white noise in place of the kept ones does."
-        )
-    return lines
+
+
+def _of_left_out(r: dict[str, Any], noise: float) -> list[str]:
+    return [
+        f"The {r['dimensions'] - r['kept']} directions left out change the sound by "
+        f"{r['all_directions']['distance_db']:.2f} dB; unit noise there by "
+        f"{rung['distance_db']:.2f} dB, {rung['distance_db'] / noise:.0%} of what white noise in "
+        "place of the kept ones does."
+        for rung in r["left_out_rungs"]
+        if rung["k"] == 1
+    ]
