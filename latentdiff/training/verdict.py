@@ -95,7 +95,8 @@ def no_skill(step: int, values: Mapping[str, float], learnable: float) -> str:
         )
     return (
         f"no skill after {step} steps: loss {values['loss']:.4f}, and a model that knows nothing "
-        f"but the variance of each channel scores {values['baseline']:.4f}.\n  {where}"
+        f"but the variance of each channel scores {values['baseline']:.4f}.\n  {where}\n"
+        "  `latentdiff diagnose training` looks for the cause"
     )
 
 
