@@ -162,12 +162,10 @@ def _verdict(results: dict[str, Any]) -> list[str]:
         f"all {len(results['orders'])} orders of convergence are met, and all that a network may "
         "put out is converted rightly.",
         f"As configured ({own['sampler']}, {own['steps']} steps by {results['spacing']}) perfect "
-        f"samples are off by {own['judged']:.2g}"
-        + (", and this does harm:" if costs else ": fine."),
+        f"samples are off by {own['judged']:.2g}" + (". What does harm:" if costs else ": fine."),
         *(f"  {line}" for line in costs),
-        f"{'What else is wrong with samples' if costs else 'So what is wrong with samples'} comes "
-        "from what the model",
-        "learned: see `latentdiff diagnose training`.",
+        f"{'What else' if costs else 'So what'} is wrong with samples comes from what the model "
+        "learned: `latentdiff diagnose training`.",
     ]
 
 
