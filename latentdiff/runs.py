@@ -160,7 +160,7 @@ class Stage:
         if error:
             self._info["error"] = "interrupted" if kind is KeyboardInterrupt else str(error)
         # A full disk may be why we are here: the reason must not be hidden by a second failure.
-        with suppress(OSError) if error else nullcontext():
+        with suppress(UserError) if error else nullcontext():
             self._write()
         if self._log_handler:
             logging.getLogger("latentdiff").removeHandler(self._log_handler)

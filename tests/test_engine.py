@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from latentdiff.errors import UserError
 from latentdiff.networks.build import build
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.tracking import read_metrics
+from latentdiff.tracking.metrics import Metrics
 from latentdiff.training import checkpoint
 from latentdiff.training.data import Recording, Windows
 from latentdiff.training.fabric import Launch, make_fabric
@@ -81,7 +83,10 @@ def farthest(a, b):
 
 
 class TestBudget:
-    def test_hours_end_a_training_and_count_former_attempts(self, tmp_path):
+    def test_hours_end_a_training_and_count_former_attempts(self, tmp_path, monkeypatch):
+        ticks = itertools.count()
+        clock = SimpleNamespace(monotonic=lambda: next(ticks) / 100)
+        monkeypatch.setattr("latentdiff.training.trainer.time", clock)
         first = make_trainer(tmp_path, steps=None, hours=0.5 / 3600).fit()
         state = state_of(tmp_path)
         assert first.step == state["step"] > 10 and state["elapsed"] >= 0.5
@@ -365,6 +370,17 @@ class TestCheckpoints:
         assert state_of(tmp_path)["step"] == 10 and before.header["step"] == 10
         checkpoint.load_weights(checkpoint.last(tmp_path))
         assert not list(tmp_path.rglob("*.partial"))
+
+    def test_a_full_disk_between_checkpoints_is_told_too(self, tmp_path, monkeypatch):
+        def full(metrics, step, values):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Metrics, "scalars", full)
+            with pytest.raises(UserError, match="cannot write what training tells") as error:
+                make_trainer(tmp_path).fit()
+        assert "No space left" in str(error.value) and "same command continues" in str(error.value)
+        assert make_trainer(tmp_path).fit().step == 30
 
     def test_torchs_own_writer_failing_is_told_as_a_failed_write(self, tmp_path):
         class Full:

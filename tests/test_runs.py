@@ -93,6 +93,15 @@ def test_full_disk_is_an_error_with_advice(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_why_a_stage_failed_is_not_hidden_by_a_full_disk(tmp_path, monkeypatch):
+    def full(path):
+        raise UserError(f"cannot write {path}")
+
+    with pytest.raises(UserError, match="the reason"), Stage(tmp_path / "s", "encode"):
+        monkeypatch.setattr(runs, "atomic", full)
+        raise UserError("the reason")
+
+
 def test_damaged_run_json_is_named(tmp_path):
     (tmp_path / "run.json").write_text('{"stage": ')
     with pytest.raises(UserError, match=r"run\.json cannot be read"):

@@ -48,11 +48,17 @@ def refuse_not_finite(found: list[Culprits | None], windows: Windows, team: Team
 
 @contextmanager
 def explained(settings: TrainingConfig, device: torch.device) -> Iterator[None]:
-    """Turn lack of memory, and the loss of another process, into UserErrors."""
+    """Turn lack of memory or of room on the disk, and a lost process, into UserErrors."""
     try:
         yield
     except (torch.cuda.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(settings, device, error) from error
+    except OSError as error:
+        raise UserError(
+            f"cannot write {error.filename or 'what training tells of itself'}",
+            why=error.strerror or str(error),
+            do_this="free some space; the same command continues from the last checkpoint.",
+        ) from error
     except RuntimeError as error:
         text = str(error)
         if any(words in text for words in _CPU_MEMORY):

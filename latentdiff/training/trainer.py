@@ -140,10 +140,10 @@ class Trainer:
         # Where a former run stopped.
         self._restore()
         with (
+            explained(self.settings, self._fabric.device),
             self._open_tracker() as self._tracker,
             self._progress() as bar,
             StopRequest() as stop,
-            explained(self.settings, self._fabric.device),
         ):
             stopping = self._prepare()
             while not (stopping or self._over() or self._exhausted()):
