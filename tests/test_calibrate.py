@@ -1,4 +1,4 @@
-"""The strength of samples: measured when training ends, made up for by autoguidance."""
+"""The strength of samples: held to training windows when training ends, made up for."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from latentdiff.networks.settings import NetworkConfig
 from latentdiff.specs import Condition
 from latentdiff.training import checkpoint
 from latentdiff.training.data import Batch
-from latentdiff.workflows.calibrate import SCALES, calibrate, crossing, draw
+from latentdiff.workflows.calibrate import SCALES, calibrate, draw, nearest
 from latentdiff.workflows.model import Model, header_of, make_denoiser
 
 CHANNELS, FRAMES = 2, 16
-SETTINGS = SamplingConfig(steps=8)
+SETTINGS = SamplingConfig(steps=8, autoguidance_interval=(-20, 20))
 
 
 @pytest.mark.parametrize(
-    ("powers", "scale"),
+    ("distances", "scale"),
     [
-        ([1.0], 1.0),
-        ([1.7], 1.0),
-        ([0.8, 1.2], 1.05),
-        ([0.5, 0.7, 0.9, 1.1], 1.25),
-        ([0.5] * len(SCALES), SCALES[-1]),
-        ([0.5, 0.7, math.nan], SCALES[1]),
-        ([math.inf], 1.0),
+        ([4.0], 1.0),
+        ([4.0, 4.0], 1.0),
+        ([4.0, 5.0], 1.0),
+        # A parabola with its lowest point at 1.23.
+        ([(x - 1.23) ** 2 + 1 for x in (1.0, 1.1, 1.2, 1.3)], 1.23),
+        ([7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0], SCALES[-1]),
+        ([4.0, 3.0, math.inf], SCALES[1]),
+        ([math.inf, math.inf], 1.0),
     ],
 )
-def test_where_the_power_reaches_that_of_the_latents(powers, scale):
-    assert crossing(powers) == pytest.approx(scale, abs=1e-3)
+def test_where_the_distance_is_least(distances, scale):
+    assert nearest(distances) == pytest.approx(scale, abs=1e-3)
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_a_model_that_knows_variances_needs_none(weights):
 
 
 def test_what_a_model_holds_back_is_given_back(weights, monkeypatch):
-    """Samples a little too weak become as strong as they ought to be."""
+    """Samples that are too weak become as strong as they ought to be."""
     before = checkpoint.load_weights(weights)
 
     def knowing(self, z_t, logsnr, condition):
@@ -78,23 +79,20 @@ def test_what_a_model_holds_back_is_given_back(weights, monkeypatch):
         return 1.2 * knows_variance(z_t, logsnr)
 
     monkeypatch.setattr("latentdiff.diffusion.denoiser.Denoiser.forward", knowing)
-    plain = SETTINGS.model_copy(update={"autoguidance": 1.0})
-    power = float(draw(Model.load(weights), windows(), plain).square().mean())
-    found = calibrate(weights, windows(power=1.02 * power), SETTINGS, "cpu")
-    assert SCALES[0] < found < SCALES[-1]
+    wanted = SETTINGS.model_copy(update={"autoguidance": 1.3})
+    power = float(draw(Model.load(weights), windows(), wanted).square().mean())
+    found = calibrate(weights, windows(power=power), SETTINGS, "cpu")
+    assert found == pytest.approx(1.3, abs=0.05)
     after = checkpoint.load_weights(weights)
     assert after.header == {**before.header, "autoguidance": found}
     assert all(torch.equal(x, before.tensors[name]) for name, x in after.tensors.items())
     model = Model.load(weights)
-    settings = model.draws(SETTINGS)
-    assert settings.autoguidance == found
-    reached = float(draw(model, windows(), settings).square().mean())
-    assert reached == pytest.approx(1.02 * power, rel=1e-3)
+    assert model.draws(SETTINGS).autoguidance == found
     # What is asked for goes before what was found.
     assert model.draws(SamplingConfig(autoguidance=1.3)).autoguidance == 1.3
 
 
 def test_levels_are_those_that_sampling_visits():
-    low, high = SETTINGS.autoguidance_interval
+    low, high = SamplingConfig().autoguidance_interval
     schedule = noise.build(DiffusionConfig().schedule)
     assert schedule.logsnr_min < low < high < schedule.logsnr_max

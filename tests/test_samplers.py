@@ -115,10 +115,10 @@ def test_few_steps_are_finite_and_counted(method, steps):
 def test_sixteen_steps_of_the_default_are_close_to_many():
     z = torch.randn(500, C, T, generator=seeded(1))
     few, many = (walk_from(z, levels(SCHEDULE, n), "dpmpp-2m") for n in (16, 200))
-    assert (few - many).square().mean() < 0.01 * many.square().mean()
+    assert (few - many).square().mean() < 0.0125 * many.square().mean()
 
 
-@pytest.mark.parametrize("spacing", ["logsnr", "t", "karras"])
+@pytest.mark.parametrize("spacing", ["logistic", "logsnr", "t", "karras"])
 def test_spacings_rise_from_end_to_end(spacing):
     points = torch.tensor(levels(SCHEDULE, 20, spacing))
     assert (points.diff() > 0).all()
@@ -132,7 +132,7 @@ def test_spacings_rise_from_end_to_end(spacing):
 
 def test_endless_chains_are_entered_where_something_is_left():
     chain = noise.build(ScheduleConfig(name="betas", beta_end=1.0))
-    for spacing in ("logsnr", "t", "karras"):
+    for spacing in ("logistic", "logsnr", "t", "karras"):
         assert levels(chain, 5, spacing)[0] == pytest.approx(noise.NOISE_ONLY, abs=1e-6)
 
 

@@ -16,7 +16,7 @@ ScheduleName = Literal[
 Weighting = Literal["uniform", "min-snr", "sigmoid", "edm"]
 LossKind = Literal["mse", "l1", "huber"]
 Sampler = Literal["dpmpp-2m", "ddim", "ddpm", "euler", "heun"]
-Spacing = Literal["logsnr", "t", "karras"]
+Spacing = Literal["logistic", "logsnr", "t", "karras"]
 
 
 class ScheduleConfig(Section):
@@ -123,8 +123,10 @@ class SamplingConfig(Section):
     steps: int = Field(default=32, ge=1)
     """Steps from pure noise to latents."""
 
-    spacing: Spacing = "logsnr"
-    """Steps equally spaced in log-SNR, in the schedule's t, or as Karras et al. (rho 7)."""
+    spacing: Spacing = "logistic"
+    """logistic: most steps where coarse structure is decided (log-SNR -6 to 0), few at the clean
+    end. logsnr: equally spaced in log-SNR. t: in the schedule's t. karras: as Karras et al., rho 7.
+    """
 
     eta: float = Field(default=0.0, ge=0, le=1)
     """Of ddim only: share of fresh noise. 0: the ODE; 1: ancestral."""
@@ -145,7 +147,7 @@ class SamplingConfig(Section):
     autoguidance: Literal["auto"] | float = "auto"
     """How much of what the network knows is exaggerated over a denoiser that knows variances only.
     1: not at all; above: samples are stronger and more unlike each other. auto: by which samples
-    have the spread of the training latents, as measured when training ended."""
+    come nearest to the training latents, as measured when training ended."""
 
     autoguidance_interval: tuple[float, float] = (-6.0, 0.0)
     """Log-SNR range (low, high) in which autoguidance acts."""

@@ -72,7 +72,7 @@ class TrainingConfig(Section):
     """Length of each of them."""
     calibration_samples: int = Field(128, ge=0)
     """Samples drawn when training ends, beside as many training windows, to find the autoguidance
-    with which they are as strong; 0 = none are, and `sampling.autoguidance: auto` is 1."""
+    that brings them nearest to these; 0 = none are, and `sampling.autoguidance: auto` is 1."""
     wandb: str | None = None
     """Weights & Biases project that metrics also go to (`pip install latentdiff[wandb]`);
     null = none. Without an account or a network set WANDB_MODE=offline."""

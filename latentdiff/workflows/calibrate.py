@@ -1,4 +1,4 @@
-"""How strong a model's samples come out, and the autoguidance that makes them strong enough.
+"""How strong a model's samples come out, and the autoguidance that brings them nearest.
 
 Shapes: B samples, C latent channels, K condition features, T frames of a window.
 """
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from latentdiff.diffusion.settings import SamplingConfig
+from latentdiff.evaluation import windows as cut
+from latentdiff.evaluation.frechet import Gaussian, distance
 from latentdiff.experiments import sampling
 from latentdiff.specs import Condition
 from latentdiff.tracking import progress
@@ -24,43 +26,50 @@ from latentdiff.workflows.model import AUTOGUIDANCE, Model
 log = logging.getLogger(__name__)
 
 SCALES = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6)
-"""Tried in turn until samples are as strong as what they are to be like."""
+"""Tried in turn, as long as samples come nearer."""
 
 
 def calibrate(path: Path, windows: Batch, settings: SamplingConfig, device: str) -> float:
     """Find the autoguidance of the checkpoint at `path` and write it into its header.
 
-    With it, samples as long as `windows` [B, C, T] of training files, following their conditions,
-    have the mean square of these, all channels relative to their variance. Nothing is drawn beyond
-    the first scale where that is reached, and none is below 1: samples that are too strong have
-    another cause. Its draws depend on nothing but the checkpoint, the windows and the settings.
+    Of samples as long as `windows` [B, C, T] of training files, following their conditions, those
+    drawn with it have the least Frechet distance to these windows, as `evaluate` measures it. None
+    is below 1: samples that are too strong have another cause. Its draws depend on nothing but the
+    checkpoint, the windows and the settings.
     """
     model = Model.load(path, device)
-    variance = model.whitening.variance[:, None].cpu()
-    wanted = _power(windows.latents.transpose(1, 2)[windows.mask].T / variance.sqrt())
+    deviation = model.whitening.variance[:, None].cpu().sqrt()
+    whole = windows.mask.all(dim=1)
+    real = windows.latents[whole] if whole.any() else windows.latents
+    reference = Gaussian.fit(cut.features(real / deviation))
+    distances: list[float] = []
     spreads: list[float] = []
     with progress(SCALES, unit="draw", what="calibrating the strength of samples") as scales:
         for scale in scales:
             drawn = draw(model, windows, settings.model_copy(update={"autoguidance": scale}))
-            spreads.append(_power(drawn / variance.sqrt()) / wanted)
-            if not spreads[-1] < 1.0:
+            distances.append(_apart(reference, drawn / deviation))
+            spreads.append(float((drawn / deviation).square().mean().sqrt()))
+            if len(distances) > 1 and not distances[-1] < distances[-2]:
                 break
-    found = crossing(spreads)
+    found = nearest(distances)
     weights = checkpoint.load_weights(path)
     checkpoint.save_weights(path, weights.tensors, {**weights.header, AUTOGUIDANCE: found})
     log.info(
-        "samples have %.2f of the training latents' spread by themselves; autoguidance %.2f "
-        "brings that to %.2f (%s)",
-        spreads[0] ** 0.5,
+        "samples have %.2f of the training latents' spread by themselves; autoguidance %.2f brings "
+        "them nearest to these, with %.2f of their spread (%s)",
+        spreads[0],
         found,
-        np.interp(found, SCALES[: len(spreads)], spreads) ** 0.5,
+        np.interp(found, SCALES[: len(spreads)], spreads),
         path.name,
     )
     return found
 
 
-def _power(x: Tensor) -> float:
-    return float(x.double().square().mean())
+def _apart(reference: Gaussian, drawn: Tensor) -> float:
+    """Frechet distance; infinite where samples are not finite."""
+    if not torch.isfinite(drawn).all():
+        return math.inf
+    return distance(reference, Gaussian.fit(cut.features(drawn)))
 
 
 def draw(model: Model, windows: Batch, settings: SamplingConfig) -> Tensor:
@@ -89,10 +98,12 @@ def draw(model: Model, windows: Batch, settings: SamplingConfig) -> Tensor:
     return torch.cat(parts)
 
 
-def crossing(powers: list[float]) -> float:
-    """The scale at which the power reaches 1, on a straight line between the two around it."""
-    sound = [power for power in powers if math.isfinite(power)]
-    if len(sound) < len(powers) or sound[-1] < 1.0 or len(sound) == 1:
-        # It never gets there, or breaks before it does, or needs no help.
-        return SCALES[max(0, len(sound) - 1)]
-    return round(float(np.interp(1.0, sound[-2:], SCALES[len(sound) - 2 : len(sound)])), 3)
+def nearest(distances: list[float]) -> float:
+    """The scale of the least distance: by a parabola through the last three, where one lies
+    between others."""
+    least = int(np.argmin(distances))
+    if least == 0 or least == len(distances) - 1 or not math.isfinite(distances[-1]):
+        return SCALES[least]
+    before, here, after = distances[least - 1 : least + 2]
+    step = SCALES[1] - SCALES[0]
+    return round(SCALES[least] + 0.5 * step * (before - after) / (before - 2 * here + after), 3)
