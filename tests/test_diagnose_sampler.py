@@ -90,7 +90,7 @@ def test_moments_of_few_gaussian_samples_are_those_of_infinitely_many():
     here = Course(here.exact, here.schedule, batch=24)
     samples = here.run(CASES["ddpm"], 7)
     variance = here.exact.variances[:, 0]
-    points = samplers.levels(here.schedule, 7)
+    points = samplers.levels(here.schedule, 7, here.spacing)
     alpha, sigma = noise.alpha_sigma(torch.tensor(points[0]).double())
     spread = alpha**2 * variance + sigma**2
     for first, second in itertools.pairwise(points):
