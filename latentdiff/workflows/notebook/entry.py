@@ -46,14 +46,14 @@ class Case(Section):
     settings: dict[str, Any] = {}
     """Sections and keys that this case has over those of the file."""
     commands: tuple[str, ...] = ()
-    """Commands of latentdiff, run in turn, after the training where there is one; {case} is the
-    run directory of the case, {run} that of the latents."""
+    """Commands of latentdiff, run in turn, after the training where there is one. {case}: the run
+    directory of the case, {shared}: one for all of the file, {latents}: the latents at hand."""
     measure: Quantity = "loss"
     """What is compared. loss: on held-out windows, in its own units. skill, conditioning_gain: of
     the same. spread: of samples over latents. number: read where `at` says."""
     at: str | None = None
-    """`FILE:KEY.KEY`, in the case's run directory; of a list the median. null: where `measure` has
-    its place."""
+    """`FILE:KEY.KEY`, with the same words in braces: a number in a JSON file; of a list of numbers
+    the median, of another its length. null: where `measure` has its place."""
     meaning: str | None = None
     """Of such a number, in words."""
 

@@ -11,13 +11,9 @@ from collections.abc import Callable
 import torch
 
 from latentdiff.diffusion import baseline, noise
-from latentdiff.diffusion.settings import DiffusionConfig
-from latentdiff.experiments import training
+from latentdiff.workflows.model import make_task
 from latentdiff.workflows.notebook.entry import Formula
 from latentdiff.workflows.project import Project
-
-LEVELS = 1000
-"""Of a continuous schedule, over which a loss is averaged."""
 
 
 def evaluate(formula: Formula, project: Project) -> float:
@@ -33,20 +29,10 @@ def evaluate(formula: Formula, project: Project) -> float:
 def loss(project: Project, knows: str = "variance", std: float = 1.0) -> float:
     """Mean loss over the schedule of a model that `knows` nothing: it predicts `zero`, or the best
     that knows the `variance` of white latents of deviation `std` only."""
-    diffusion, experiment = project.diffusion, project.experiment
-    trained = training.schedule(experiment, noise.schedule_of(diffusion))
-    logsnr = trained(torch.linspace(0, 1, levels_of(diffusion), dtype=torch.float64))
-    objective = training.objective(experiment, diffusion, trained)
     variance = torch.tensor([std**2], dtype=torch.float64)
+    task = make_task(project.diffusion, variance, project.experiment)
     known = {"zero": baseline.zero, "variance": baseline.variance_only}[knows]
-    return float(known(objective, logsnr, variance).mean())
-
-
-def levels_of(diffusion: DiffusionConfig) -> int:
-    """Steps of a chain; of a continuous schedule, enough."""
-    if diffusion.schedule.name == "betas":
-        return diffusion.schedule.beta_steps
-    return noise.CHAINS.get(diffusion.schedule.name, (0.0, 0.0, LEVELS))[2]
+    return float(known(task.objective, task.schedule.visited(), variance).mean())
 
 
 def gain(project: Project) -> float:

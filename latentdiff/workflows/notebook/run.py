@@ -32,12 +32,12 @@ FOLDER = "notebook"
 SAMPLES = "notebook"
 """Name below samples/ of those that a spread is measured on."""
 PLACES = {
-    "loss": "diffusion/run.json:result.loss",
-    "skill": "diffusion/run.json:result.skill",
-    "conditioning_gain": "diffusion/run.json:result.conditioning_gain",
-    "spread": f"samples/{SAMPLES}/run.json:result.spread",
+    "loss": "{case}/diffusion/run.json:result.loss",
+    "skill": "{case}/diffusion/run.json:result.skill",
+    "conditioning_gain": "{case}/diffusion/run.json:result.conditioning_gain",
+    "spread": "{case}/samples/" + SAMPLES + "/run.json:result.spread",
 }
-"""Where each quantity lies in the run directory of a case."""
+"""Where each quantity lies; see `Case.at`."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,13 @@ class Job:
     project: Project
     root: Path
     """Run directory of the case."""
+    shared: Path
+    """Run directory of what all cases of its file have in common."""
     latents: Path
+
+    def filled(self, text: str) -> str:
+        """{case}, {shared} and {latents} as the paths they stand for."""
+        return text.format(case=self.root, shared=self.shared, latents=self.latents)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.case.name})" if self.case.name else self.name
@@ -120,7 +126,9 @@ def _jobs(
         values = config.merge(data, experiment.sections, case.settings, overrides)
         project = config.build(Project, values, str(experiment.path))
         folder = case.name.replace(" ", "-").replace("/", "-")
-        yield Job(name, case, project, run.root / FOLDER / name / folder, latents)
+        place = run.root / FOLDER
+        shared = place / experiment.path.stem
+        yield Job(name, case, project, place / name / folder, shared, latents)
 
 
 def _tell_plan(jobs: Sequence[Job]) -> None:
@@ -143,9 +151,9 @@ def _found(job: Job, overwrite: bool) -> Found:
         with _hushed():
             _work(job, overwrite)
         if case.how != "formula":
-            measured = _read(job.root, case.at or PLACES[case.measure])
+            measured = number_at(job.filled(case.at or PLACES[case.measure]))
         if case.how == "train":
-            skill = _read(job.root, PLACES["skill"])
+            skill = number_at(job.filled(PLACES["skill"]))
     except UserError as error:
         return Found(formula, problem=" ".join(str(error).split()))
     return Found(formula, measured, skill)
@@ -157,7 +165,7 @@ def _work(job: Job, overwrite: bool) -> None:
         train_diffusion(Run(job.root), job.project, latents=job.latents, overwrite=overwrite)
     for line in job.case.commands:
         runs.make_directory(job.root)
-        words = [word.format(case=job.root, latents=job.latents) for word in line.split()]
+        words = [job.filled(word) for word in line.split()]
         _call([*words, "--overwrite"] if overwrite else words, job.root)
 
 
@@ -190,19 +198,24 @@ def _hushed() -> Iterator[None]:
             handler.setLevel(level)
 
 
-def _read(folder: Path, place: str) -> float:
-    """The number at `FILE:KEY.KEY` in a folder; of a list the median.
-
-    Raises UserError where it is not there.
-    """
-    file, _, keys = place.partition(":")
+def number_at(place: str) -> float:
+    """The number at a place such as `Case.at` names. Raises UserError where it is not there."""
+    file, _, keys = place.rpartition(":")
     try:
-        value = json.loads((folder / file).read_text(encoding="utf-8"))
+        value = json.loads(Path(file).read_text(encoding="utf-8"))
         for key in keys.split("."):
             value = value[int(key)] if isinstance(value, list) else value[key]
-        return float(statistics.median(value) if isinstance(value, list) else value)
+        return _number(value)
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"there is no {keys} in {folder / file}", why=str(error)) from error
+        raise UserError(f"there is no {keys} in {file}", why=str(error)) from error
+
+
+def _number(value: Any) -> float:
+    """Itself; of a list of numbers the median, of another its length."""
+    if not isinstance(value, list):
+        return float(value)
+    numbers = [item for item in value if isinstance(item, int | float)]
+    return float(statistics.median(numbers) if numbers else len(value))
 
 
 def _keep(folder: Path, rows: Sequence[Row]) -> None:
