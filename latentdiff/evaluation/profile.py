@@ -62,9 +62,8 @@ class Shape:
 
         Either alone is no proof: frames follow each other slowly, and few of them look normal.
         """
-        limit = max(whiteness.CORRELATED, whiteness.CHANCE / max(self.frames, 1) ** 0.5)
-        near = self.autocorrelation[: len(whiteness.LAGS)].abs().amax(dim=0)
-        return (near < limit) & (self.kurtosis.abs() < NORMAL_KURTOSIS)
+        white = whiteness.is_white(self.autocorrelation, self.frames)
+        return white & (self.kurtosis.abs() < NORMAL_KURTOSIS)
 
 
 @dataclass(frozen=True)

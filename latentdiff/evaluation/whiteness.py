@@ -37,9 +37,13 @@ def autocorrelation(files: Iterable[Tensor], lags: Iterable[int] = LAGS) -> tupl
 
 def white(files: Iterable[Tensor]) -> Tensor:
     """[C] bool: which channels of files [C, T] look the same as white noise."""
-    correlation, frames = autocorrelation(files)
+    return is_white(*autocorrelation(files))
+
+
+def is_white(correlation: Tensor, frames: int) -> Tensor:
+    """[C] bool, of an autocorrelation [L, C] at LAGS (or more, which are left aside)."""
     limit = max(CORRELATED, CHANCE / max(frames, 1) ** 0.5)
-    return correlation.abs().amax(dim=0) < limit
+    return correlation[: len(LAGS)].abs().amax(dim=0) < limit
 
 
 def _product(z: Tensor, lag: int) -> Tensor:

@@ -107,9 +107,15 @@ def _verdict(r: dict[str, Any]) -> list[str]:
         f"{told:.2f}, other noise by {noise:.2f})"
     ]
     if r["verdict"] == "ignored" and told > MOVED:
+        free = r["losses"]["gains"].get("none", 0.0)
+        worse = (
+            f", and without any the loss is {-free:.0%} lower"
+            if free < -verdict.LITTLE_GAIN
+            else ""
+        )
         lines.append(
-            "Yet another condition does change a sample: what it says was learned, but not as it "
-            "goes with these latents. Were they paired wrongly, or learned by heart?"
+            f"Yet another condition does change a sample{worse}: what it says was learned, but not "
+            "as it goes with these latents. Were they paired wrongly, or learned by heart?"
         )
     if r["kind"] == "both":
         parts = ("other spectrogram", "other label")
