@@ -16,6 +16,9 @@ from latentdiff.experiments.settings import ExperimentConfig
 from latentdiff.networks.layers import DenoisingNetwork, FrameNorm
 from latentdiff.specs import Condition
 
+SPAN = 20.0
+"""What t in 0..1 is told as: as wide as log-SNRs are, which the embedding is made for."""
+
 
 class Wrapped(nn.Module):
     """A network in another, with what `describe` asks of it; by itself it changes nothing."""
@@ -82,7 +85,7 @@ class WithoutRoot(Wrapped):
 
 
 class Timed(Wrapped):
-    """The network is told the schedule's t; where `steps` is set, which of them it is, from 0."""
+    """The network is told the schedule's t, or, where `steps` is set, t in steps, up to `steps`."""
 
     def __init__(self, network: nn.Module, schedule: Schedule, steps: int | None = None) -> None:
         super().__init__(network)
@@ -90,8 +93,8 @@ class Timed(Wrapped):
 
     def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
         t = self._schedule.t_of(logsnr)
-        told = t if self._steps is None else (t * (self._steps - 1)).round()
-        return super().forward(z, told, condition)
+        told = t if self._steps is None else (t * self._steps).round()
+        return super().forward(z, SPAN * told, condition)
 
     def in_steps(self, steps: int) -> Timed:
         """The same network, told numbers of steps."""

@@ -52,7 +52,7 @@ class NetworkExperiment(Section):
 
     integer_steps: bool = False
     """The network is told the schedule's t in 0..1 instead of the log-SNR; in sampling it is told
-    the number of the step, 0, 1, 2, ..."""
+    the step's whole number, 0, 1, 2, ... up to the number of steps."""
 
 
 class TrainingExperiment(Section):

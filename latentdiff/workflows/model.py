@@ -13,6 +13,7 @@ from latentdiff import config
 from latentdiff.conditioning import ConditionConfig, Standardiser
 from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
+from latentdiff.diffusion.levels import build_levels
 from latentdiff.diffusion.noise import Schedule
 from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
 from latentdiff.errors import UserError
@@ -52,7 +53,7 @@ class Model:
     experiment: ExperimentConfig = SOUND
     """What is wrong with it on purpose."""
     autoguidance: float = 1.0
-    """With which its samples have the spread of the training latents; 1 where nobody measured."""
+    """With which its samples come nearest to the training latents; 1 where nobody measured."""
 
     def draws(self, settings: SamplingConfig) -> SamplingConfig:
         """The settings with this model's own autoguidance in place of `auto`."""
@@ -134,6 +135,20 @@ def task_of(model: Model) -> Task:
     settings = config.build(DiffusionConfig, header["diffusion"], source=str(model.path))
     objective = experiments.objective(model.experiment, settings, model.schedule)
     return Task(objective, model.schedule, variance=model.whitening.variance)
+
+
+def make_task(
+    diffusion: DiffusionConfig, variance: Tensor, experiment: ExperimentConfig = SOUND
+) -> Task:
+    """What is learned of latents of `variance` [C], and on which levels."""
+    schedule = experiments.schedule(experiment, noise.schedule_of(diffusion))
+    return Task(
+        experiments.objective(experiment, diffusion, schedule),
+        schedule,
+        experiments.levels(experiment, build_levels(diffusion.levels, schedule)),
+        variance,
+        experiments.noise(experiment),
+    )
 
 
 def make_denoiser(

@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentdiff import runs
-from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
-from latentdiff.diffusion.levels import build_levels
 from latentdiff.experiments import told
-from latentdiff.experiments import training as experiments
 from latentdiff.experiments.settings import SamplingExperiment
 from latentdiff.latents.store import LatentStore
 from latentdiff.networks.build import describe
@@ -22,14 +19,13 @@ from latentdiff.training import checkpoint, verdict
 from latentdiff.training.data import Windows
 from latentdiff.training.fabric import Launch, make_fabric
 from latentdiff.training.settings import TrainingConfig
-from latentdiff.training.task import Task
 from latentdiff.training.team import Team
 from latentdiff.training.trainer import Outcome, Trainer
 from latentdiff.workflows.calibrate import calibrate
 from latentdiff.workflows.demos import Subject, demos_of
 from latentdiff.workflows.diagnose import residual
 from latentdiff.workflows.diffusion_data import Data, check, prepare
-from latentdiff.workflows.model import header_of, make_denoiser
+from latentdiff.workflows.model import header_of, make_denoiser, make_task
 from latentdiff.workflows.project import Project, begin
 
 if TYPE_CHECKING:
@@ -177,13 +173,13 @@ def _trainer(
     run: Run, project: Project, data: Data, train: Windows, denoiser: Denoiser, fabric: Fabric
 ) -> Trainer:
     settings, diffusion, experiment = project.training, project.diffusion, project.experiment
-    schedule = experiments.schedule(experiment, noise.schedule_of(diffusion))
-    for warning in schedule.warnings:
+    task = make_task(diffusion, data.whitening.variance, experiment)
+    for warning in task.schedule.warnings:
         log.warning("%s", warning)
     subject = Subject(
         data.store,
         data.whitening,
-        schedule,
+        task.schedule,
         data.codec,
         data.standardiser,
         data.labels,
@@ -191,13 +187,7 @@ def _trainer(
     )
     return Trainer(
         denoiser,
-        Task(
-            experiments.objective(experiment, diffusion, schedule),
-            schedule,
-            experiments.levels(experiment, build_levels(diffusion.levels, schedule)),
-            data.whitening.variance,
-            experiments.noise(experiment),
-        ),
+        task,
         train,
         data.windows("validation", settings, run.diffusion),
         settings,
