@@ -26,8 +26,9 @@ from latentdiff.runs import Input, Run, Stage
 from latentdiff.specs import Condition
 from latentdiff.training import verdict
 from latentdiff.training.task import Task
-from latentdiff.workflows.diagnose import conditioning
-from latentdiff.workflows.diagnose.conditioning import diagnose_conditioning, exchanged
+from latentdiff.workflows.diagnose import conditioning, conditioning_losses
+from latentdiff.workflows.diagnose.conditioning import diagnose_conditioning
+from latentdiff.workflows.diagnose.conditioning_losses import exchanged
 from latentdiff.workflows.model import Model
 from latentdiff.workflows.project import Project
 
@@ -117,7 +118,8 @@ def diagnose(run, store, tmp_path, monkeypatch):
             window=16,
         )
         monkeypatch.setattr(conditioning, "open_model", lambda *_: (model, store))
-        monkeypatch.setattr(conditioning, "task_of", lambda _: Task(Objective("x0"), schedule))
+        task = Task(Objective("x0"), schedule)
+        monkeypatch.setattr(conditioning_losses, "task_of", lambda _: task)
         missing = diagnose_conditioning(
             run, config.build(Project, SMALL), n=4, seconds=0.3, overwrite=overwrite
         )

@@ -23,18 +23,18 @@ from latentdiff.rave.codec import RaveCodec
 from latentdiff.runs import Input, Run
 from latentdiff.specs import Condition
 from latentdiff.training import verdict
-from latentdiff.training.data import Batch, generator_for, seed_of
+from latentdiff.training.data import generator_for, seed_of
 from latentdiff.training.fabric import pick_device
-from latentdiff.training.validation import Validator
 from latentdiff.workflows import evaluate_sets as material
 from latentdiff.workflows.belongings import codec_of, open_model
 from latentdiff.workflows.diagnose import report
+from latentdiff.workflows.diagnose.conditioning_losses import exchanged, measure
 from latentdiff.workflows.diagnose.conditioning_report import text
 from latentdiff.workflows.diagnose.listening import distance_of, level_of, wavs
 from latentdiff.workflows.diagnose.report import Report
 from latentdiff.workflows.evaluate import CLIP_SECONDS, NO_CODEC
 from latentdiff.workflows.evaluate_sets import Clips
-from latentdiff.workflows.model import Model, task_of
+from latentdiff.workflows.model import Model
 from latentdiff.workflows.project import Project
 
 NAME = "conditioning"
@@ -57,14 +57,9 @@ class Job:
     scratch: Path
 
     @property
-    def held_out(self) -> bool:
-        """Whether training has not seen the clips."""
-        return self.clips.places[0].entry.split == "validation"
-
-    @property
-    def runs_free(self) -> bool:
-        """Whether the model knows what to do without a condition."""
-        return self.model.condition.dropout > 0
+    def split(self) -> str:
+        """Of the files that the clips are cut from."""
+        return self.clips.places[0].entry.split
 
     def draw(self, told: Condition, noise: str = "noise", guidance: float | None = None) -> Tensor:
         """Final latents [B, C, T] as long as the clips; equal noise for equal `noise`."""
@@ -130,12 +125,6 @@ def diagnose_conditioning(
             do_this="train one with condition.kind=mel, label or both.",
         )
     codec = codec_of(run, store, rave, ckpt, device)
-    inputs = {
-        "diffusion": Input(str(model.path), runs.sha256_file(model.path)),
-        "latents": Input(str(store.root.resolve()), store.fingerprint()),
-    }
-    if codec is not None:
-        inputs["codec"] = Input(str(codec.origin.path.resolve()), codec.fingerprint)
     directory = report.folder_of(run, NAME)
     report.tell(
         NAME,
@@ -147,12 +136,22 @@ def diagnose_conditioning(
             "n": n,
             "seconds": seconds,
         },
-        inputs=inputs,
+        inputs=_inputs(model, store, codec),
         seed=project.seed,
         overwrite=overwrite,
         dry_run=dry_run,
     )
     return [] if codec is not None else [NO_CODEC]
+
+
+def _inputs(model: Model, store: LatentStore, codec: RaveCodec | None) -> dict[str, Input]:
+    inputs = {
+        "diffusion": Input(str(model.path), runs.sha256_file(model.path)),
+        "latents": Input(str(store.root.resolve()), store.fingerprint()),
+    }
+    if codec is not None:
+        inputs["codec"] = Input(str(codec.origin.path.resolve()), codec.fingerprint)
+    return inputs
 
 
 def _job(
@@ -180,16 +179,6 @@ def _job(
     return Job(model, store, codec, project, clips, right, scratch)
 
 
-def exchanged(told: Condition, labels: int, features: bool = True, label: bool = True) -> Condition:
-    """The condition of each clip replaced: by the features of another, by the next label."""
-    wrong = told
-    if features and told.features is not None:
-        wrong = wrong._replace(features=told.features.roll(len(told.features) // 2, dims=0))
-    if label and told.label is not None:
-        wrong = wrong._replace(label=(told.label + 1) % labels)
-    return wrong
-
-
 def _report(job: Job) -> Report:
     drawn = _draw_all(job)
     results = _results(job, drawn)
@@ -203,7 +192,7 @@ def _report(job: Job) -> Report:
 
 def _draw_all(job: Job) -> dict[str, Drawn]:
     """Every kind of samples, and the clips that they follow."""
-    labels, right = len(job.model.labels), job.right
+    model, right, labels = job.model, job.right, len(job.model.labels)
     wrong = exchanged(right, labels)
     finals = {
         "followed": job.clips.final,
@@ -212,10 +201,10 @@ def _draw_all(job: Job) -> dict[str, Drawn]:
         "other noise": job.draw(right, "other noise"),
         "both other": job.draw(wrong, "other noise"),
     }
-    if job.model.condition.kind == "both":
+    if model.condition.kind == "both":
         finals["other spectrogram"] = job.draw(exchanged(right, labels, label=False))
         finals["other label"] = job.draw(exchanged(right, labels, features=False))
-    if job.runs_free:
+    if model.condition.dropout > 0:
         finals |= {f"guidance {scale:g}": job.draw(right, guidance=scale) for scale in GUIDANCE}
     return {name: Drawn(final, job.decode(final, name)) for name, final in finals.items()}
 
@@ -224,7 +213,7 @@ def _results(job: Job, drawn: Mapping[str, Drawn]) -> dict[str, Any]:
     """As the JSON file holds them."""
     model, right = job.model, drawn["right"]
     changed = ("other condition", "other spectrogram", "other label", "other noise", "both other")
-    losses = _losses(job)
+    losses = measure(model, job.store, job.split, job.project.training, job.scratch)
     follows_mel = model.condition.follows_mel
     return {
         "checkpoint": str(model.path),
@@ -232,7 +221,7 @@ def _results(job: Job, drawn: Mapping[str, Drawn]) -> dict[str, Any]:
         "kind": model.condition.kind,
         "clips": len(job.clips.places),
         "clip_seconds": round(model.seconds(job.clips.final.shape[-1]), 3),
-        "held_out": job.held_out,
+        "held_out": job.split == "validation",
         "verdict": verdict.grade(losses["judged"]),
         "losses": losses,
         "changes": {name: drawn[name].to(right) for name in changed if name in drawn},
@@ -243,7 +232,9 @@ def _results(job: Job, drawn: Mapping[str, Drawn]) -> dict[str, Any]:
         },
         "followed": _strength(job, drawn["followed"]),
         "guidance": [
-            _guidance_row(job, scale, drawn, follows_mel) for scale in GUIDANCE if job.runs_free
+            _guidance_row(job, scale, drawn, follows_mel)
+            for scale in GUIDANCE
+            if model.condition.dropout > 0
         ],
     }
 
@@ -268,58 +259,3 @@ def _strength(job: Job, samples: Drawn) -> dict[str, float | None]:
         "spread": round(float((samples.final / deviation).square().mean().sqrt()), 4),
         "level_db": None if samples.clips is None else level_of(samples.clips),
     }
-
-
-def _losses(job: Job) -> dict[str, Any]:
-    """On windows of held-out files, or of the others, with right, wrong and no conditions.
-
-    `gain`: see `Validation.conditioning_gain`; the other gains are taken in the same way.
-    """
-    settings, model = job.project.training, job.model
-    split = "validation" if job.held_out else "train"
-    found = material.windows_of(model, job.store, split, settings.memory_gb, job.scratch)
-    assert found is not None  # the clips were cut from them
-    batch = found.spread(settings.validation_windows)
-    device = next(model.denoiser.parameters()).device
-
-    def loss(told: Condition) -> float:
-        validator = Validator(
-            batch._replace(condition=told),
-            task_of(model),
-            settings.validation_levels,
-            settings.batch,
-        )
-        return validator.brief(model.denoiser, device)[0]
-
-    whole = Validator(batch, task_of(model), settings.validation_levels, settings.batch)
-    measured = whole.measure(model.denoiser, device)
-    if measured.conditioning_gain is None:
-        raise UserError(
-            f"the {split} files hold one window only, so no condition can be exchanged",
-            do_this="add recordings, or train with a shorter training.window.",
-        )
-    gains = {name: loss(told) / measured.loss - 1 for name, told in _wrong(job, batch).items()}
-    # Of labels alone: windows half a set away often have the same one.
-    label = None if model.condition.follows_mel else gains["other label"]
-    return {
-        "windows": len(batch.files),
-        "right": measured.loss,
-        "baseline": measured.baseline,
-        "exchanged": measured.shuffled,
-        "gain": measured.conditioning_gain,
-        "judged": measured.conditioning_gain if label is None else label,
-        "gains": gains,
-    }
-
-
-def _wrong(job: Job, batch: Batch) -> dict[str, Condition]:
-    """Further conditions to take losses with."""
-    told, labels = batch.condition, len(job.model.labels)
-    found = {}
-    if job.runs_free:
-        found["none"] = Condition()
-    if job.model.condition.follows_label:
-        found["other label"] = exchanged(told, labels, features=False)
-    if job.model.condition.kind == "both":
-        found["other spectrogram"] = exchanged(told, labels, label=False)
-    return found
