@@ -209,8 +209,10 @@ def levels(schedule: Schedule, steps: int, spacing: Spacing = "logistic") -> lis
     if spacing == "logsnr":
         return _equal(first, last, steps).tolist()
     if spacing == "logistic":
-        ends = [1 / (1 + math.exp((LOGISTIC_MEAN - x) / LOGISTIC_SCALE)) for x in (first, last)]
-        return (LOGISTIC_MEAN + LOGISTIC_SCALE * _equal(*ends, steps).logit()).tolist()
+        first, last = (
+            1 / (1 + math.exp((LOGISTIC_MEAN - x) / LOGISTIC_SCALE)) for x in (first, last)
+        )
+        return (LOGISTIC_MEAN + LOGISTIC_SCALE * _equal(first, last, steps).logit()).tolist()
     if spacing == "t":
         noisiest = float(schedule.t_of(torch.tensor(first, dtype=torch.float64)))
         return schedule(_equal(noisiest, 0.0, steps)).tolist()
