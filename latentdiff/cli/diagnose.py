@@ -175,3 +175,45 @@ def conditioning(run: Run, project: Project, **options: Any) -> list[str]:
     from latentdiff.workflows.diagnose.conditioning import diagnose_conditioning as work
 
     return work(run, project, **options)
+
+
+@plain_command("latentdiff diagnose overfit --image --steps 100 --run runs/techno", group=diagnose)
+@click.option(
+    "--image",
+    is_flag=False,
+    flag_value="drawn",
+    metavar="[FILE]",
+    help="A PNG file; alone: a drawing. [windows of latents, the drawing where there are none]",
+)
+@click.option("--latents", type=PATH, help="Where windows are taken from. [the run's]")
+@click.option(
+    "--windows", type=click.IntRange(min=1), default=1, show_default=True, help="How many of them."
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=1500,
+    show_default=True,
+    help="Of training, in place of training.steps.",
+)
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Train so long instead."
+)
+@click.option("--as-in-notebook", is_flag=True, help="With the mistakes made there.")
+@report_options
+def overfit(
+    config_file: Path | None, settings: tuple[str, ...], run: Path | None, **options: Any
+) -> int:
+    """Are fewer steps better? One picture or window learned by heart, sampled in 1 to 1000 steps.
+
+    A model of a single target has one answer at every noise level: however many steps the sampler
+    takes, it must end there. Tells how far off samples are for each number of steps. The network,
+    noise and sampler are those of the settings; there is no condition.
+    """
+    from latentdiff.runs import Run
+    from latentdiff.workflows.diagnose.overfit import overfit as work
+    from latentdiff.workflows.diagnose.report import project_of
+
+    where = Run(run) if run else None
+    work(project_of(where, config_file, settings), run=where, **options)
+    return EXIT_OK
