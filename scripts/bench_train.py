@@ -104,6 +104,9 @@ def measure(cell: Cell, latents: np.ndarray, options: argparse.Namespace) -> dic
     except UserError as error:
         print(f"{cell}: {error.what}")
         return {}
+    # Where compiling failed, the trainer has said so and gone on without.
+    if cell.compiled and parts.denoiser._compiled_call_impl is None:
+        return {}
     return {**line, "flops": known.flops, "parameters": known.parameters}
 
 

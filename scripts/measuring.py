@@ -77,7 +77,7 @@ def run_latentdiff(*words: object, threads: int | None = None) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A table with a column for every key of the first row; floats in three digits."""
+    """A table with a column for every key of the first row; floats in at least three digits."""
     names = list(rows[0])
     lines = [names, ["---"] * len(names), *([_cell(row.get(n)) for n in names] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -86,4 +86,6 @@ def markdown(rows: Sequence[Row]) -> str:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else f"{value}"
+    if not isinstance(value, float):
+        return f"{value}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"

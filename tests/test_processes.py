@@ -188,9 +188,16 @@ def test_two_trainers_interrupts_and_a_stale_lock(tmp_path, store):
     assert runs.read_run(run.diffusion)["result"]["step"] == step + 1
 
 
-def test_two_processes_are_one(tmp_path, store):
+@pytest.mark.parametrize("by", ["--devices", "torchrun"])
+def test_two_processes_are_one(tmp_path, store, by):
     one, two = Run(tmp_path / "one"), Run(tmp_path / "two")
-    process = start(command(two.root, store, "--devices", "2", "training.steps=25"))
+    if by == "torchrun":
+        python, *words = command(two.root, store, "training.steps=25")
+        # Without `--` torchrun takes our --run for one of its own options.
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        process = start([python, *torchrun, "-m", "--", *words[1:]])
+    else:
+        process = start(command(two.root, store, "--devices", "2", "training.steps=25"))
     train_here(one, store, "training.steps=25")
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
@@ -208,8 +215,8 @@ def test_two_processes_are_one(tmp_path, store):
     assert said.count("done at step 25") == 1
 
 
-def torchrun(run, store, *words):
-    """What torchrun gives two processes, without torchrun's own start."""
+def pair(run, store, *words):
+    """Two processes with what torchrun gives them, without torchrun's own start."""
     base = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     base |= {"MASTER_PORT": str(free_port()), "TORCHELASTIC_RUN_ID": "none", "GROUP_RANK": "0"}
     words = command(run.root, store, *words)
@@ -227,7 +234,7 @@ def free_port():
 )
 def test_what_ends_one_of_two_ends_both(tmp_path, store, sent, code):
     run = Run(tmp_path / "run")
-    first, second = processes = torchrun(run, store, "training.steps=1000000")
+    first, second = processes = pair(run, store, "training.steps=1000000")
     try:
         wait_for_metrics(run, first)
         second.send_signal(sent)
