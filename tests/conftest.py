@@ -40,6 +40,17 @@ def fake_codec():
 
 
 @pytest.fixture
+def codec(monkeypatch, fake_codec, tmp_path):
+    """The fake codec, which `RaveCodec.open` gives too."""
+    from latentdiff.rave.codec import RaveCodec
+    from latentdiff.rave.load import Origin
+
+    fake_codec.origin = Origin(tmp_path / "codec.ckpt", 1, 1)
+    monkeypatch.setattr(RaveCodec, "open", staticmethod(lambda *_: fake_codec))
+    return fake_codec
+
+
+@pytest.fixture
 def write_wav():
     """Writes sound [N] or [channels, N] to a file and returns its path; parents are made."""
     import soundfile

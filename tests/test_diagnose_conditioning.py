@@ -20,8 +20,6 @@ from latentdiff.errors import UserError
 from latentdiff.evaluation.difference import UNRELATED, relative
 from latentdiff.latents.store import Entry, LatentStore
 from latentdiff.latents.whitening import Whitening
-from latentdiff.rave.codec import RaveCodec
-from latentdiff.rave.load import Origin
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.specs import Condition
 from latentdiff.training import verdict
@@ -44,14 +42,6 @@ def spectrogram(index):
 @pytest.fixture
 def run(tmp_path):
     return Run(tmp_path / "run")
-
-
-@pytest.fixture
-def codec(monkeypatch, fake_codec, tmp_path):
-    """`RaveCodec.open` gives the fake one."""
-    fake_codec.origin = Origin(tmp_path / "codec.ckpt", 1, 1)
-    monkeypatch.setattr(RaveCodec, "open", staticmethod(lambda *_: fake_codec))
-    return fake_codec
 
 
 @pytest.fixture

@@ -19,8 +19,6 @@ from latentdiff.errors import UserError
 from latentdiff.evaluation.tolerance import RUNGS, crossing, error_of, tolerance
 from latentdiff.latents.store import LatentStore
 from latentdiff.latents.whitening import Whitening
-from latentdiff.rave.codec import RaveCodec
-from latentdiff.rave.load import Origin
 from latentdiff.runs import Run
 from latentdiff.training.validation import Validation
 from latentdiff.workflows.diagnose import residual
@@ -68,14 +66,6 @@ class TestTolerance:
 @pytest.fixture
 def run(tmp_path):
     return Run(tmp_path / "run")
-
-
-@pytest.fixture
-def codec(monkeypatch, fake_codec, tmp_path):
-    """`RaveCodec.open` gives the fake one."""
-    fake_codec.origin = Origin(tmp_path / "codec.ckpt", 1, 1)
-    monkeypatch.setattr(RaveCodec, "open", staticmethod(lambda *_: fake_codec))
-    return fake_codec
 
 
 @pytest.fixture

@@ -16,8 +16,6 @@ from latentdiff.errors import UserError
 from latentdiff.evaluation import embeddings
 from latentdiff.latents.store import MANIFEST, LatentStore
 from latentdiff.latents.whitening import Whitening
-from latentdiff.rave.codec import RaveCodec
-from latentdiff.rave.load import Origin
 from latentdiff.runs import Run
 from latentdiff.training import checkpoint
 from latentdiff.workflows.encode import encode
@@ -44,14 +42,6 @@ def project(**sections):
 @pytest.fixture
 def run(tmp_path):
     return Run(tmp_path / "run")
-
-
-@pytest.fixture
-def codec(monkeypatch, fake_codec, tmp_path):
-    """`RaveCodec.open` gives the fake one."""
-    fake_codec.origin = Origin(tmp_path / "codec.ckpt", 1, 1)
-    monkeypatch.setattr(RaveCodec, "open", staticmethod(lambda *_: fake_codec))
-    return fake_codec
 
 
 @pytest.fixture
