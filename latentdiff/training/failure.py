@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ from latentdiff.training.team import Team
 
 # What torch's allocator on the CPU says; it has no error class of its own.
 _CPU_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "timed out")
 
 
@@ -54,6 +56,8 @@ def explained(settings: TrainingConfig, device: torch.device) -> Iterator[None]:
     except (torch.cuda.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(settings, device, error) from error
     except OSError as error:
+        if error.errno not in _DISK:
+            raise
         raise UserError(
             f"cannot write {error.filename or 'what training tells of itself'}",
             why=error.strerror or str(error),
