@@ -16,6 +16,7 @@ from latentdiff.latents.store import Entry, LatentStore
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.training import checkpoint
 from latentdiff.workflows.diffusion_data import prepare
+from latentdiff.workflows.inspect import inspect
 from latentdiff.workflows.model import Model
 from latentdiff.workflows.project import Project
 from latentdiff.workflows.sample import sample
@@ -93,6 +94,9 @@ def test_an_experiment_is_warned_of_remembered_and_rebuilt(run, caplog):
     assert runs.read_run(run.diffusion)["config"]["experiment"]["data"]["scaling"] == "window"
     model = Model.load(checkpoint.best(run.diffusion))
     assert model.experiment == settings.experiment
+    caplog.clear()
+    inspect(run.diffusion)
+    assert caplog.text.count("unsound on purpose") == 8
     sample(run, settings, n=2, seconds=0.2, name="a")
     drawn = np.stack([np.load(p) for p in sorted((run.samples / "a").glob("*.npy"))])
     final = model.whitening.whiten(torch.from_numpy(drawn))

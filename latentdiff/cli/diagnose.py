@@ -207,8 +207,8 @@ def overfit(
     """Are fewer steps better? One picture or window learned by heart, sampled in 1 to 1000 steps.
 
     A model of a single target has one answer at every noise level: however many steps the sampler
-    takes, it must end there. Tells how far off samples are for each number of steps. The network,
-    noise and sampler are those of the settings; there is no condition.
+    takes, it must end there. Tells how far off samples of ddpm are for each number of steps. The
+    network and noise are those of the settings; there is no condition.
     """
     from latentdiff.runs import Run
     from latentdiff.workflows.diagnose.overfit import overfit as work

@@ -66,15 +66,19 @@ def _stage(directory: Path) -> None:
 
 
 def _network(weights: Path) -> None:
+    from latentdiff.experiments import told
     from latentdiff.networks.build import describe
-    from latentdiff.networks.layers import DenoisingNetwork
     from latentdiff.workflows.model import Model
 
     model = Model.load(weights)
-    network, rate = model.denoiser.network, 1 / model.seconds(1)
-    assert isinstance(network, DenoisingNetwork)
-    described = describe(network, frames=model.window, frames_per_second=rate)
+    described = describe(
+        model.denoiser.network,  # type: ignore[arg-type]
+        frames=model.window,
+        frames_per_second=1 / model.seconds(1),
+    )
     log.info("  network: %s", described)
+    for warning in told.warnings(model.experiment):
+        log.warning("%s", warning)
 
 
 def _short(value: Any) -> str:

@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 STEPS = (1, 2, 3, 5, 10, 20, 50, 100, 1000)
 DRAWN = "drawn"
 """In place of a file: our own drawing."""
+SAMPLER = "ddpm"
+"""The notebook's. Of itself it errs least with few steps and a model that is not perfect: what the
+model gets wrong in one step, the fresh noise of the next lets it see again."""
 SAMPLES = 5
 """Drawn with each number of steps."""
 BATCH = 16
@@ -50,9 +53,13 @@ LEAST_VARIANCE = 1e-3
 """Of a channel: a row of a picture may be all black."""
 
 AS_IN_NOTEBOOK: dict[str, Any] = {
-    "diffusion": {"parametrisation": "x0", "precondition": False},
-    "training": {"ema_halflives": [1]},
-    "sampling": {"sampler": "ddpm", "spacing": "t"},
+    "diffusion": {
+        "parametrisation": "x0",
+        "precondition": False,
+        "schedule": {"name": "audioldm"},
+    },
+    "training": {"ema_halflives": [1], "decay": 0.0},
+    "sampling": {"spacing": "t"},
     "experiment": {
         "data": {"scaling": "window"},
         "network": {"norm": "batch"},
@@ -60,7 +67,9 @@ AS_IN_NOTEBOOK: dict[str, Any] = {
         "sampling": {"clamp": 1.0},
     },
 }
-"""BatchNorm, one level a batch, no averaged weights, integers told to a model of 0..1, a clamp."""
+"""BatchNorm, one level a batch, eval() on the last weights, a clamp. x0, as the notebook's one step
+was perfect where the picture itself was predicted. `experiment.network.integer_steps` can be added;
+alone it does little harm to a model that has one answer only."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +105,8 @@ def overfit(
 
     `image`: a PNG file, or DRAWN. None: `windows` of `latents` or of the run's, or where there are
     none the drawing. `minutes`: instead of `steps` of training. `as_in_notebook`: with the mistakes
-    of the notebook's attempt. Network, noise and sampler are the project's; nothing is conditioned
-    on. Returns the results. Raises UserError where the target cannot be read.
+    of the notebook's attempt. Network and noise are the project's, the sampler is ddpm; nothing is
+    conditioned on. Returns the results. Raises UserError where the target cannot be read.
     """
     project = _settings(project, steps, minutes, as_in_notebook)
     goal = _goal(project, run, image, latents, windows)
@@ -127,7 +136,8 @@ def _settings(project: Project, steps: int, minutes: float | None, as_in_noteboo
     if minutes is not None:
         budget |= {"steps": None, "hours": minutes / 60}
     changes = AS_IN_NOTEBOOK if as_in_notebook else {}
-    return config.build(Project, config.merge(values, {"training": budget}, changes))
+    ours = {"training": budget, "sampling": {"sampler": SAMPLER}}
+    return config.build(Project, config.merge(values, ours, changes))
 
 
 def _goal(

@@ -66,10 +66,10 @@ def _table(results: dict[str, Any]) -> list[str]:
 def _why(results: dict[str, Any]) -> list[str]:
     if results["as_in_notebook"]:
         return [
-            "As in the notebook (N83 to N103, N112 to N116): the network answers rightly once, and "
-            "is led astray",
-            "where it is asked again: BatchNorm with statistics of other noise levels, and steps "
-            "it was never told of.",
+            "As in the notebook (N83 to N103, N112 to N116): the network answers best the first "
+            "time, and every",
+            "further answer is worse: outside training BatchNorm uses statistics that mix all "
+            "noise levels.",
             "Without --as-in-notebook that is gone.",
         ]
     return [
