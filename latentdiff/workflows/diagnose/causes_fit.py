@@ -20,9 +20,11 @@ GAP = 0.05
 """Skill on training over held-out windows that is more than chance."""
 LAST = 3
 """Validations that must all be worse than the best one."""
-ONE_LEVEL = 0.7
+ONE_LEVEL = 0.6
 """Fluctuation of the loss, in units of what one level a batch makes, from which it is that."""
-UNEQUAL = 0.1
+NORMAL_MEDIAN = 0.6745
+"""Median of |x| of a normal x, in its standard deviations."""
+UNEQUAL = 0.12
 """Deviation of loss over baseline between levels that lets the two be told apart."""
 FEW_LINES = 8
 NOT_TRAINED = -0.1
@@ -108,8 +110,9 @@ def one_level_a_batch(curve: Curve, ratios: Sequence[float]) -> Finding | None:
     if len(lines) < FEW_LINES or between < UNEQUAL:
         return None
     steps = statistics.median(b.step - a.step for a, b in pairwise(lines))
-    # Of differences, so that a slow fall of the loss does not count.
-    jumps = statistics.pstdev(b.ratio - a.ratio for a, b in pairwise(lines)) / math.sqrt(2)
+    # Of differences, so that a slow fall of the loss does not count, nor a single odd line.
+    typical = statistics.median(abs(b.ratio - a.ratio) for a, b in pairwise(lines))
+    jumps = typical / NORMAL_MEDIAN / math.sqrt(2)
     expected = between / math.sqrt(steps)
     if jumps < ONE_LEVEL * expected:
         return None
@@ -119,7 +122,7 @@ def one_level_a_batch(curve: Curve, ratios: Sequence[float]) -> Finding | None:
         "every batch is of one noise level, so that the loss jumps with it",
         (
             f"loss over baseline jumps by {jumps:.3f} from line to line; one level a batch makes "
-            f"{expected:.3f}, levels spread over each batch about a quarter of that",
+            f"{expected:.3f}, levels spread over each batch about a third of that",
         ),
         "draw a level for each window of a batch, as diffusion.levels does.",
     )
