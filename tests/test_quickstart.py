@@ -184,9 +184,14 @@ def test_an_interrupt_reaches_the_child_once_and_is_waited_for(tmp_path):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
+    # A shell starts background jobs with interrupts ignored, these tests among them.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        child.wait([sys.executable, "-c", CHILD, str(mark)])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            child.wait([sys.executable, "-c", CHILD, str(mark)])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert mark.read_text() == "1"
 
 
