@@ -174,7 +174,9 @@ def test_the_chain(studio):
             line = line.replace("--name first", "--name example") if again else line
             # The README has evaluated the same run with other settings.
             other = line.startswith("latentdiff evaluate")
-            latentdiff(studio, f"{line} --overwrite" if other else line)
+            # The notebook has settings of its own, but for what TINY says of directions.
+            own = line.startswith("latentdiff notebook run")
+            latentdiff(studio, line + " --overwrite" * other + " latents.keep=4" * own)
 
 
 def check_dataset(directory):
