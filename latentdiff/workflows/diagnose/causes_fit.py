@@ -147,7 +147,8 @@ def untrained_levels(
             "(0: knows variances only; on training windows)",
         ),
         "see that training visits all levels that sampling does (diffusion.levels, "
-        "diffusion.schedule), and that nothing in the network mixes them.",
+        "diffusion.schedule), and that nothing in the network mixes them; with "
+        "diffusion.precondition=true every level begins at skill 0.",
     )
 
 
