@@ -79,9 +79,9 @@ def verdict(case: Case, found: Found) -> str:
     if case.measure == "loss":
         return _of_loss(found.measured, found)
     if case.measure == "skill":
-        return words.skill(found.measured)
+        return _short(words.skill(found.measured))
     if case.measure == "conditioning_gain":
-        return words.conditioning(found.measured).split(":")[0]
+        return _short(words.conditioning(found.measured))
     return _of_spread(found.measured) if case.measure == "spread" else case.meaning or ""
 
 
@@ -138,7 +138,12 @@ def _of_loss(measured: float, found: Found) -> str:
         return "as the formula says: nothing was learned"
     if found.formula is not None and measured > found.formula:
         return "above the formula: worse than knowing nothing"
-    return words.skill(0.0 if found.skill is None else found.skill)
+    return _short(words.skill(0.0 if found.skill is None else found.skill))
+
+
+def _short(text: str) -> str:
+    """What is said before the reason, or the advice."""
+    return text.partition(":")[0].partition(";")[0]
 
 
 def _of_spread(spread: float) -> str:
