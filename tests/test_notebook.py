@@ -20,8 +20,8 @@ from latentdiff.runs import Input, Run, Stage
 from latentdiff.workflows.diffusion_data import latents_of
 from latentdiff.workflows.notebook import entry as entries
 from latentdiff.workflows.notebook import formulas, table, tell
+from latentdiff.workflows.notebook.bench import number_at
 from latentdiff.workflows.notebook.entry import LAST, TODAY
-from latentdiff.workflows.notebook.run import number_at
 from latentdiff.workflows.notebook.run import run as run_entries
 from latentdiff.workflows.project import Project
 
@@ -255,14 +255,14 @@ class TestRun:
         run = Run(tmp_path / "techno")
         make_latents(run.latents)
         with caplog.at_level(logging.INFO, logger="latentdiff"):
-            assert run_entries(run, ["n24", "34"], settings=[*QUICK, "latents.keep=all"]) == []
+            assert run_entries(run, ["n14", "34"], settings=[*QUICK, "latents.keep=all"]) == []
         rows = json.loads((run.root / "notebook" / "table.json").read_text())
-        assert [row["entry"] for row in rows] == ["N24", "N24", "N24", "N34", TODAY]
+        assert [row["entry"] for row in rows] == ["N14", "N34", TODAY]
         for row in rows[:-1]:
             assert row["measured"] == pytest.approx(row["formula"], rel=0.05)
             assert "nothing was learned" in row["verdict"]
         assert abs(rows[-1]["skill"]) < 0.1  # white latents: today's settings learn nothing either
-        assert "4 of 4 measured numbers are the formula's" in caplog.text
+        assert "2 of 2 measured numbers are the formula's" in caplog.text
 
     def test_again_resumes_and_the_table_grows(self, tmp_path, make_latents):
         run = Run(tmp_path / "techno")
