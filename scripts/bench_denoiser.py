@@ -20,9 +20,9 @@ from measuring import cpu_name, in_turns, median_ratio
 from torch import nn
 
 from latentdiff.config import build
+from latentdiff.model.model import make_denoiser
+from latentdiff.model.project import Project
 from latentdiff.specs import Condition
-from latentdiff.workflows.model import make_denoiser
-from latentdiff.workflows.project import Project
 
 
 def main() -> None:

@@ -25,13 +25,13 @@ import torch
 from measuring import in_turns, median_ratio, peak_kilobytes
 
 from latentdiff import streaming
+from latentdiff.commands.encode import encode
 from latentdiff.config import build
 from latentdiff.latents.settings import LatentConfig
+from latentdiff.model.project import Project
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.rave.load import load_rave
 from latentdiff.runs import Run
-from latentdiff.workflows.encode import encode
-from latentdiff.workflows.project import Project
 
 SHORT_FILES = 300
 SHORT_SECONDS = (0.2, 2.0)

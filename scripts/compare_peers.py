@@ -33,13 +33,13 @@ from latentdiff.diffusion import noise as noises
 from latentdiff.diffusion.samplers import sample
 from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig
 from latentdiff.latents.store import LatentStore, array_writer
+from latentdiff.model.data import Data, prepare
+from latentdiff.model.model import Model
+from latentdiff.model.project import Project
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.specs import Condition
 from latentdiff.training import checkpoint
 from latentdiff.training.data import Recording, Windows, generator_for
-from latentdiff.workflows.diffusion_data import Data, prepare
-from latentdiff.workflows.model import Model
-from latentdiff.workflows.project import Project
 
 OURS = "latentdiff"
 LEVELS = 32

@@ -19,11 +19,11 @@ from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.levels import build_levels
 from latentdiff.diffusion.loss import Objective
+from latentdiff.model.model import make_denoiser
+from latentdiff.model.project import Project
 from latentdiff.training.data import Recording, Windows
 from latentdiff.training.task import Task
 from latentdiff.training.trainer import Trainer
-from latentdiff.workflows.model import make_denoiser
-from latentdiff.workflows.project import Project
 
 FRAMES = 40_000
 FRAME_RATE = 44100 / 2048

@@ -28,9 +28,9 @@ from latentdiff.latents.settings import LatentConfig
 from latentdiff.latents.statistics import LatentStatistics
 from latentdiff.latents.store import LatentStore
 from latentdiff.latents.whitening import Whitening
+from latentdiff.model import clips as evaluate_sets
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.training.data import generator_for
-from latentdiff.workflows import evaluate_sets
 
 Estimate = Callable[[Tensor, float], Tensor]
 """Noisy [B, E, T] at a log-SNR -> clean [B, E, T]."""

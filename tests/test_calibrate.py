@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from latentdiff import config
-from latentdiff.conditioning import ConditionConfig
+from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import knows_variance
 from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
 from latentdiff.latents.store import CodecFacts
 from latentdiff.latents.whitening import Whitening
+from latentdiff.model.calibrate import SCALES, calibrate, draw, nearest
+from latentdiff.model.model import Model, header_of, make_denoiser
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.specs import Condition
 from latentdiff.training import checkpoint
 from latentdiff.training.data import Batch
-from latentdiff.workflows.calibrate import SCALES, calibrate, draw, nearest
-from latentdiff.workflows.model import Model, header_of, make_denoiser
 
 CHANNELS, FRAMES = 2, 16
 SETTINGS = SamplingConfig(steps=8, autoguidance_interval=(-20, 20))

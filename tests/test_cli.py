@@ -94,8 +94,8 @@ def test_verbose_shows_the_traceback(tmp_path):
 
 def test_presets_are_valid_and_annotated_config_equals_the_defaults(tmp_path):
     from latentdiff import config
-    from latentdiff.workflows import presets
-    from latentdiff.workflows.project import Project
+    from latentdiff.commands import presets
+    from latentdiff.model.project import Project
 
     for name in ("quickstart", "laptop", "gpu"):
         path = presets.preset_path(name)

@@ -5,18 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from latentdiff.conditioning import (
-    ConditionConfig,
-    MelConfig,
-    Standardiser,
-    label_index,
-    label_names,
-    labels_for,
-    mel_of_blocks,
-    read_labels,
-    resample_blocks,
-    resample_time,
-)
+from latentdiff.conditions.labels import label_index, label_names, labels_for, read_labels
+from latentdiff.conditions.mel import mel_of_blocks
+from latentdiff.conditions.resample import resample_blocks, resample_time
+from latentdiff.conditions.settings import ConditionConfig, MelConfig
+from latentdiff.conditions.standardiser import Standardiser
 from latentdiff.config import build
 from latentdiff.errors import ConfigError, UserError
 

@@ -13,17 +13,18 @@ import soundfile
 import torch
 
 from latentdiff import audio, config, runs, tracking
-from latentdiff.conditioning import Standardiser
+from latentdiff.conditions.standardiser import Standardiser
 from latentdiff.diffusion import noise
 from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig
 from latentdiff.latents import statistics
 from latentdiff.latents.store import CodecFacts, LatentStore
 from latentdiff.latents.whitening import Whitening
+from latentdiff.model import demos
+from latentdiff.model.demos import Demos, Subject
+from latentdiff.model.project import Project
 from latentdiff.runs import Input, Stage
 from latentdiff.tracking import Tracker
-from latentdiff.workflows import demos, pictures
-from latentdiff.workflows.demos import Demos, Subject
-from latentdiff.workflows.project import Project
+from latentdiff.tracking import mosaic as pictures
 
 SECONDS = 0.5
 FRAMES = 62  # 0.5 s at 8000 Hz, 64 samples each, rounded

@@ -11,7 +11,12 @@ import soundfile
 import torch
 
 from latentdiff import config, runs
-from latentdiff.conditioning import ConditionConfig, Standardiser
+from latentdiff.conditions.settings import ConditionConfig
+from latentdiff.conditions.standardiser import Standardiser
+from latentdiff.diagnose.conditioning import losses as conditioning_losses
+from latentdiff.diagnose.conditioning import measure as conditioning
+from latentdiff.diagnose.conditioning.losses import exchanged
+from latentdiff.diagnose.conditioning.measure import diagnose_conditioning
 from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.loss import Objective
@@ -20,15 +25,12 @@ from latentdiff.errors import UserError
 from latentdiff.evaluation.difference import UNRELATED, relative
 from latentdiff.latents.store import Entry, LatentStore
 from latentdiff.latents.whitening import Whitening
+from latentdiff.model.model import Model
+from latentdiff.model.project import Project
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.specs import Condition
 from latentdiff.training import verdict
 from latentdiff.training.task import Task
-from latentdiff.workflows.diagnose import conditioning, conditioning_losses
-from latentdiff.workflows.diagnose.conditioning import diagnose_conditioning
-from latentdiff.workflows.diagnose.conditioning_losses import exchanged
-from latentdiff.workflows.model import Model
-from latentdiff.workflows.project import Project
 
 FRAMES = 200
 SMALL = {"training": {"validation_windows": 8}, "sampling": {"steps": 3}, "device": "cpu"}

@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from latentdiff import config, runs
+from latentdiff.diagnose.latents.measure import diagnose_latents
 from latentdiff.diffusion.loss import Objective
 from latentdiff.errors import UserError
-from latentdiff.evaluation import draws, extent, profile
+from latentdiff.evaluation import draws, profile
+from latentdiff.evaluation import value_range as extent
 from latentdiff.latents import statistics
 from latentdiff.latents.store import Entry, LatentStore
+from latentdiff.model.project import Project
 from latentdiff.runs import Input, Run, Stage
-from latentdiff.workflows.diagnose.latents import diagnose_latents
-from latentdiff.workflows.project import Project
 
 FRAMES = 4000
 

@@ -13,19 +13,19 @@ import soundfile
 import torch
 
 from latentdiff import config
+from latentdiff.commands.encode import encode
+from latentdiff.commands.train_diffusion import train_diffusion
+from latentdiff.diagnose.noise_ladder.measure import diagnose_noise_ladder
 from latentdiff.diffusion import baseline
 from latentdiff.diffusion.loss import Objective
 from latentdiff.errors import UserError
 from latentdiff.evaluation.tolerance import RUNGS, crossing, error_of, tolerance
 from latentdiff.latents.store import LatentStore
 from latentdiff.latents.whitening import Whitening
+from latentdiff.model import residual
+from latentdiff.model.project import Project
 from latentdiff.runs import Run
 from latentdiff.training.validation import Validation
-from latentdiff.workflows.diagnose import residual
-from latentdiff.workflows.diagnose.noise_ladder import diagnose_noise_ladder
-from latentdiff.workflows.encode import encode
-from latentdiff.workflows.project import Project
-from latentdiff.workflows.train_diffusion import train_diffusion
 
 
 class TestTolerance:

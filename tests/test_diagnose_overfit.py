@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from latentdiff import config
+from latentdiff.diagnose.overfit import measure as work
+from latentdiff.diagnose.overfit import report as overfit_report
+from latentdiff.diagnose.overfit.measure import DRAWN, STEPS, Goal, overfit
 from latentdiff.errors import UserError
 from latentdiff.evaluation import image
+from latentdiff.model.project import Project
 from latentdiff.tracking import encode_png
-from latentdiff.workflows.diagnose import overfit as work
-from latentdiff.workflows.diagnose import overfit_report
-from latentdiff.workflows.diagnose.overfit import DRAWN, STEPS, Goal, overfit
-from latentdiff.workflows.project import Project
 
 QUICK = {"network": {"name": "tiny", "channels": 8}, "device": "cpu"}
 

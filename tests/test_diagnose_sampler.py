@@ -12,17 +12,18 @@ import torch
 
 from latentdiff import cli, config
 from latentdiff.cli import base
+from latentdiff.diagnose import report
+from latentdiff.diagnose.sampler import measure as worker
+from latentdiff.diagnose.sampler import report as sampler_report
+from latentdiff.diagnose.sampler.measure import sampler
 from latentdiff.diffusion import denoiser, exact, noise, samplers
 from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig
 from latentdiff.errors import UserError
 from latentdiff.evaluation import oracle
 from latentdiff.evaluation.oracle import CASES, Case, Course
+from latentdiff.model.project import Project
 from latentdiff.runs import Run
 from latentdiff.specs import Condition
-from latentdiff.workflows.diagnose import report, sampler_report
-from latentdiff.workflows.diagnose import sampler as worker
-from latentdiff.workflows.diagnose.sampler import sampler
-from latentdiff.workflows.project import Project
 
 OWN = {"name": "betas", "beta_start": 1e-5, "beta_end": 0.0085}
 """A schedule of the notebook that ends before pure noise."""

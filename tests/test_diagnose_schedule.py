@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from latentdiff import config, runs
+from latentdiff.diagnose.schedule.measure import facts, schedule
 from latentdiff.diffusion import noise
 from latentdiff.diffusion.gallery import GALLERY, LITERATURE, NOTEBOOK
 from latentdiff.diffusion.loss import Objective
 from latentdiff.diffusion.settings import ScheduleConfig
 from latentdiff.errors import UserError
 from latentdiff.latents.statistics import LatentStatistics
+from latentdiff.model.project import Project
 from latentdiff.runs import Run, Stage
-from latentdiff.workflows.diagnose.schedule import facts, schedule
-from latentdiff.workflows.project import Project
 
 ONE = torch.ones(1, dtype=torch.float64)
 

@@ -11,7 +11,15 @@ import pytest
 import torch
 
 from latentdiff import config, runs
-from latentdiff.conditioning import MelConfig
+from latentdiff.commands.train_diffusion import train_diffusion
+from latentdiff.conditions.settings import MelConfig
+from latentdiff.diagnose.training import causes_data as data
+from latentdiff.diagnose.training import causes_fit as fit
+from latentdiff.diagnose.training import causes_network as network
+from latentdiff.diagnose.training.causes_network import BatchNorms, Samples
+from latentdiff.diagnose.training.curve import Check, Curve, Line
+from latentdiff.diagnose.training.diagnose import diagnose_training
+from latentdiff.diagnose.training.findings import Finding, Weight, in_order, table
 from latentdiff.errors import UserError
 from latentdiff.evaluation import activations, directions, pairing, whiteness
 from latentdiff.evaluation.activations import Activations, Block
@@ -20,19 +28,11 @@ from latentdiff.evaluation.pairing import Pairing
 from latentdiff.latents import statistics
 from latentdiff.latents.store import Entry
 from latentdiff.latents.whitening import Whitening
+from latentdiff.model.project import Project
 from latentdiff.networks.build import build
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.specs import Condition
-from latentdiff.workflows.diagnose import causes_data as data
-from latentdiff.workflows.diagnose import causes_fit as fit
-from latentdiff.workflows.diagnose import causes_network as network
-from latentdiff.workflows.diagnose.causes_network import BatchNorms, Samples
-from latentdiff.workflows.diagnose.curve import Check, Curve, Line
-from latentdiff.workflows.diagnose.findings import Finding, Weight, in_order, table
-from latentdiff.workflows.diagnose.training import diagnose_training
-from latentdiff.workflows.project import Project
-from latentdiff.workflows.train_diffusion import train_diffusion
 
 
 def resonance(rng, frames, channels=2):

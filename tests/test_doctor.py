@@ -6,9 +6,9 @@ import logging
 
 import pytest
 
+from latentdiff.commands import doctor as d
 from latentdiff.errors import UserError
 from latentdiff.runs import Run
-from latentdiff.workflows import doctor as d
 
 
 @pytest.fixture(autouse=True)

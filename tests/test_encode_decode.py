@@ -14,17 +14,17 @@ import torch
 
 from latentdiff import audio as sound
 from latentdiff import runs
+from latentdiff.commands import decode as decoding
+from latentdiff.commands.decode import decode
+from latentdiff.commands.encode import PROGRESS, encode
 from latentdiff.config import build
 from latentdiff.errors import UserError
 from latentdiff.evaluation.sound import level_db, spectral_distance
 from latentdiff.latents.store import MANIFEST, LatentStore
+from latentdiff.model.project import Project
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.rave.load import Origin
 from latentdiff.runs import Run
-from latentdiff.workflows import decode as decoding
-from latentdiff.workflows.decode import decode
-from latentdiff.workflows.encode import PROGRESS, encode
-from latentdiff.workflows.project import Project
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ def test_check_tells_level_and_distance(codec, run, audio_folder, caplog):
     caplog.set_level(logging.INFO)
     encode(run, project(), audio=[audio_folder], check=True)
     assert "mean multi-scale spectral distance" in caplog.text
-    from latentdiff.workflows.reconstruct import check_reconstruction
+    from latentdiff.evaluation.reconstruction import check_reconstruction
 
     store = LatentStore.open(run.latents)
     (result,) = check_reconstruction(codec, store, project().latents)

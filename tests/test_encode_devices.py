@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 from latentdiff import runs
+from latentdiff.commands.encode import encode
+from latentdiff.commands.encode_jobs import Job
+from latentdiff.commands.encode_pass import share_out
 from latentdiff.config import build
 from latentdiff.latents.statistics import LatentStatistics
 from latentdiff.latents.store import MANIFEST, LatentStore
+from latentdiff.model.project import Project
 from latentdiff.runs import Run
 from latentdiff.streaming import files_together
-from latentdiff.workflows.encode import encode
-from latentdiff.workflows.encode_jobs import Job
-from latentdiff.workflows.encode_pass import share_out
-from latentdiff.workflows.project import Project
 
 RECORDINGS = 9
 

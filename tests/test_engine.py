@@ -25,16 +25,16 @@ from latentdiff.networks.settings import NetworkConfig
 from latentdiff.tracking import read_metrics
 from latentdiff.tracking.metrics import Metrics
 from latentdiff.training import checkpoint
+from latentdiff.training.best_tracker import IN_A_ROW, Watch
 from latentdiff.training.data import Recording, Windows
 from latentdiff.training.fabric import Launch, make_fabric
 from latentdiff.training.failure import explained, refuse_not_finite
 from latentdiff.training.meter import Culprits
+from latentdiff.training.process_group import Team
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import Task
-from latentdiff.training.team import Team
 from latentdiff.training.trainer import Trainer
 from latentdiff.training.validation import Validation, Validator
-from latentdiff.training.watch import IN_A_ROW, Watch
 
 SCHEDULE = noise.build(ScheduleConfig())
 

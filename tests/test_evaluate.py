@@ -11,18 +11,18 @@ import soundfile
 import torch
 
 from latentdiff import config, runs
-from latentdiff.conditioning import Standardiser
+from latentdiff.commands.encode import encode
+from latentdiff.commands.evaluate import evaluate
+from latentdiff.conditions.standardiser import Standardiser
 from latentdiff.errors import UserError
 from latentdiff.evaluation import embeddings
 from latentdiff.latents.store import MANIFEST, LatentStore
 from latentdiff.latents.whitening import Whitening
+from latentdiff.model.clips import gather
+from latentdiff.model.model import Model, header_of, make_denoiser
+from latentdiff.model.project import Project
 from latentdiff.runs import Run
 from latentdiff.training import checkpoint
-from latentdiff.workflows.encode import encode
-from latentdiff.workflows.evaluate import evaluate
-from latentdiff.workflows.evaluate_sets import gather
-from latentdiff.workflows.model import Model, header_of, make_denoiser
-from latentdiff.workflows.project import Project
 
 MEL = {"sample_rate": 8000, "n_fft": 256, "hop": 128, "bands": 5}
 SMALL = {
@@ -168,7 +168,7 @@ def test_silent_samples_are_said_aloud(run, ready, codec, monkeypatch, caplog):
     whole = codec.decode
     # Samples are drawn with a seed each; those of this test decode to nothing.
     monkeypatch.setattr(
-        "latentdiff.workflows.evaluate_sets.sampling.sample",
+        "latentdiff.model.clips.sampling.sample",
         lambda wrong, denoise, schedule, c, seeds, channels, frames, *_, **__: torch.full(
             (len(seeds), channels, frames), 1e9
         ),
@@ -186,7 +186,7 @@ def test_samples_copied_from_the_training_set_are_said_aloud(run, ready, monkeyp
     raw = torch.from_numpy(np.array(store.mean(store.of("train")[0])))
     copies = model.whitening.whiten(raw)
     monkeypatch.setattr(
-        "latentdiff.workflows.evaluate_sets.sampling.sample",
+        "latentdiff.model.clips.sampling.sample",
         lambda wrong, denoise, schedule, c, seeds, channels, frames, *_, **__: torch.stack(
             [copies[:, 9 + k : 9 + k + frames] for k in range(len(seeds))]
         ),

@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from latentdiff import config, runs
+from latentdiff.commands.inspect import inspect
+from latentdiff.commands.sample import sample
+from latentdiff.commands.train_diffusion import train_diffusion
 from latentdiff.errors import UserError
-from latentdiff.experiments.settings import SOUND
 from latentdiff.latents import statistics
 from latentdiff.latents.store import Entry, LatentStore
+from latentdiff.model.data import prepare
+from latentdiff.model.model import Model
+from latentdiff.model.project import Project
+from latentdiff.notebook.experiments.settings import SOUND
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.training import checkpoint
-from latentdiff.workflows.diffusion_data import prepare
-from latentdiff.workflows.inspect import inspect
-from latentdiff.workflows.model import Model
-from latentdiff.workflows.project import Project
-from latentdiff.workflows.sample import sample
-from latentdiff.workflows.train_diffusion import train_diffusion
 
 SMALL = {
     "network": {"name": "tiny", "channels": 16},

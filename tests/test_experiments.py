@@ -15,14 +15,15 @@ from latentdiff.diffusion.loss import Objective
 from latentdiff.diffusion.noise import alpha_sigma
 from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
 from latentdiff.errors import ConfigError, UserError
-from latentdiff.experiments import data, network, sampling, told, training
-from latentdiff.experiments.settings import SOUND, ExperimentConfig
+from latentdiff.model.project import Project
 from latentdiff.networks.build import build as build_network
 from latentdiff.networks.build import describe
 from latentdiff.networks.layers import DenoisingNetwork
 from latentdiff.networks.settings import NetworkConfig
+from latentdiff.notebook.experiments import data, network, sampling, training
+from latentdiff.notebook.experiments import descriptions as told
+from latentdiff.notebook.experiments.settings import SOUND, ExperimentConfig
 from latentdiff.specs import Condition
-from latentdiff.workflows.project import Project
 
 SCHEDULE = noise.build(DiffusionConfig().schedule)
 BARE = {"precondition": False, "parametrisation": "eps"}

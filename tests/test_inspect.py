@@ -10,17 +10,17 @@ import torch
 from safetensors.torch import save_file
 
 from latentdiff import runs
-from latentdiff.conditioning import ConditionConfig
+from latentdiff.commands.inspect import inspect
+from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.diffusion.settings import DiffusionConfig
 from latentdiff.errors import UserError
 from latentdiff.latents.statistics import LatentStatistics, fit
 from latentdiff.latents.store import STATISTICS, CodecFacts
 from latentdiff.latents.whitening import Whitening
+from latentdiff.model.model import header_of, make_denoiser
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.training import checkpoint
-from latentdiff.workflows.inspect import inspect
-from latentdiff.workflows.model import header_of, make_denoiser
 
 
 @pytest.fixture(autouse=True)

@@ -13,17 +13,17 @@ import torch
 
 from latentdiff import cli, config, runs
 from latentdiff.errors import ConfigError, UserError
-from latentdiff.experiments.settings import DataExperiment, ExperimentConfig
 from latentdiff.latents import statistics
 from latentdiff.latents.store import Entry, LatentStore
+from latentdiff.model.data import latents_of
+from latentdiff.model.project import Project
+from latentdiff.notebook import entry as entries
+from latentdiff.notebook import formulas, table, tell
+from latentdiff.notebook.bench import number_at
+from latentdiff.notebook.entry import LAST, TODAY
+from latentdiff.notebook.experiments.settings import DataExperiment, ExperimentConfig
+from latentdiff.notebook.run import run as run_entries
 from latentdiff.runs import Input, Run, Stage
-from latentdiff.workflows.diffusion_data import latents_of
-from latentdiff.workflows.notebook import entry as entries
-from latentdiff.workflows.notebook import formulas, table, tell
-from latentdiff.workflows.notebook.bench import number_at
-from latentdiff.workflows.notebook.entry import LAST, TODAY
-from latentdiff.workflows.notebook.run import run as run_entries
-from latentdiff.workflows.project import Project
 
 FILES = sorted(entries.folder().glob("*.yaml"))
 EVERY = entries.load_all()

@@ -16,14 +16,14 @@ import pytest
 import yaml
 
 from latentdiff import audio, config, runs
+from latentdiff.commands import preprocess as room
+from latentdiff.commands import record_writer as spool
+from latentdiff.commands.preprocess import preprocess
 from latentdiff.errors import UserError
+from latentdiff.model.project import Project
 from latentdiff.rave import compat, database
 from latentdiff.rave.database import DatabaseWriter, RaveDatabase
 from latentdiff.runs import Run
-from latentdiff.workflows import preprocess as room
-from latentdiff.workflows import spool
-from latentdiff.workflows.preprocess import preprocess
-from latentdiff.workflows.project import Project
 
 RATE, CHUNK = 8000, 4096
 
@@ -313,9 +313,9 @@ from pathlib import Path
 from latentdiff import config
 from latentdiff.errors import UserError
 from latentdiff.runs import Run
-from latentdiff.workflows import spool
-from latentdiff.workflows.preprocess import preprocess
-from latentdiff.workflows.project import Project
+from latentdiff.commands import record_writer as spool
+from latentdiff.commands.preprocess import preprocess
+from latentdiff.model.project import Project
 settings = {"sample_rate": 8000, "chunk": 4096, "workers": 2}
 project = config.build(Project, {"data": settings})
 append = spool._append

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from latentdiff import config, runs
+from latentdiff.commands.train_diffusion import train_diffusion
 from latentdiff.errors import UserError
+from latentdiff.model.project import Project
 from latentdiff.runs import Run
 from latentdiff.tracking import read_metrics
 from latentdiff.training import checkpoint
-from latentdiff.workflows.project import Project
-from latentdiff.workflows.train_diffusion import train_diffusion
 
 SETTINGS = [
     "network.name=tiny",
@@ -45,8 +45,8 @@ from torch.utils.tensorboard import SummaryWriter
 from latentdiff import config
 from latentdiff.runs import Run
 from latentdiff.training import checkpoint
-from latentdiff.workflows.project import Project
-from latentdiff.workflows.train_diffusion import train_diffusion
+from latentdiff.model.project import Project
+from latentdiff.commands.train_diffusion import train_diffusion
 
 torch.set_num_threads(1)
 root, settings = Path(sys.argv[1]), sys.argv[2:]

@@ -7,8 +7,8 @@ import yaml
 
 from latentdiff import config
 from latentdiff.errors import UserError
+from latentdiff.model.project import Project, begin, check_upstream, resolve
 from latentdiff.runs import Input, Run
-from latentdiff.workflows.project import Project, begin, check_upstream, resolve
 
 SOURCE = {"audio": Input("recordings", "abc")}
 

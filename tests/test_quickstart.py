@@ -17,13 +17,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from latentdiff import cli, config
+from latentdiff import child, cli, config
+from latentdiff.commands import quickstart as q
+from latentdiff.commands.presets import preset_path
 from latentdiff.errors import UserError
+from latentdiff.model.project import Project
 from latentdiff.runs import Run
-from latentdiff.workflows import child
-from latentdiff.workflows import quickstart as q
-from latentdiff.workflows.presets import preset_path
-from latentdiff.workflows.project import Project
 
 GOOD = q.Report(
     training=-16.0,

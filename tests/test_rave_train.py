@@ -15,7 +15,9 @@ import pytest
 import torch
 
 from latentdiff import config, tracking
+from latentdiff.commands.train_rave import train_rave
 from latentdiff.errors import UserError
+from latentdiff.model.project import Project
 from latentdiff.rave import callbacks
 from latentdiff.rave.callbacks import Plan
 from latentdiff.rave.checkpoint import read_own
@@ -25,8 +27,6 @@ from latentdiff.rave.settings import RaveConfig
 from latentdiff.rave.train import RaveTraining
 from latentdiff.rave.validation import LatentSpread
 from latentdiff.runs import Run
-from latentdiff.workflows.project import Project
-from latentdiff.workflows.train_rave import train_rave
 
 RATE, RECORD = 16000, 32768
 TINY = {

@@ -13,11 +13,11 @@ import torch
 from click.testing import CliRunner
 
 from latentdiff import cli, runs
+from latentdiff.commands import runs_table as runs_list
+from latentdiff.commands.runs_table import list_runs
 from latentdiff.errors import UserError
 from latentdiff.runs import Input, Stage
 from latentdiff.training import checkpoint
-from latentdiff.workflows import runs_list
-from latentdiff.workflows.runs_list import list_runs
 
 
 @pytest.fixture

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from latentdiff import config, runs
-from latentdiff.conditioning import Standardiser
+from latentdiff.commands.sample import sample
+from latentdiff.conditions.standardiser import Standardiser
 from latentdiff.errors import UserError
 from latentdiff.latents.store import CodecFacts, LatentStore
 from latentdiff.latents.whitening import Whitening
+from latentdiff.model.model import Model, header_of, make_denoiser
+from latentdiff.model.project import Project
 from latentdiff.runs import Run
 from latentdiff.training import checkpoint
-from latentdiff.workflows.model import Model, header_of, make_denoiser
-from latentdiff.workflows.project import Project
-from latentdiff.workflows.sample import sample
 
 CODEC = CodecFacts("c" * 64, sample_rate=8000, hop=64, latent_dim=6, channels=1)
 MEL = {"sample_rate": 8000, "n_fft": 256, "hop": 100, "bands": 5}

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from latentdiff import config, runs
-from latentdiff.conditioning import MelConfig
+from latentdiff.commands.train_diffusion import train_diffusion
+from latentdiff.conditions.settings import MelConfig
 from latentdiff.errors import UserError
 from latentdiff.latents import statistics
 from latentdiff.latents.store import Entry
+from latentdiff.model.model import Model
+from latentdiff.model.project import Project
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.tracking import read_metrics
 from latentdiff.training import checkpoint
-from latentdiff.workflows.model import Model
-from latentdiff.workflows.project import Project
-from latentdiff.workflows.train_diffusion import train_diffusion
 
 DIMENSIONS = 6
 SMALL = {

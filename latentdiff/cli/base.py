@@ -173,8 +173,8 @@ def stage_command(
             device: str | None,
             **options: Any,
         ) -> int:
+            from latentdiff.model.project import check_upstream, resolve
             from latentdiff.runs import Run
-            from latentdiff.workflows.project import check_upstream, resolve
 
             if run is None:
                 run, settings = _run_of_words(settings)

@@ -21,16 +21,16 @@ from latentdiff.cli.base import (
 from latentdiff.errors import EXIT_BROKEN, EXIT_OK
 
 if TYPE_CHECKING:
+    from latentdiff.model.project import Project
     from latentdiff.runs import Run
-    from latentdiff.workflows.project import Project
 
 
 @plain_command("latentdiff doctor")
 @click.option("--run", type=PATH, help="The run directory whose disk to look at. [runs]")
 def doctor(run: Path | None) -> int:
     """Tell what works on this machine, and what to do about the rest."""
+    from latentdiff.commands.doctor import doctor as work
     from latentdiff.runs import Run
-    from latentdiff.workflows.doctor import doctor as work
 
     return EXIT_OK if work(Run(run) if run else None) else EXIT_BROKEN
 
@@ -51,8 +51,8 @@ def quickstart(words: tuple[str, ...], run: Path, **options: Any) -> int:
 
     Learns from the recordings in AUDIO_DIR, or from music that it makes itself.
     """
+    from latentdiff.commands.quickstart import quickstart as work
     from latentdiff.runs import Run
-    from latentdiff.workflows.quickstart import quickstart as work
 
     settings = [word for word in words if "=" in word and not Path(word).exists()]
     folders = [Path(word) for word in words if word not in settings]
@@ -93,7 +93,7 @@ def launch_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--dataset", type=PATH, help="Write the dataset there instead.")
 def preprocess(run: Run, project: Project, **options: Any) -> list[str]:
     """Audio files -> dataset: decoded, mixed down, resampled, split by file, all accounted for."""
-    from latentdiff.workflows.preprocess import preprocess as work
+    from latentdiff.commands.preprocess import preprocess as work
 
     return work(run, project, **options)
 
@@ -103,7 +103,7 @@ def preprocess(run: Run, project: Project, **options: Any) -> list[str]:
 @click.option("--ckpt", type=PATH, help="Begin with the weights of a checkpoint of the same shape.")
 def train_rave(run: Run, project: Project, **options: Any) -> list[str]:
     """Dataset -> RAVE codec. The same command again resumes."""
-    from latentdiff.workflows.train_rave import train_rave as work
+    from latentdiff.commands.train_rave import train_rave as work
 
     return work(run, project, **options)
 
@@ -117,7 +117,7 @@ def train_rave(run: Run, project: Project, **options: Any) -> list[str]:
 @launch_options
 def encode(run: Run, project: Project, **options: Any) -> list[str]:
     """Audio + codec -> latents: posterior means, mel spectrograms, statistics."""
-    from latentdiff.workflows.encode import encode as work
+    from latentdiff.commands.encode import encode as work
 
     return work(run, project, **options)
 
@@ -129,7 +129,7 @@ def encode(run: Run, project: Project, **options: Any) -> list[str]:
 @launch_options
 def train_diffusion(run: Run, project: Project, **options: Any) -> list[str]:
     """Latents -> diffusion model, each loss beside its baseline. The same command resumes."""
-    from latentdiff.workflows.train_diffusion import train_diffusion as work
+    from latentdiff.commands.train_diffusion import train_diffusion as work
 
     return work(run, project, **options)
 
@@ -142,7 +142,7 @@ def train_diffusion(run: Run, project: Project, **options: Any) -> list[str]:
 @click.option("--name", help="Folder below samples/. [the time]")
 def sample(run: Run, project: Project, **options: Any) -> list[str]:
     """Diffusion model -> new latents. The same seed gives the same latents."""
-    from latentdiff.workflows.sample import sample as work
+    from latentdiff.commands.sample import sample as work
 
     return work(run, project, **options)
 
@@ -156,7 +156,7 @@ def sample(run: Run, project: Project, **options: Any) -> list[str]:
 @click.option("--force", is_flag=True, help="Decode even latents of another codec.")
 def decode(run: Run, project: Project, **options: Any) -> list[str]:
     """Latents + codec -> wav or flac files, with their levels."""
-    from latentdiff.workflows.decode import decode as work
+    from latentdiff.commands.decode import decode as work
 
     return work(run, project, **options)
 
@@ -180,7 +180,7 @@ def evaluate(run: Run, project: Project, **options: Any) -> list[str]:
     `evaluate RUN` or `evaluate --run RUN`. Measured on held-out files, and on samples drawn for
     it; each number stands between that of real sound and that of noise.
     """
-    from latentdiff.workflows.evaluate import evaluate as work
+    from latentdiff.commands.evaluate import evaluate as work
 
     return work(run, project, **options)
 
@@ -189,7 +189,7 @@ def evaluate(run: Run, project: Project, **options: Any) -> list[str]:
 @click.argument("path", type=PATH)
 def inspect(path: Path) -> int:
     """Tell what a run, a stage, a sound, an .npy or a .safetensors file holds."""
-    from latentdiff.workflows.inspect import inspect as work
+    from latentdiff.commands.inspect import inspect as work
 
     return finish(work(path))
 
@@ -199,7 +199,7 @@ def inspect(path: Path) -> int:
 @click.option("--json", "for_programs", is_flag=True, help="As JSON.")
 def list_runs(folder: Path, for_programs: bool) -> None:
     """List the runs below a folder: status, step, skill, size, and what each came from."""
-    from latentdiff.workflows import runs_list
+    from latentdiff.commands import runs_table as runs_list
 
     if for_programs:
         click.echo(runs_list.as_json(runs_list.list_runs(folder)))

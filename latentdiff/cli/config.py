@@ -20,7 +20,7 @@ def config() -> None:
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 def init(file: Path, preset: str | None, overwrite: bool) -> None:
     """Write a config file to start from."""
-    from latentdiff.workflows import presets
+    from latentdiff.commands import presets
 
     log.info(presets.init(file, preset, overwrite))
 
@@ -37,8 +37,8 @@ def show(
 ) -> None:
     """Print the config as the commands would see it: defaults, file, overrides."""
     from latentdiff.config import to_yaml
+    from latentdiff.model.project import resolve
     from latentdiff.runs import Run
-    from latentdiff.workflows.project import resolve
 
     where = Run(run) if run else None
     click.echo(to_yaml(resolve(where, config_file, settings, {"seed": seed, "device": device})))
@@ -48,7 +48,7 @@ def show(
 @click.argument("files", type=PATH, nargs=-1, required=True)
 def validate(files: tuple[Path, ...]) -> None:
     """Check config files; every problem is told at once."""
-    from latentdiff.workflows import presets
+    from latentdiff.commands import presets
 
     presets.validate(list(files))
     for file in files:
@@ -59,6 +59,6 @@ def validate(files: tuple[Path, ...]) -> None:
 @click.option("--table", is_flag=True, help="A Markdown table instead of a JSON schema.")
 def schema(table: bool) -> None:
     """Print the JSON schema of the config file, or its reference as a table."""
-    from latentdiff.workflows import presets
+    from latentdiff.commands import presets
 
     click.echo(presets.table() if table else presets.schema())

@@ -21,8 +21,8 @@ from latentdiff.cli.base import (
 from latentdiff.errors import EXIT_BROKEN, EXIT_OK
 
 if TYPE_CHECKING:
+    from latentdiff.model.project import Project
     from latentdiff.runs import Run
-    from latentdiff.workflows.project import Project
 
 
 @cli.group(cls=Group)
@@ -58,9 +58,9 @@ def sampler(
     network may put out, and what starting from pure noise costs. Exit code 1 where a sampler misses
     its order or an output is converted wrongly.
     """
+    from latentdiff.diagnose.report import project_of
+    from latentdiff.diagnose.sampler.measure import sampler as work
     from latentdiff.runs import Run
-    from latentdiff.workflows.diagnose.report import project_of
-    from latentdiff.workflows.diagnose.sampler import sampler as work
 
     where = Run(run) if run else None
     project = project_of(where, config_file, settings)
@@ -86,9 +86,9 @@ def schedule(
     MSE for eps, v, x0 and flow: no loss says anything without it. With --run also where on the
     log-SNR axis the encoder's own noise and the decoder's tolerance lie.
     """
+    from latentdiff.diagnose.report import project_of
+    from latentdiff.diagnose.schedule.measure import schedule as work
     from latentdiff.runs import Run
-    from latentdiff.workflows.diagnose.report import project_of
-    from latentdiff.workflows.diagnose.schedule import schedule as work
 
     where = Run(run) if run else None
     work(project_of(where, config_file, settings), run=where, **options)
@@ -104,7 +104,7 @@ def latents(run: Run, project: Project, **options: Any) -> list[str]:
     variance, bits, memory, normality; all of it for draws from the posterior too, and what these
     do to a loss.
     """
-    from latentdiff.workflows.diagnose.latents import diagnose_latents as work
+    from latentdiff.diagnose.latents.measure import diagnose_latents as work
 
     return work(run, project, **options)
 
@@ -119,7 +119,7 @@ def training(run: Run, project: Project, **options: Any) -> list[str]:
     it was trained on: losses by noise level, gap, gradients, pairs, magnitudes in the network, a
     handful of samples. Of a healthy run it says that nothing was found.
     """
-    from latentdiff.workflows.diagnose.training import diagnose_training as work
+    from latentdiff.diagnose.training.diagnose import diagnose_training as work
 
     return work(run, project, **options)
 
@@ -151,7 +151,7 @@ def noise_ladder(run: Run, project: Project, **options: Any) -> list[str]:
     and mixtures. Level, spectral distance and sound of each. `train-diffusion` compares what its
     model leaves of the noise with what was found here.
     """
-    from latentdiff.workflows.diagnose.noise_ladder import diagnose_noise_ladder as work
+    from latentdiff.diagnose.noise_ladder.measure import diagnose_noise_ladder as work
 
     return work(run, project, **options)
 
@@ -172,7 +172,7 @@ def conditioning(run: Run, project: Project, **options: Any) -> list[str]:
     the same condition with other noise: how unlike they are, as latents and as sound; and what
     guidance changes.
     """
-    from latentdiff.workflows.diagnose.conditioning import diagnose_conditioning as work
+    from latentdiff.diagnose.conditioning.measure import diagnose_conditioning as work
 
     return work(run, project, **options)
 
@@ -210,9 +210,9 @@ def overfit(
     takes, it must end there. Tells how far off samples of ddpm are for each number of steps. The
     network and noise are those of the settings; there is no condition.
     """
+    from latentdiff.diagnose.overfit.measure import overfit as work
+    from latentdiff.diagnose.report import project_of
     from latentdiff.runs import Run
-    from latentdiff.workflows.diagnose.overfit import overfit as work
-    from latentdiff.workflows.diagnose.report import project_of
 
     where = Run(run) if run else None
     work(project_of(where, config_file, settings), run=where, **options)

@@ -21,7 +21,7 @@ def notebook() -> None:
 @plain_command("latentdiff notebook list", notebook, name="list")
 def list_entries() -> None:
     """List the entries, and how each is answered."""
-    from latentdiff.workflows.notebook import tell
+    from latentdiff.notebook import tell
 
     log.info("%s", tell.listing())
 
@@ -30,7 +30,7 @@ def list_entries() -> None:
 @click.argument("entry")
 def show(entry: str) -> None:
     """Tell one entry: what was seen, why, and what answers it today."""
-    from latentdiff.workflows.notebook import tell
+    from latentdiff.notebook import tell
 
     log.info("%s", tell.story(entry))
 
@@ -59,8 +59,8 @@ def run(
     Each is a training of seconds in RUN/notebook; the same command again resumes. The table stays
     in RUN/notebook/table.txt.
     """
+    from latentdiff.notebook.run import run as work
     from latentdiff.runs import Run
-    from latentdiff.workflows.notebook.run import run as work
 
     losses = work(
         Run(directory),

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentdiff.conditioning import MelConfig, mel_of_blocks
+from latentdiff.conditions.mel import mel_of_blocks
+from latentdiff.conditions.settings import MelConfig
 from latentdiff.evaluation.sound import FLOOR_DB
 
 BANDS = 32

@@ -12,8 +12,8 @@ from latentdiff.errors import UserError
 from latentdiff.training import verdict
 from latentdiff.training.data import Windows
 from latentdiff.training.meter import Culprits
+from latentdiff.training.process_group import Team
 from latentdiff.training.settings import TrainingConfig
-from latentdiff.training.team import Team
 
 # What torch's allocator on the CPU says; it has no error class of its own.
 _CPU_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")

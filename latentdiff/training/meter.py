@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from latentdiff.training.team import Team
+from latentdiff.training.process_group import Team
 
 
 @dataclass(frozen=True)

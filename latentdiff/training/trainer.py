@@ -16,20 +16,20 @@ from torch import Tensor, nn
 from latentdiff.interrupt import StopRequest
 from latentdiff.tracking import Tracker, progress
 from latentdiff.training import checkpoint, verdict
+from latentdiff.training.batch_sampler import Draw, Source
+from latentdiff.training.best_tracker import Watch
 from latentdiff.training.budget import Budget
 from latentdiff.training.data import Windows, seed_of
-from latentdiff.training.draw import Draw, Source
+from latentdiff.training.denoiser_learner import Learner
 from latentdiff.training.ema import Ema
-from latentdiff.training.examine import Examiner
+from latentdiff.training.evaluator import Examiner
 from latentdiff.training.fabric import Launch, make_fabric
 from latentdiff.training.failure import explained, refuse_not_finite
-from latentdiff.training.learner import Learner
 from latentdiff.training.meter import Meter
+from latentdiff.training.process_group import Team
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import References, Task
-from latentdiff.training.team import Team
 from latentdiff.training.validation import Validation
-from latentdiff.training.watch import Watch
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from latentdiff.specs import Condition, Denoise
 from latentdiff.training.data import Batch, generator_for
+from latentdiff.training.process_group import Team
 from latentdiff.training.task import Task
-from latentdiff.training.team import Team
 
 
 @dataclass(frozen=True)

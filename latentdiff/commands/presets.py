@@ -1,0 +1,71 @@
+"""The shipped config files, and the reference of all settings."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import textwrap
+from pathlib import Path
+
+from latentdiff import config, runs
+from latentdiff.errors import UserError
+from latentdiff.model.project import Project
+
+
+def preset_path(name: str) -> Path:
+    """The YAML file of a shipped preset; UserError where there is none of that name."""
+    folder = Path(str(importlib.resources.files("latentdiff"))) / "configs"
+    found = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if name not in found:
+        raise UserError(
+            f"no preset '{name}'{config.did_you_mean(name, found)}",
+            do_this=f"take one of: {', '.join(found)}.",
+        )
+    return found[name]
+
+
+def init(path: Path, preset: str | None, overwrite: bool) -> str:
+    """Write a config file: a preset, or every setting with its meaning. Returns what was done."""
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists", do_this="--overwrite replaces it; or name another file.")
+    text = preset_path(preset).read_text(encoding="utf-8") if preset else annotated()
+    runs.make_directory(path.parent)
+    runs.write_text(path, text)
+    return f"wrote {path}; use it with `-c {path}`, check it with `latentdiff config validate`."
+
+
+def annotated() -> str:
+    """Every setting at its default as YAML, each under a comment with its meaning."""
+    lines = ["# All settings of latentdiff at their defaults; delete what you do not change."]
+    headed = set()
+    for key, kind, default, meaning in config.reference(Project):
+        *parents, leaf = key.split(".")
+        for depth in range(1, len(parents) + 1):
+            if tuple(parents[:depth]) not in headed:
+                headed.add(tuple(parents[:depth]))
+                lines += ["", "  " * (depth - 1) + f"{parents[depth - 1]}:"]
+        comment = "  " * len(parents) + "# "
+        lines += textwrap.wrap(
+            f"{meaning} ({kind})", 96, initial_indent=comment, subsequent_indent=comment
+        )
+        lines.append("  " * len(parents) + f"{leaf}: {default}")
+    return "\n".join(lines) + "\n"
+
+
+def validate(paths: list[Path]) -> None:
+    """Raise ConfigError, with every problem at once, where a file is not a valid config."""
+    for path in paths:
+        config.build(Project, config.read_yaml(path), source=str(path))
+
+
+def schema() -> str:
+    """JSON schema of the YAML, for editors that complete from it."""
+    return json.dumps(Project.model_json_schema(), indent=2)
+
+
+def table() -> str:
+    """The reference of all settings as a Markdown table."""
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for row in config.reference(Project):
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
+    return "\n".join(rows)

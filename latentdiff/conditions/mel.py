@@ -1,0 +1,68 @@
+"""Mel spectrograms as condition features.
+
+Shapes: K mel bands, M mel frames, N audio samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from latentdiff.conditions.settings import MelConfig
+from latentdiff.torchaudio_guard import import_torchaudio
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+
+def mel_of_blocks(blocks: Iterable[NDArray[Any]], config: MelConfig) -> Floats:
+    """Mel spectrogram [K, M] of audio that arrives in blocks [channels, N]; see `mel_blocks`."""
+    return np.concatenate(list(mel_blocks(blocks, config)), axis=1)
+
+
+def mel_blocks(blocks: Iterable[NDArray[Any]], config: MelConfig) -> Iterator[Floats]:
+    """Mel spectrogram in 0..1, in blocks [K, m], of audio that arrives in blocks [channels, N].
+
+    The blocks follow each other at `config.sample_rate`; how the audio is cut into them makes no
+    difference. Channels are averaged. Frame k is centred on sample k * hop, the outside counts as
+    silence, so M = 1 + N // hop. The scale is DiffWave's: magnitudes of an STFT whose window has
+    unit energy, 20 log10, -100..0 dB below 20 dB mapped to 0..1 (a full-scale sine reaches 1).
+    """
+    import torch
+
+    transform = import_torchaudio().transforms.MelSpectrogram(
+        sample_rate=config.sample_rate,
+        n_fft=config.n_fft,
+        hop_length=config.hop,
+        f_min=config.f_min,
+        f_max=config.f_max,
+        n_mels=config.bands,
+        power=config.power,
+        normalized=True,
+        center=False,
+    )
+    for samples in _whole_frames(blocks, config):
+        with torch.inference_mode():
+            mel = transform(torch.from_numpy(samples))
+            decibels = 20 * torch.log10(mel.clamp(min=1e-5))
+            yield ((decibels - 20 + 100) / 100).clamp(0, 1).numpy()
+
+
+def _whole_frames(blocks: Iterable[NDArray[Any]], config: MelConfig) -> Iterator[Floats]:
+    """Mono audio [N'] in pieces that hold whole frames, half a frame of silence at both ends."""
+    before, after = config.n_fft // 2, config.n_fft - config.n_fft // 2
+    rest = np.zeros(before, dtype=np.float32)
+    for block in blocks:
+        mono = block.mean(axis=0, dtype=np.float64).astype(np.float32)
+        rest = np.concatenate([rest, mono])
+        frames = (len(rest) - config.n_fft) // config.hop + 1
+        if frames > 0:
+            yield rest[: (frames - 1) * config.hop + config.n_fft]
+            rest = rest[frames * config.hop :]
+    tail = np.concatenate([rest, np.zeros(after, dtype=np.float32)])
+    if len(tail) >= config.n_fft:
+        yield tail

@@ -1,0 +1,82 @@
+"""Settings of the conditions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from latentdiff.config import Section
+
+
+class MelConfig(Section):
+    """The mel spectrogram; the defaults are DiffWave's."""
+
+    sample_rate: int = Field(default=22050, ge=1000)
+    """Hz; audio is resampled to it."""
+
+    n_fft: int = Field(default=1024, ge=16)
+    """Samples in a frame (Hann window of the same length)."""
+
+    hop: int = Field(default=256, ge=1)
+    """Samples from frame to frame."""
+
+    bands: int = Field(default=80, ge=1)
+    """Mel bands."""
+
+    f_min: float = Field(default=20.0, ge=0)
+    """Hz, lower edge of the lowest band."""
+
+    f_max: float | None = Field(default=None, gt=0)
+    """Hz, upper edge of the highest band. null: half the sample rate."""
+
+    power: float = Field(default=1.0, gt=0)
+    """1: magnitude, 2: power."""
+
+    @model_validator(mode="after")
+    def _frequencies_are_ordered(self) -> MelConfig:
+        nyquist = self.sample_rate / 2
+        top = self.f_max if self.f_max is not None else nyquist
+        if top > nyquist:
+            raise ValueError(f"f_max must not exceed half the sample rate ({nyquist:g} Hz)")
+        if self.f_min >= top:
+            raise ValueError(f"f_min must lie below the upper edge ({top:g} Hz)")
+        if self.hop > self.n_fft:
+            raise ValueError("hop must not exceed n_fft, or sound between frames is lost")
+        return self
+
+
+class ConditionConfig(Section):
+    """What the diffusion model is told about the sound it is to make."""
+
+    kind: Literal["none", "mel", "label", "both"] = "none"
+    """none: it makes what it likes. mel: it follows a spectrogram, frame by frame. label: it makes
+    one of several kinds of sound, named by the folders the files lie in. both: it follows a
+    spectrogram in one of several kinds of sound."""
+
+    labels: str | None = None
+    """CSV file with a column `key`, a recording's path as it stands in the manifest of the latents,
+    and a column `label`. null: the folder a recording lies in is its label."""
+
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Probability with which a training window loses its condition, so that the model can also
+    run free and be guided. 0: it cannot."""
+
+    mel: MelConfig = MelConfig()
+    """The spectrogram of kinds mel and both."""
+
+    @property
+    def follows_mel(self) -> bool:
+        """Whether the model is given a spectrogram."""
+        return self.kind in ("mel", "both")
+
+    @property
+    def follows_label(self) -> bool:
+        """Whether the model is given a label."""
+        return self.kind in ("label", "both")
+
+    @model_validator(mode="after")
+    def _labels_are_used(self) -> ConditionConfig:
+        if self.labels is not None and not self.follows_label:
+            raise ValueError(f"labels mean nothing to a condition of kind {self.kind}")
+        return self

@@ -1,0 +1,64 @@
+"""Condition features scaled to mean 0 and variance 1.
+
+Shapes: K condition features, T latent frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from latentdiff.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Standardiser:
+    """Scales each feature to mean 0 and variance 1 over the training frames."""
+
+    mean: Floats
+    """[K]."""
+    std: Floats
+    """[K], never below 1e-3: a band that is always silent stays silent."""
+
+    @classmethod
+    def fit(cls, files: Iterable[Floats]) -> Standardiser:
+        """From the features [K, T] of every training file, in one pass.
+
+        Raises UserError where there are none, or where they are not finite.
+        """
+        count, total, squares = 0, np.zeros(1), np.zeros(1)
+        for features in files:
+            block = features.astype(np.float64)
+            count += block.shape[1]
+            total = total + block.sum(axis=1)
+            squares = squares + (block**2).sum(axis=1)
+        if count == 0 or not np.isfinite(squares).all():
+            raise UserError(
+                "the condition features cannot be used",
+                why="there are none" if count == 0 else "they hold NaN or infinite values",
+                do_this="run `latentdiff encode` with condition.kind=mel again.",
+            )
+        mean = total / count
+        std = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
+        return cls(mean.astype(np.float32), std.astype(np.float32))
+
+    def __call__(self, features: Floats) -> Floats:
+        """[..., K, T] => the same, standardised."""
+        return ((features - self.mean[:, None]) / self.std[:, None]).astype(np.float32)
+
+    def arrays(self) -> dict[str, Floats]:
+        """What to save; `from_arrays` takes it back."""
+        return {"mean": self.mean, "std": self.std}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> Standardiser:
+        """From arrays or CPU tensors `mean` and `std`."""
+        return cls(np.asarray(arrays["mean"]), np.asarray(arrays["std"]))

@@ -1,0 +1,1 @@
+"""How much noise on its latents the decoder tolerates."""

@@ -1,0 +1,1 @@
+"""Whether samplers reach the exact answer on problems where it is known."""

@@ -1,0 +1,1 @@
+"""Which noise levels a schedule visits, and what that does to losses."""

@@ -1,0 +1,196 @@
+"""The whole YAML as one object, and what a run directory remembers of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from latentdiff import config, runs
+from latentdiff.audio.settings import DataConfig
+from latentdiff.conditions.settings import ConditionConfig
+from latentdiff.config import Section
+from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
+from latentdiff.errors import UserError
+from latentdiff.latents.settings import LatentConfig
+from latentdiff.networks.settings import NetworkConfig
+from latentdiff.notebook.experiments.settings import ExperimentConfig
+from latentdiff.rave.settings import RaveConfig
+from latentdiff.runs import Input, Run, Stage
+from latentdiff.training.settings import TrainingConfig
+
+log = logging.getLogger(__name__)
+
+
+class Project(Section):
+    """Everything one YAML file can say; each command reads its sections."""
+
+    data: DataConfig = Field(default_factory=DataConfig)
+    rave: RaveConfig = Field(default_factory=RaveConfig)
+    latents: LatentConfig = Field(default_factory=LatentConfig)
+    condition: ConditionConfig = Field(default_factory=ConditionConfig)
+    diffusion: DiffusionConfig = Field(default_factory=DiffusionConfig)
+    network: NetworkConfig = Field(default_factory=NetworkConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    experiment: ExperimentConfig = Field(default_factory=ExperimentConfig)
+    seed: int = Field(0, ge=0)
+    """Of everything drawn at random: the split, training, and the first sample."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; auto takes CUDA, then Apple's MPS, then the CPU."""
+
+    @model_validator(mode="after")
+    def _experiment_is_possible(self) -> Project:
+        problems = self.experiment.problems(self.diffusion, self.network, self.condition)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def sections(self, names: Iterable[str]) -> dict[str, Any]:
+        """The named sections as plain values, as `run.json` and `config.yaml` hold them."""
+        return self.model_dump(mode="json", include=set(names))
+
+
+def resolve(
+    run: Run | None,
+    file: Path | None = None,
+    overrides: Iterable[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> Project:
+    """Defaults, then the run's own config.yaml, `file`, overrides and options, the last on top.
+
+    Raises ConfigError with every problem at once.
+    """
+    remembered = config.read_yaml(run.config) if run and run.config.exists() else {}
+    given = config.read_yaml(file) if file else {}
+    named = {key: value for key, value in (options or {}).items() if value is not None}
+    values = config.merge(remembered, given, config.parse_overrides(overrides), named)
+    source = file or (run.config if run and remembered else "config")
+    return config.build(Project, values, str(source))
+
+
+def check_upstream(project: Project, stages: Iterable[Path]) -> None:
+    """Refuse settings that contradict what the stages this command reads were made with."""
+    for directory in stages:
+        info = runs.read_run(directory)
+        if info is None:
+            continue
+        # Its seed was its own affair; so were settings that do not show in what it made.
+        changed = config.differences(info["config"], project.sections(info["config"]))
+        changed = _without(changed, ["seed", *info["may_change"]])
+        if changed:
+            raise UserError(
+                f"{directory} was made with other settings:\n    " + "\n    ".join(changed),
+                why="its files would not be what the config says",
+                do_this=f"drop those settings, use another --run, or delete {directory} "
+                "to make it anew.",
+            )
+
+
+def begin(
+    run: Run,
+    project: Project,
+    directory: Path,
+    name: str,
+    *,
+    sections: Iterable[str],
+    inputs: Mapping[str, Input],
+    overwrite: bool = False,
+    may_change: Iterable[str] = (),
+    harmless: Iterable[str] = (),
+) -> Stage | None:
+    """The stage to enter, or None where it is already done with these settings and inputs.
+
+    `may_change`: keys such as "training.steps" that a continued run may have changed.
+    `harmless`: keys that do not show in what is made; a stage that is done stays done.
+    Raises UserError where the folder holds the stage made with other settings or inputs.
+    """
+    settings = project.sections([*sections, "seed"])
+    if already_done(directory, name, settings, inputs, overwrite, may_change, harmless):
+        return None
+    stage = _RememberingStage(
+        directory,
+        name,
+        config=settings,
+        inputs=inputs,
+        seed=project.seed,
+        overwrite=overwrite,
+        may_change=[*may_change, *harmless],
+    )
+    stage.remember(run, project)
+    return stage
+
+
+def already_done(
+    directory: Path,
+    name: str,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Input],
+    overwrite: bool = False,
+    may_change: Iterable[str] = (),
+    harmless: Iterable[str] = (),
+) -> bool:
+    """Whether the stage in this folder is done with these settings and inputs; see `begin`.
+
+    Raises UserError, showing the differences, where it was made or begun with other ones.
+    """
+    before = None if overwrite else runs.read_run(directory, name)
+    if before is None:
+        return False
+    changed = config.differences(before["config"], settings) + _other_inputs(before, inputs)
+    changed = _without(changed, harmless)
+    hard = _without(changed, may_change)
+    if hard:
+        raise UserError(
+            f"{directory} holds a {name} made otherwise:\n    " + "\n    ".join(hard),
+            why="continuing would mix the two",
+            do_this="--overwrite makes it anew; another --run or --name keeps both.",
+        )
+    done = before["status"] == "done" and not changed
+    if changed and not done:
+        log.info("continuing with other settings than before:\n    %s", "\n    ".join(changed))
+    if done:
+        log.info("%s: already done, nothing to do (--overwrite makes it anew)", directory)
+    return done
+
+
+def folder_name(name: str) -> str:
+    """`name`, which is to be a folder of samples or sound; UserError where it cannot be."""
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise UserError(
+            f"'{name}' cannot be the name of a folder", do_this="use a plain name such as first."
+        )
+    return name
+
+
+class _RememberingStage(Stage):
+    """A stage that, once its folder is ours, writes the resolved settings as the run's own.
+
+    Not earlier: a setting that a command refused must not haunt the next one.
+    """
+
+    def remember(self, run: Run, project: Project) -> None:
+        self._run, self._project = run, project
+
+    def _begin(self) -> None:
+        super()._begin()
+        runs.make_directory(self._run.root)
+        runs.write_text(self._run.config, config.to_yaml(self._project))
+
+
+def _without(lines: list[str], keys: Iterable[str]) -> list[str]:
+    """The `key: old -> new` lines but those of `keys`."""
+    left_out = set(keys)
+    return [line for line in lines if line.partition(":")[0] not in left_out]
+
+
+def _other_inputs(before: Mapping[str, Any], inputs: Mapping[str, Input]) -> list[str]:
+    lines = []
+    for key, value in inputs.items():
+        old = before["inputs"].get(key, {"path": "none", "fingerprint": None})
+        if old["fingerprint"] != value.fingerprint:
+            lines.append(f"{key}: another than then ({old['path']} -> {value.path})")
+    return lines

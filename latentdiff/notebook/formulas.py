@@ -1,0 +1,85 @@
+"""Numbers of the notebook that arithmetic gives, each a closed form of a config and a few numbers.
+
+`OF_PROJECT` and `ARITHMETIC` name those that the files of configs/notebook may ask for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from latentdiff.diffusion import baseline, noise
+from latentdiff.model.model import make_task
+from latentdiff.model.project import Project
+from latentdiff.notebook.entry import Formula
+
+
+def evaluate(formula: Formula, project: Project) -> float:
+    """The number. Raises KeyError where no formula has that name, TypeError for other arguments.
+
+    Every formula of configs/notebook is evaluated by a test.
+    """
+    if formula.of in OF_PROJECT:
+        return OF_PROJECT[formula.of](project, **formula.given)
+    return ARITHMETIC[formula.of](**formula.given)
+
+
+def loss(project: Project, knows: str = "variance", std: float = 1.0) -> float:
+    """Mean loss over the schedule of a model that `knows` nothing: it predicts `zero`, or the best
+    that knows the `variance` of white latents of deviation `std` only."""
+    variance = torch.tensor([std**2], dtype=torch.float64)
+    task = make_task(project.diffusion, variance, project.experiment)
+    known = {"zero": baseline.zero, "variance": baseline.variance_only}[knows]
+    return float(known(task.objective, task.schedule.visited(), variance).mean())
+
+
+def gain(project: Project) -> float:
+    """1 / sqrt(abar_T): by how much noise that the model leaves is amplified by the chain."""
+    return noise.schedule_of(project.diffusion).gain
+
+
+def identity(steps: int, std: float = 1.0) -> float:
+    """Mean |x_{n-1} - x_n| on a straight path of `steps` levels from latents to noise.
+
+    What a model scores that answers "the same again": x = (1 - t) z_0 + t eps, so neighbours
+    differ by (eps - z_0) / (steps - 1).
+    """
+    return math.sqrt(2 / math.pi * (1 + std**2)) / (steps - 1)
+
+
+def norm(values: int) -> float:
+    """Euclidean norm of so many values of white noise."""
+    return math.sqrt(values)
+
+
+def largest(values: int) -> float:
+    """Expected largest magnitude among so many values of white noise."""
+    x = torch.linspace(0, 10, 20001, dtype=torch.float64)
+    below = torch.erf(x / math.sqrt(2))
+    return float(torch.trapezoid(1 - below**values, x))
+
+
+def outside(limit: float) -> float:
+    """Share of white noise whose magnitude exceeds `limit`."""
+    return math.erfc(limit / math.sqrt(2))
+
+
+def visited(draws: int, levels: int) -> float:
+    """Share of `levels` that so many independent draws of one level visit at least once."""
+    return 1 - (1 - 1 / levels) ** draws
+
+
+def ratio(of: float, to: float) -> float:
+    """One number over another."""
+    return of / to
+
+
+OF_PROJECT: dict[str, Callable[..., float]] = {"loss": loss, "gain": gain}
+"""Formulas of what the case trains."""
+
+ARITHMETIC: dict[str, Callable[..., float]] = {
+    form.__name__: form for form in (identity, norm, largest, outside, visited, ratio)
+}
+"""Formulas of their arguments alone."""

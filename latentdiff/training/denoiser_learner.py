@@ -1,0 +1,205 @@
+"""A network that learns: gradient steps and averaged weights, and the state of all that.
+
+Shapes: B windows of this process in a step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from latentdiff.errors import UserError
+from latentdiff.training.batch_sampler import Draw
+from latentdiff.training.ema import Ema
+from latentdiff.training.meter import Measured
+from latentdiff.training.process_group import Team
+from latentdiff.training.settings import TrainingConfig
+from latentdiff.training.task import Task
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+log = logging.getLogger(__name__)
+
+
+class Learner:
+    """A denoiser, its averages, its optimiser and the precision they work in."""
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        task: Task,
+        settings: TrainingConfig,
+        fabric: Fabric,
+        team: Team,
+    ) -> None:
+        self.network = denoiser
+        self._task, self._settings = task, settings
+        self._fabric, self._team = fabric, team
+        halflives = settings.ema_halflives or (None,)
+        self.averages = [Ema(denoiser, halflife) for halflife in halflives]
+        for average in self.averages:
+            average.module.to(fabric.device)
+        optimizer = torch.optim.AdamW(
+            denoiser.parameters(),
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            # The gradient scaler of 16-mixed cannot clip for a fused optimiser.
+            fused=fabric.device.type in ("cuda", "cpu") and settings.precision != "16-mixed",
+        )
+        self._model, self._optimizer = fabric.setup(denoiser, optimizer)
+
+    def step(self, step: int, draw: Draw, *, rate: float, seed: int) -> Measured:
+        """One step of the optimiser at learning rate `rate`; `seed`: of the network's dropout."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        _seed_network(seed, self._fabric.device)
+        self.network.train()
+        self._optimizer.zero_grad(set_to_none=True)
+        losses = torch.cat(list(self._backward(draw)))
+        norm = self._clip()
+        self._optimizer.step()
+        self._observe(draw, losses)
+        with torch.no_grad():
+            baselines = self._losses(self._task.knows_variance, draw)
+        return Measured(step, losses, baselines, draw.logsnr, draw.batch.files, norm)
+
+    def average(self, seen: int, halflife: float) -> None:
+        """Let the averages follow, after the last of `seen` windows; see `Ema.update`."""
+        for average in self.averages:
+            average.update(self.network, self._settings.batch, seen, halflife)
+
+    def finite(self) -> bool:
+        """Whether all weights are: a gradient can be infinite where no loss is."""
+        largest = [p.detach().abs().max() for p in self.network.parameters()]
+        return bool(torch.stack(largest).isfinite().all())
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[nn.Module]:
+        """The network with its weights of this moment, as it is when it is used."""
+        self.network.eval()
+        with self._fabric.autocast():
+            yield self.network
+        self.network.train()
+
+    def chosen(self, halflife: float | None) -> Ema:
+        """The average of this half-life; the first where there is none."""
+        for average in self.averages:
+            if average.halflife == halflife:
+                return average
+        return self.averages[0]
+
+    def compile(self, draw: Draw) -> None:
+        """Compile the network and try it on `draw`; where that fails, say why and do without."""
+        self.network.compile()
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        try:
+            with self._fabric.autocast():
+                loss = self._losses(self.network, next(draw.parts(self._settings.accumulate)))
+                torch.autograd.grad(loss.mean(), parameters, allow_unused=True)
+        # Whatever a compiler's innards may raise: there is a way to go on, and it is told.
+        except Exception as error:
+            self.network._compiled_call_impl = None
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            log.warning("torch.compile failed, training goes on without it: %s", reason[0][:200])
+
+    def _backward(self, draw: Draw) -> list[Tensor]:
+        """Gradients of the mean over the whole batch, summed part by part; losses [B]."""
+        losses = []
+        parts = list(draw.parts(self._settings.accumulate))
+        for part in parts:
+            waiting = self._team.size > 1 and part is not parts[-1]
+            with self._fabric.no_backward_sync(self._model) if waiting else _NOTHING:
+                mine = self._losses(self._model, part)
+                # Processes may have unequal shares, and DDP takes the mean of their gradients.
+                self._fabric.backward(mine.sum() * (self._team.size / self._settings.batch))
+            losses.append(mine.detach())
+        return losses
+
+    def _losses(self, denoise: Any, draw: Draw) -> Tensor:
+        return self._task.losses(denoise, draw.batch, draw.logsnr, draw.noise) * draw.weight
+
+    def _observe(self, draw: Draw, losses: Tensor) -> None:
+        """Let the levels learn from the whole step; all processes learn the same."""
+        if self._task.observant:
+            whole = [
+                self._team.whole(part, self._settings.batch)
+                for part in (draw.logsnr, losses / draw.weight)
+            ]
+            self._task.observe(*whole)
+
+    def _clip(self) -> Tensor:
+        """The norm of the gradient, which is then no larger than the settings allow."""
+        most = self._settings.gradient_clip
+        norm = self._fabric.clip_gradients(
+            self._model,
+            self._optimizer,
+            max_norm=float("inf") if most is None else most,
+            error_if_nonfinite=False,
+        )
+        assert norm is not None  # clipped by norm, not by value
+        return norm.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        return {
+            "model": self.network.state_dict(),
+            "ema": self.averages[0].module.state_dict(),
+            "more_ema": [average.module.state_dict() for average in self.averages[1:]],
+            "halflives": [average.halflife for average in self.averages],
+            "optimizer": self._optimizer.state_dict(),
+            "precision": self._fabric.strategy.precision.state_dict(),
+            "levels": self._task.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from such a state.
+
+        An average of another half-life than any that was kept begins from the nearest one.
+        Raises UserError where it belongs to another network.
+        """
+        kept = [state["ema"], *state["more_ema"]]
+        try:
+            self.network.load_state_dict(state["model"])
+            for average in self.averages:
+                average.module.load_state_dict(kept[_nearest(average, state["halflives"])])
+            self._optimizer.load_state_dict(self._with_our_options(state["optimizer"]))
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                "the checkpoint belongs to another network",
+                why=" ".join(str(error).split())[:200],
+                do_this="--overwrite trains anew; another --run keeps both.",
+            ) from error
+        self._fabric.strategy.precision.load_state_dict(state["precision"])
+        self._task.load_state_dict(state.get("levels", {}))
+
+    def _with_our_options(self, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """A saved optimiser whose options are those of today's settings and device."""
+        groups = zip(saved["param_groups"], self._optimizer.param_groups, strict=True)
+        options = ("weight_decay", "fused")
+        merged = [{**old, **{key: new[key] for key in options}} for old, new in groups]
+        return {**saved, "param_groups": merged}
+
+
+_NOTHING: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+
+
+def _seed_network(seed: int, device: torch.device) -> None:
+    # torch.manual_seed would note a traceback for each device not in use, at every step.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
+def _nearest(average: Ema, halflives: list[float | None]) -> int:
+    if average.halflife is None or average.halflife in halflives:
+        return halflives.index(average.halflife) if average.halflife in halflives else 0
+    wanted = average.halflife
+    return min(range(len(halflives)), key=lambda k: abs((halflives[k] or 0.0) - wanted))

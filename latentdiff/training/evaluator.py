@@ -1,0 +1,60 @@
+"""What a network in training is worth: its averages on held-out windows, and what that tells.
+
+Beside the held-out loss of averaged weights stand those of the raw weights and of training windows,
+at the same levels.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import torch
+
+from latentdiff.training.data import Windows
+from latentdiff.training.denoiser_learner import Learner
+from latentdiff.training.process_group import Team
+from latentdiff.training.settings import TrainingConfig
+from latentdiff.training.task import Task
+from latentdiff.training.validation import Validation, Validator
+
+THIN = 4
+"""What is beside the held-out loss is measured on every fourth window and level of its grid."""
+
+
+class Examiner:
+    """Measures a learner on fixed windows of the held-out files, and as many of the training's."""
+
+    def __init__(
+        self, task: Task, train: Windows, held_out: Windows, settings: TrainingConfig, team: Team
+    ) -> None:
+        def validator(windows: Windows) -> Validator:
+            fixed = windows.spread(settings.validation_windows)
+            batch = max(1, settings.batch // settings.accumulate)
+            return Validator(fixed, task, settings.validation_levels, batch, thin=THIN, team=team)
+
+        self._held_out = validator(held_out)
+        self._train = validator(train)
+        self.seconds = 0.0
+        """That all examinations so far have taken."""
+
+    def examine(self, learner: Learner, device: torch.device) -> Validation:
+        """Of the average with the lowest loss, where several are kept."""
+        started = time.monotonic()
+        with learner.evaluating() as raw:
+            results = [
+                self._held_out.measure(average.module, device, raw=None if k else raw)
+                for k, average in enumerate(learner.averages)
+            ]
+            best = min(range(len(results)), key=lambda k: results[k].loss)
+            chosen = learner.averages[best]
+            training, baseline = self._train.brief(chosen.module, device)
+        self.seconds += time.monotonic() - started
+        return replace(
+            results[best],
+            raw=results[0].raw,
+            training=training,
+            training_baseline=baseline,
+            halflife=chosen.halflife,
+            averages=[result.loss for result in results] if len(results) > 1 else None,
+        )
