@@ -17,7 +17,7 @@ from latentdiff import runs
 from latentdiff.config import build
 from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
-from latentdiff.diffusion.levels import build_levels
+from latentdiff.diffusion.levels import build_noise_level_sampler
 from latentdiff.diffusion.loss import Objective
 from latentdiff.model.model import make_denoiser
 from latentdiff.model.project import Project
@@ -58,7 +58,7 @@ def make_parts(values: dict[str, Any], latents: np.ndarray) -> Parts:
     channels = latents.shape[0]
     denoiser = make_denoiser(project.network, project.diffusion, channels=channels)
     schedule = noise.build(project.diffusion.schedule)
-    levels = build_levels(project.diffusion.levels, schedule)
+    levels = build_noise_level_sampler(project.diffusion.levels, schedule)
     task = Task(Objective.from_config(project.diffusion), schedule, levels)
     windows = Windows([Recording("noise", latents)], project.training.window, whiten=_same)
     return Parts(project, denoiser, task, windows)

@@ -20,7 +20,7 @@ from latentdiff.diffusion import denoiser, exact, noise, samplers
 from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig
 from latentdiff.errors import UserError
 from latentdiff.evaluation import oracle
-from latentdiff.evaluation.oracle import CASES, Case, Course
+from latentdiff.evaluation.oracle import CASES, Case, OracleProblem
 from latentdiff.model.project import Project
 from latentdiff.runs import Run
 from latentdiff.specs import Condition
@@ -34,7 +34,7 @@ def project(**sections):
 
 
 def course(schedule=None, latents=exact.gaussian):
-    return Course(latents(), noise.build(config.build(ScheduleConfig, schedule or {})))
+    return OracleProblem(latents(), noise.build(config.build(ScheduleConfig, schedule or {})))
 
 
 @pytest.fixture
@@ -88,10 +88,10 @@ def test_orders_are_met_on_any_schedule(schedule, latents):
 def test_moments_of_few_gaussian_samples_are_those_of_infinitely_many():
     """DDPM on one variance S: its own recursion, beside 24 samples."""
     here = course({"logsnr_min": -6.0, "logsnr_max": 4.0})
-    here = Course(here.exact, here.schedule, batch=24)
+    here = OracleProblem(here.exact, here.schedule, batch=24)
     samples = here.run(CASES["ddpm"], 7)
     variance = here.exact.variances[:, 0]
-    points = samplers.levels(here.schedule, 7, here.spacing)
+    points = samplers.make_logsnrs(here.schedule, 7, here.spacing)
     alpha, sigma = noise.alpha_sigma(torch.tensor(points[0]).double())
     spread = alpha**2 * variance + sigma**2
     for first, second in itertools.pairwise(points):

@@ -22,7 +22,7 @@ from latentdiff.diagnose.training.diagnose import diagnose_training
 from latentdiff.diagnose.training.findings import Finding, Weight, in_order, table
 from latentdiff.errors import UserError
 from latentdiff.evaluation import activations, directions, pairing, whiteness
-from latentdiff.evaluation.activations import Activations, Block
+from latentdiff.evaluation.activations import Activations, BlockActivity
 from latentdiff.evaluation.directions import Directions
 from latentdiff.evaluation.pairing import Pairing
 from latentdiff.latents import statistics
@@ -209,8 +209,11 @@ class TestData:
         assert data.ignored_condition([], None, None) is None
 
 
-def inside(*, inlet=1.0, outlet=2.0, signal=1.0, condition=0.5, saturated=0.2, output=0.8):
-    blocks = [Block(f"blocks.{k}", inlet, outlet, signal, condition, saturated) for k in range(3)]
+def inside(*, stream_in=1.0, stream_out=2.0, signal=1.0, condition=0.5, saturated=0.2, output=0.8):
+    blocks = [
+        BlockActivity(f"blocks.{k}", stream_in, stream_out, signal, condition, saturated)
+        for k in range(3)
+    ]
     return {4.7: Activations(blocks, output), -4.9: Activations(blocks, output / 2)}
 
 
@@ -221,7 +224,7 @@ class TestNetwork:
         assert "log-SNR -4.0: loss 1.300 in use, 1.000" in found.evidence[1]
 
     def test_a_stream_that_grows(self):
-        found = network.growing_stream(inside(outlet=3000.0))
+        found = network.growing_stream(inside(stream_out=3000.0))
         assert "1 into blocks.0, 3e+03 out of blocks.2, 3000 times" in found.evidence[0]
         assert network.growing_stream(inside()) is None
         assert network.growing_stream({0.0: Activations([], 0.5)}) is None
@@ -319,11 +322,11 @@ class TestMeasures:
             net.blocks[1].condition.bias.mul_(100)
             loud = activations.measure(net, lambda: net(z, level, told))
         assert [block.name for block in plain.blocks] == ["blocks.0", "blocks.1", "blocks.2"]
-        assert plain.blocks[1].inlet == pytest.approx(plain.blocks[0].outlet)
+        assert plain.blocks[1].stream_in == pytest.approx(plain.blocks[0].stream_out)
         assert loud.blocks[1].condition == pytest.approx(100 * plain.blocks[1].condition, rel=1e-4)
         assert plain.blocks[1].saturated == 0 and loud.blocks[1].saturated > 0.5
         assert plain.output == 0  # untrained
-        assert plain.growth == pytest.approx(plain.blocks[2].outlet / plain.blocks[0].inlet)
+        assert plain.growth == pytest.approx(plain.blocks[2].stream_out / plain.blocks[0].stream_in)
         assert not any(module._forward_hooks for module in net.modules())
 
     @pytest.mark.parametrize("name", ["unet1d", "unet2d", "transformer", "tiny"])

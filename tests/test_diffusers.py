@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from latentdiff.diffusion import noise
-from latentdiff.diffusion.samplers import METHODS, Level, Walk
+from latentdiff.diffusion.samplers import METHODS, NoiseLevel, SamplerState
 from latentdiff.specs import Condition
 
 diffusers = pytest.importorskip("diffusers")
@@ -32,7 +32,7 @@ def eps_of(x, n):
 def estimate(x, logsnr, condition):
     """The z_0 that `eps_of` stands for, at the step n that has this log-SNR."""
     n = int((LOGSNR - logsnr[0].double()).abs().argmin())
-    level = Level.at(LOGSNR[n].item())
+    level = NoiseLevel.at(LOGSNR[n].item())
     return (x - level.sigma * eps_of(x, n)) / level.alpha
 
 
@@ -45,11 +45,11 @@ def ours(method, timesteps, **options):
     """x after each step from one of these timesteps to the next."""
     start, *rest = noises()
     fresh = iter(rest)
-    walk = Walk(estimate, Condition(), lambda: next(fresh), **options)
-    points = [Level.at(LOGSNR[n].item()) for n in timesteps]
+    state = SamplerState(estimate, Condition(), lambda: next(fresh), **options)
+    points = [NoiseLevel.at(LOGSNR[n].item()) for n in timesteps]
     x, trajectory = start, []
     for here, there in pairwise(points):
-        x = METHODS[method](walk, x, here, there)
+        x = METHODS[method](state, x, here, there)
         trajectory.append(x)
     return trajectory
 

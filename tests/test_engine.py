@@ -16,7 +16,7 @@ import torch
 
 from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
-from latentdiff.diffusion.levels import build_levels
+from latentdiff.diffusion.levels import build_noise_level_sampler
 from latentdiff.diffusion.loss import Objective
 from latentdiff.diffusion.settings import LevelsConfig, ScheduleConfig
 from latentdiff.errors import UserError
@@ -25,12 +25,12 @@ from latentdiff.networks.settings import NetworkConfig
 from latentdiff.tracking import read_metrics
 from latentdiff.tracking.metrics import Metrics
 from latentdiff.training import checkpoint
-from latentdiff.training.best_tracker import IN_A_ROW, Watch
+from latentdiff.training.best_tracker import IN_A_ROW, BestTracker
 from latentdiff.training.data import Recording, Windows
 from latentdiff.training.fabric import Launch, make_fabric
 from latentdiff.training.failure import explained, refuse_not_finite
 from latentdiff.training.meter import Culprits
-from latentdiff.training.process_group import Team
+from latentdiff.training.process_group import ProcessGroup
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import Task
 from latentdiff.training.trainer import Trainer
@@ -61,7 +61,7 @@ def make_trainer(directory, *, levels="schedule", dropout=0.1, demo=None, **sett
     directory.mkdir(parents=True, exist_ok=True)
     return Trainer(
         Denoiser(network),
-        Task(Objective(), SCHEDULE, build_levels(LevelsConfig(name=levels), SCHEDULE)),
+        Task(Objective(), SCHEDULE, build_noise_level_sampler(LevelsConfig(name=levels), SCHEDULE)),
         walks(0),
         walks(1, files=2),
         TrainingConfig(**(config | settings)),
@@ -111,7 +111,7 @@ class TestParts:
         assert farthest(whole["model"], in_parts["model"]) < 1e-5
 
     def test_parts_lose_no_window(self, tmp_path):
-        draw = make_trainer(tmp_path)._source.draw(1)
+        draw = make_trainer(tmp_path)._batch_sampler.draw(1)
         for count in (1, 5, 12, 40):
             parts = list(draw.parts(count))
             assert len(parts) == min(count, 12)
@@ -125,7 +125,7 @@ class TestParts:
 
 class TestSource:
     def test_windows_fetched_ahead_from_disk_are_those_in_memory(self, tmp_path):
-        near = make_trainer(tmp_path / "memory")._source
+        near = make_trainer(tmp_path / "memory")._batch_sampler
         recordings = [Recording(k, z) for k, z in zip("ab", counted(), strict=True)]
         disk, memory = (
             Windows(recordings, 16, whiten=lambda z: z, memory_gb=gb, scratch=tmp_path)
@@ -151,13 +151,13 @@ class TestSpeed:
 
     def test_slow_data_is_seen(self, tmp_path, monkeypatch):
         trainer = make_trainer(tmp_path, steps=10)
-        draw = type(trainer._source).draw
+        draw = type(trainer._batch_sampler).draw
 
         def slow(source, step):
             time.sleep(0.05)
             return draw(source, step)
 
-        monkeypatch.setattr(type(trainer._source), "draw", slow)
+        monkeypatch.setattr(type(trainer._batch_sampler), "draw", slow)
         trainer.fit()
         (row,) = [row for row in read_metrics(tmp_path) if "loss" in row]
         assert row["data_wait"] > 0.5
@@ -219,7 +219,7 @@ class TestLevels:
         assert first["counts"].sum() > 0
         trainer = make_trainer(tmp_path / "parts", levels="adaptive")
         trainer._restore()
-        assert torch.equal(trainer._source.task.state_dict()["sums"], first["sums"])
+        assert torch.equal(trainer._batch_sampler.task.state_dict()["sums"], first["sums"])
 
 
 def validation(loss, training=None):
@@ -228,45 +228,49 @@ def validation(loss, training=None):
 
 class TestWatch:
     def test_overfitting_is_said_once_after_a_while(self):
-        watch = Watch()
-        assert watch.see(100, validation(0.5, training=0.5))
+        tracker = BestTracker()
+        assert tracker.update(100, validation(0.5, training=0.5))
         said = []
         for k in range(IN_A_ROW + 2):
-            assert not watch.see(200 + k, validation(0.6, training=0.4))
-            said.append(watch.overfitting())
+            assert not tracker.update(200 + k, validation(0.6, training=0.4))
+            said.append(tracker.overfitting())
         assert said == [False] * (IN_A_ROW - 1) + [True, False, False]
-        assert watch.best_step == 100 and watch.since == IN_A_ROW + 2
+        assert tracker.best_step == 100 and tracker.since == IN_A_ROW + 2
 
     @pytest.mark.parametrize(("loss", "training"), [(0.6, 0.55), (0.505, 0.4)])
     def test_not_where_training_rose_too_or_the_rise_is_slight(self, loss, training):
-        watch = Watch()
-        watch.see(100, validation(0.5, training=0.5))
+        tracker = BestTracker()
+        tracker.update(100, validation(0.5, training=0.5))
         for k in range(2 * IN_A_ROW):
-            watch.see(200 + k, validation(loss, training=training))
-            assert not watch.overfitting()
+            tracker.update(200 + k, validation(loss, training=training))
+            assert not tracker.overfitting()
 
     def test_a_new_best_begins_anew(self):
-        watch = Watch()
+        tracker = BestTracker()
         for loss in [0.5, 0.6, 0.6, 0.4, 0.5, 0.5]:
-            watch.see(0, validation(loss, training=loss - 0.4))
-            assert not watch.overfitting()
-        assert watch.since == 2 and watch.exhausted(2) and not watch.exhausted(3)
-        assert not watch.exhausted(None)
+            tracker.update(0, validation(loss, training=loss - 0.4))
+            assert not tracker.overfitting()
+        assert tracker.since == 2 and tracker.exhausted(2) and not tracker.exhausted(3)
+        assert not tracker.exhausted(None)
 
     def test_the_newest_weights_are_kept_until_the_loss_has_risen(self):
-        watch = Watch()
+        tracker = BestTracker()
         losses = {100: 0.5, 200: 0.505, 300: 0.52, 400: 0.53, 500: 0.51}
-        kept = {step: watch.see(step, validation(loss)) for step, loss in losses.items()}
+        kept = {step: tracker.update(step, validation(loss)) for step, loss in losses.items()}
         assert kept == {100: True, 200: True, 300: True, 400: False, 500: True}
-        assert (watch.best_step, watch.lowest_step, watch.since) == (500, 100, 4)
-        assert watch.best is not None and watch.best.loss == 0.51
+        assert (tracker.best_step, tracker.lowest_step, tracker.since) == (
+            500,
+            100,
+            4,
+        )
+        assert tracker.best is not None and tracker.best.loss == 0.51
 
     def test_its_state_is_all_of_it(self):
-        watch, other = Watch(), Watch()
+        tracker, other = BestTracker(), BestTracker()
         for k, loss in enumerate([0.5, 0.6, 0.6]):
-            watch.see(k, validation(loss, training=1 - loss))
-        other.load_state_dict(watch.state_dict())
-        assert other.state_dict() == watch.state_dict() and other.lowest == watch.lowest
+            tracker.update(k, validation(loss, training=1 - loss))
+        other.load_state_dict(tracker.state_dict())
+        assert other.state_dict() == tracker.state_dict() and other.lowest == tracker.lowest
 
 
 class TestOverfitting:
@@ -276,14 +280,14 @@ class TestOverfitting:
             tmp_path, steps=400, validate_every=10, patience=6, learning_rate=0.03, dropout=0.0
         )
         rng = np.random.default_rng(5)
-        flat = trainer._examiner._held_out.windows
+        flat = trainer._evaluator._held_out.windows
         features = torch.from_numpy(rng.standard_normal(flat.condition.features.shape))
         wrong = flat.condition._replace(features=features.float())
-        trainer._examiner._held_out.windows = flat._replace(condition=wrong)
+        trainer._evaluator._held_out.windows = flat._replace(condition=wrong)
         with caplog.at_level(logging.INFO, logger="latentdiff"):
             outcome = trainer.fit()
         assert outcome.step < 400
-        assert f"at step {trainer._watch.lowest_step}" in caplog.text
+        assert f"at step {trainer._tracker.lowest_step}" in caplog.text
         assert caplog.text.count("overfitting: the held-out loss has risen") == 1
         assert "stopped early at step" in caplog.text
         assert state_of(tmp_path)["step"] == outcome.step
@@ -446,7 +450,7 @@ class TestFailure:
             Culprits(9, "loss", [3], [9.0], 2),
         ]
         with pytest.raises(UserError, match=r"the loss became .* at step 7, in 1 of 4") as error:
-            refuse_not_finite(found, walks(0), Team(make_fabric(Launch("cpu"))))
+            refuse_not_finite(found, walks(0), ProcessGroup(make_fabric(Launch("cpu"))))
         assert "files: 2.wav" in str(error.value) and "log-SNR -5.0" in str(error.value)
 
     @pytest.mark.parametrize(

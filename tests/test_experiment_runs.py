@@ -18,7 +18,7 @@ from latentdiff.latents.store import Entry, LatentStore
 from latentdiff.model.data import prepare
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
-from latentdiff.notebook.experiments.settings import SOUND
+from latentdiff.notebook.experiments.settings import NO_EXPERIMENT
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.training import checkpoint
 
@@ -77,7 +77,7 @@ def test_checkpoints_from_before_experiments_load(run):
     weights = checkpoint.load_weights(path)
     header = {key: value for key, value in weights.header.items() if key != "experiment"}
     checkpoint.save_weights(path, weights.tensors, header)
-    assert Model.load(path).experiment == SOUND
+    assert Model.load(path).experiment == NO_EXPERIMENT
 
 
 def test_an_experiment_is_warned_of_remembered_and_rebuilt(run, caplog):

@@ -10,7 +10,7 @@ from torch import nn
 from latentdiff import config
 from latentdiff.diffusion import baseline, noise, samplers
 from latentdiff.diffusion.denoiser import Denoiser
-from latentdiff.diffusion.levels import Levels
+from latentdiff.diffusion.levels import NoiseLevelSampler
 from latentdiff.diffusion.loss import Objective
 from latentdiff.diffusion.noise import alpha_sigma
 from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
@@ -22,7 +22,7 @@ from latentdiff.networks.layers import DenoisingNetwork
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.notebook.experiments import data, network, sampling, training
 from latentdiff.notebook.experiments import descriptions as told
-from latentdiff.notebook.experiments.settings import SOUND, ExperimentConfig
+from latentdiff.notebook.experiments.settings import NO_EXPERIMENT, ExperimentConfig
 from latentdiff.specs import Condition
 
 SCHEDULE = noise.build(DiffusionConfig().schedule)
@@ -57,25 +57,27 @@ def noisy(logsnr, shape=(4, 3, 16), variance=1.0, seed=0):
 
 def test_nothing_is_wrong_without_experiments():
     spy, diffusion = Spy(3), DiffusionConfig()
-    assert network.build(SOUND, lambda c: spy, 3, SCHEDULE) is spy
-    assert training.schedule(SOUND, SCHEDULE) is SCHEDULE
-    assert training.schedule_of_sampling(SOUND, SCHEDULE) is SCHEDULE
-    drawn = Levels(SCHEDULE)
-    assert training.levels(SOUND, drawn) is drawn
-    assert training.noise(SOUND) is None and data.of_window(SOUND) is None
-    assert training.objective(SOUND, diffusion, SCHEDULE) == Objective.from_config(diffusion)
-    denoiser = training.denoiser(SOUND, spy, diffusion, None, SCHEDULE)
+    assert network.build(NO_EXPERIMENT, lambda c: spy, 3, SCHEDULE) is spy
+    assert training.schedule(NO_EXPERIMENT, SCHEDULE) is SCHEDULE
+    assert training.schedule_of_sampling(NO_EXPERIMENT, SCHEDULE) is SCHEDULE
+    drawn = NoiseLevelSampler(SCHEDULE)
+    assert training.levels(NO_EXPERIMENT, drawn) is drawn
+    assert training.noise(NO_EXPERIMENT) is None and data.of_window(NO_EXPERIMENT) is None
+    assert training.objective(NO_EXPERIMENT, diffusion, SCHEDULE) == Objective.from_config(
+        diffusion
+    )
+    denoiser = training.denoiser(NO_EXPERIMENT, spy, diffusion, None, SCHEDULE)
     assert type(denoiser) is Denoiser and denoiser.network is spy
-    assert sampling.as_sampled(SOUND, denoiser, 8) is denoiser
+    assert sampling.as_sampled(NO_EXPERIMENT, denoiser, 8) is denoiser
     settings = SamplingConfig(steps=4)
-    here = sampling.sample(SOUND, denoiser, SCHEDULE, settings, [0, 1], 3, 16)
+    here = sampling.sample(NO_EXPERIMENT, denoiser, SCHEDULE, settings, [0, 1], 3, 16)
     there = samplers.sample(denoiser, SCHEDULE, settings, [0, 1], 3, 16)
     assert torch.equal(here, there)
-    assert told.warnings(SOUND) == []
+    assert told.warnings(NO_EXPERIMENT) == []
 
 
 def test_every_switch_has_a_warning_and_warns_alone():
-    keys = {f"{a}.{b}" for a, section in SOUND.model_dump().items() for b in section}
+    keys = {f"{a}.{b}" for a, section in NO_EXPERIMENT.model_dump().items() for b in section}
     assert keys == set(told.SWITCHES)
     lines = told.warnings(experiment(network={"norm": "batch"}, sampling={"clamp": 1.0}))
     assert len(lines) == 2 and all("notebook" in line for line in lines)
@@ -119,7 +121,7 @@ def test_drawn_posteriors_have_its_moments_and_are_drawn_once():
     assert np.allclose(z.mean(1), [0, 1, 2], atol=0.05) and np.allclose(z.std(1), 0.5, atol=0.03)
     assert np.array_equal(z, data.latents(drawn, "a.wav", mean, std))
     assert not np.array_equal(z, data.latents(drawn, "b.wav", mean, std))
-    assert data.latents(SOUND, "a.wav", mean, None) is mean
+    assert data.latents(NO_EXPERIMENT, "a.wav", mean, None) is mean
     with pytest.raises(UserError, match=r"a\.wav.*\n.*deviation\n.*keep_std=true"):
         data.latents(drawn, "a.wav", mean, None)
 
@@ -129,7 +131,7 @@ def test_shuffled_pairs_are_never_their_own(count):
     shuffled = data.partners(experiment(data={"pairing": "shuffled"}), range(count))
     assert sorted(shuffled) == list(range(count))
     assert all(here != there for here, there in enumerate(shuffled))
-    assert data.partners(SOUND, range(count)) == list(range(count))
+    assert data.partners(NO_EXPERIMENT, range(count)) == list(range(count))
 
 
 def test_borrowed_features_fill_any_length():
@@ -249,7 +251,7 @@ def test_integer_steps_are_told_in_sampling_only():
 
 
 def test_one_level_a_batch():
-    levels = training.levels(experiment(training={"levels": "batch"}), Levels(SCHEDULE))
+    levels = training.levels(experiment(training={"levels": "batch"}), NoiseLevelSampler(SCHEDULE))
     generator = torch.Generator().manual_seed(0)
     draws = torch.stack([levels.draw(8, generator)[0] for _ in range(400)])
     assert (draws == draws[:, :1]).all()
@@ -258,7 +260,9 @@ def test_one_level_a_batch():
 
 
 def test_part_of_the_levels():
-    levels = training.levels(experiment(training={"t_range": [0.7, 1.0]}), Levels(SCHEDULE))
+    levels = training.levels(
+        experiment(training={"t_range": [0.7, 1.0]}), NoiseLevelSampler(SCHEDULE)
+    )
     logsnr, weight = levels.draw(100, torch.Generator().manual_seed(0))
     t = SCHEDULE.t_of(logsnr)
     assert 0.7 - 1e-4 <= t.min() < 0.71 and 0.99 < t.max() <= 1.0

@@ -10,7 +10,7 @@ import torch
 
 from latentdiff.config import build as build_section
 from latentdiff.diffusion import noise
-from latentdiff.diffusion.levels import BINS, FLOOR, build_levels
+from latentdiff.diffusion.levels import BINS, FLOOR, build_noise_level_sampler
 from latentdiff.diffusion.settings import LevelsConfig, ScheduleConfig
 from latentdiff.errors import ConfigError
 
@@ -34,7 +34,7 @@ def loss_of(logsnr):
 
 
 def adapted(steps=400):
-    levels = build_levels(LevelsConfig(name="adaptive"), SCHEDULE)
+    levels = build_noise_level_sampler(LevelsConfig(name="adaptive"), SCHEDULE)
     g = seeded()
     for _ in range(steps):
         logsnr, _ = levels.draw(16, g)
@@ -43,7 +43,7 @@ def adapted(steps=400):
 
 
 def test_the_schedule_itself():
-    levels = build_levels(LevelsConfig(), SCHEDULE)
+    levels = build_noise_level_sampler(LevelsConfig(), SCHEDULE)
     logsnr, weight = levels.draw(64, seeded())
     assert torch.equal(logsnr, SCHEDULE(noise.stratified(64, seeded())))
     assert (weight == 1).all()
@@ -52,7 +52,7 @@ def test_the_schedule_itself():
 
 @pytest.mark.parametrize(("config", "mean", "std"), NORMAL)
 def test_normal_levels_have_the_quantiles_of_a_cut_normal(config, mean, std):
-    levels = build_levels(LevelsConfig(**config), SCHEDULE)
+    levels = build_noise_level_sampler(LevelsConfig(**config), SCHEDULE)
     logsnr, weight = levels.draw(20_000, seeded())
     assert (weight == 1).all()
     normal = NormalDist(mean, std)
@@ -67,7 +67,7 @@ def test_normal_levels_have_the_quantiles_of_a_cut_normal(config, mean, std):
 def test_logit_normal_is_that_of_the_straight_path():
     """Esser et al.: t of (1 - t) z_0 + t eps has a normal logit."""
     wide = noise.build(ScheduleConfig(name="flow", logsnr_max=20, logsnr_min=-20))
-    levels = build_levels(LevelsConfig(name="logit-normal", mean=0.3, std=0.8), wide)
+    levels = build_noise_level_sampler(LevelsConfig(name="logit-normal", mean=0.3, std=0.8), wide)
     t = noise.build(ScheduleConfig(name="flow", logsnr_max=20, logsnr_min=-20)).t_of(
         levels.draw(20_000, seeded())[0].double()
     )
@@ -78,7 +78,7 @@ def test_logit_normal_is_that_of_the_straight_path():
 
 @pytest.mark.parametrize("name", ["schedule", "logit-normal", "edm", "adaptive"])
 def test_draws_are_stratified_and_repeat(name):
-    levels = build_levels(LevelsConfig(name=name), SCHEDULE)
+    levels = build_noise_level_sampler(LevelsConfig(name=name), SCHEDULE)
     logsnr, weight = levels.draw(16, seeded(3))
     again, weight_again = levels.draw(16, seeded(3))
     assert torch.equal(logsnr, again)
@@ -93,7 +93,7 @@ def test_draws_are_stratified_and_repeat(name):
 
 
 def test_adaptive_begins_as_the_schedule():
-    levels = build_levels(LevelsConfig(name="adaptive"), SCHEDULE)
+    levels = build_noise_level_sampler(LevelsConfig(name="adaptive"), SCHEDULE)
     logsnr, weight = levels.draw(64, seeded())
     torch.testing.assert_close(logsnr, SCHEDULE(noise.stratified(64, seeded())), atol=1e-4, rtol=0)
     torch.testing.assert_close(weight, torch.ones(64))
@@ -113,7 +113,7 @@ def test_adaptive_density_follows_the_loss():
 
 
 def test_adaptive_weights_leave_the_objective_and_lessen_its_spread():
-    levels, plain = adapted(), build_levels(LevelsConfig(), SCHEDULE)
+    levels, plain = adapted(), build_noise_level_sampler(LevelsConfig(), SCHEDULE)
     truth = loss_of(SCHEDULE(torch.linspace(0, 1, 100_001).double())).mean().item()
 
     def single_losses(levels):
@@ -127,7 +127,7 @@ def test_adaptive_weights_leave_the_objective_and_lessen_its_spread():
 
 
 def test_adaptive_state_returns_exactly():
-    levels, other = adapted(50), build_levels(LevelsConfig(name="adaptive"), SCHEDULE)
+    levels, other = adapted(50), build_noise_level_sampler(LevelsConfig(name="adaptive"), SCHEDULE)
     state = {key: value.clone() for key, value in levels.state_dict().items()}
     other.load_state_dict(state)
     for _ in range(3):

@@ -7,7 +7,7 @@ import torch
 
 from latentdiff.config import build as build_section
 from latentdiff.errors import ConfigError
-from latentdiff.networks.attention import attend, rotated
+from latentdiff.networks.attention import apply_rope, attend
 from latentdiff.networks.build import NETWORKS, build, describe, flops
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.specs import Condition
@@ -136,7 +136,7 @@ def test_shifted_input_gives_shifted_output_away_from_the_borders(case):
 
 def test_turned_vectors_know_their_distance_only():
     q, k = (torch.randn(1, 1, 1, 8).expand(1, 1, 50, 8) for _ in range(2))
-    products = rotated(q)[0, 0] @ rotated(k)[0, 0].T
+    products = apply_rope(q)[0, 0] @ apply_rope(k)[0, 0].T
     for distance in (0, 3, -7):
         along = products.diagonal(distance)
         torch.testing.assert_close(along, along[:1].expand_as(along), rtol=1e-4, atol=1e-5)

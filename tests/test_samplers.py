@@ -10,7 +10,14 @@ import torch
 
 from latentdiff.config import build as build_section
 from latentdiff.diffusion import exact, noise, samplers
-from latentdiff.diffusion.samplers import METHODS, SeededNoise, Walk, integrate, levels, sample
+from latentdiff.diffusion.samplers import (
+    METHODS,
+    SamplerState,
+    SeededNoise,
+    integrate,
+    make_logsnrs,
+    sample,
+)
 from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig
 from latentdiff.errors import ConfigError
 from latentdiff.specs import Condition
@@ -31,7 +38,7 @@ def seeded(seed):
 def walk_from(z, logsnrs, method, eta=0.0):
     fresh = seeded(9)
     draw = lambda: torch.randn(z.shape, generator=fresh, dtype=z.dtype)  # noqa: E731
-    return integrate(Walk(GAUSSIAN, Condition(), draw, eta), z, logsnrs, method)
+    return integrate(SamplerState(GAUSSIAN, Condition(), draw, eta), z, logsnrs, method)
 
 
 COVARIANCE_CASES = [
@@ -50,8 +57,8 @@ COVARIANCE_CASES = [
 def test_samples_have_the_mean_and_covariance_of_the_data(method, steps, options):
     z, fresh = torch.randn(6000, C, T, generator=seeded(1)), seeded(2)
     draw = lambda: torch.randn(z.shape, generator=fresh)  # noqa: E731
-    walk = Walk(GAUSSIAN, Condition(), draw, **options)
-    x = integrate(walk, z, levels(SCHEDULE, steps), method).flatten(1).double()
+    state = SamplerState(GAUSSIAN, Condition(), draw, **options)
+    x = integrate(state, z, make_logsnrs(SCHEDULE, steps), method).flatten(1).double()
     torch.testing.assert_close(x.mean(0), GAUSSIAN.mean, atol=0.08, rtol=0)
     error = torch.linalg.norm(torch.cov(x.T) - GAUSSIAN.covariance)
     assert error < 0.08 * torch.linalg.norm(GAUSSIAN.covariance)
@@ -74,7 +81,7 @@ def test_ode_samplers_follow_the_exact_flow_at_their_order(method, order):
 
 def test_ancestral_ddim_is_ddpm():
     z = torch.randn(4, C, T, dtype=torch.float64)
-    points = levels(SCHEDULE, 10)
+    points = make_logsnrs(SCHEDULE, 10)
     torch.testing.assert_close(walk_from(z, points, "ddim", 1.0), walk_from(z, points, "ddpm"))
     torch.testing.assert_close(walk_from(z, points, "ddim"), walk_from(z, points, "euler"))
 
@@ -114,17 +121,17 @@ def test_few_steps_are_finite_and_counted(method, steps):
 
 def test_sixteen_steps_of_the_default_are_close_to_many():
     z = torch.randn(500, C, T, generator=seeded(1))
-    few, many = (walk_from(z, levels(SCHEDULE, n), "dpmpp-2m") for n in (16, 200))
+    few, many = (walk_from(z, make_logsnrs(SCHEDULE, n), "dpmpp-2m") for n in (16, 200))
     assert (few - many).square().mean() < 0.0125 * many.square().mean()
 
 
 @pytest.mark.parametrize("spacing", ["logistic", "logsnr", "t", "karras"])
 def test_spacings_rise_from_end_to_end(spacing):
-    points = torch.tensor(levels(SCHEDULE, 20, spacing))
+    points = torch.tensor(make_logsnrs(SCHEDULE, 20, spacing))
     assert (points.diff() > 0).all()
     assert points[0].item() == pytest.approx(SCHEDULE.logsnr_min)
     assert points[-1].item() == pytest.approx(SCHEDULE.logsnr_max)
-    assert levels(SCHEDULE, 1, spacing) == pytest.approx([SCHEDULE.logsnr_min])
+    assert make_logsnrs(SCHEDULE, 1, spacing) == pytest.approx([SCHEDULE.logsnr_min])
     if spacing == "karras":
         root = torch.exp(-0.5 * points / samplers.KARRAS_RHO)
         torch.testing.assert_close(root.diff(), root.diff().mean().expand(19), rtol=1e-3, atol=0)
@@ -133,7 +140,7 @@ def test_spacings_rise_from_end_to_end(spacing):
 def test_endless_chains_are_entered_where_something_is_left():
     chain = noise.build(ScheduleConfig(name="betas", beta_end=1.0))
     for spacing in ("logistic", "logsnr", "t", "karras"):
-        assert levels(chain, 5, spacing)[0] == pytest.approx(noise.NOISE_ONLY, abs=1e-6)
+        assert make_logsnrs(chain, 5, spacing)[0] == pytest.approx(noise.NOISE_ONLY, abs=1e-6)
 
 
 def test_guidance_one_is_none_and_guidance_zero_ignores_the_condition():
@@ -148,9 +155,9 @@ def test_guidance_one_is_none_and_guidance_zero_ignores_the_condition():
         return sample(model, SCHEDULE, config, [1, 2], C, T, condition)
 
     plain = integrate(
-        Walk(model, condition, lambda: torch.zeros(())),
+        SamplerState(model, condition, lambda: torch.zeros(())),
         SeededNoise([1, 2], C, T)(),
-        levels(SCHEDULE, 6),
+        make_logsnrs(SCHEDULE, 6),
         "dpmpp-2m",
     )
     assert torch.equal(run(model, condition, 1.0), plain)

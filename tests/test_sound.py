@@ -22,12 +22,12 @@ def test_level_of_a_sine():
 
 def test_level_in_blocks_is_the_level_of_the_whole():
     audio = np.random.default_rng(0).standard_normal((2, 1000))
-    level = sound.Level()
+    level = sound.LevelMeter()
     for block in np.split(audio, [1, 400, 400], axis=1):
         level.add(block)
     assert level.db == pytest.approx(sound.level_db(audio))
     assert level.peak == pytest.approx(np.abs(audio).max())
-    assert sound.Level().db == -math.inf
+    assert sound.LevelMeter().db == -math.inf
 
 
 def test_silence():

@@ -13,7 +13,7 @@ import torch
 
 from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
-from latentdiff.diffusion.levels import build_levels
+from latentdiff.diffusion.levels import build_noise_level_sampler
 from latentdiff.diffusion.loss import Objective
 from latentdiff.diffusion.settings import DiffusionConfig, LevelsConfig, ScheduleConfig
 from latentdiff.errors import UserError
@@ -304,7 +304,11 @@ def make_trainer(
     directory.mkdir(parents=True, exist_ok=True)
     return Trainer(
         Denoiser(network),
-        Task(TASK.objective, TASK.schedule, build_levels(LevelsConfig(name=levels), TASK.schedule)),
+        Task(
+            TASK.objective,
+            TASK.schedule,
+            build_noise_level_sampler(LevelsConfig(name=levels), TASK.schedule),
+        ),
         data(2 * seed, 10, white, conditioned),
         data(2 * seed + 1, 4, white, conditioned),
         TrainingConfig(**(config | settings)),

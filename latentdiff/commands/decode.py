@@ -17,7 +17,7 @@ import numpy as np
 from latentdiff import audio as sound
 from latentdiff import config, runs, streaming
 from latentdiff.errors import UserError
-from latentdiff.evaluation.sound import SILENT_DB, Level
+from latentdiff.evaluation.sound import SILENT_DB, LevelMeter
 from latentdiff.latents.settings import LatentConfig
 from latentdiff.latents.store import MANIFEST, Entry, LatentStore
 from latentdiff.model.project import Project, already_done, folder_name
@@ -164,7 +164,7 @@ def _write_all(
             # Equal names in different folders: the key tells them apart.
             name = stem if stems[stem] == 1 else sound.file_stem(entry.key)
             path = directory / f"{name}.{audio_format}"
-            level = Level()
+            level = LevelMeter()
             blocks = _sound(store, entry, codec, settings, level)
             report = sound.write(path, blocks, codec.sample_rate, audio_format)
             bar.update(report.seconds)
@@ -173,7 +173,7 @@ def _write_all(
 
 
 def _sound(
-    store: LatentStore, entry: Entry, codec: Codec, settings: LatentConfig, level: Level
+    store: LatentStore, entry: Entry, codec: Codec, settings: LatentConfig, level: LevelMeter
 ) -> Iterator[np.ndarray]:
     """The entry as blocks [channels, n], cut to its length; `level` hears them too."""
     left = _samples_of(entry, codec)
@@ -210,7 +210,7 @@ def _samples_of(entry: Entry, codec: Codec) -> int:
     return whole if entry.samples is None else min(entry.samples, whole)
 
 
-def _row(entry: Entry, path: Path, report: sound.WriteReport, level: Level) -> dict[str, Any]:
+def _row(entry: Entry, path: Path, report: sound.WriteReport, level: LevelMeter) -> dict[str, Any]:
     silent = math.isinf(level.db)
     return {
         "key": entry.key,

@@ -31,7 +31,7 @@ from latentdiff.runs import Input, Run, Stage
 from latentdiff.specs import Codec
 from latentdiff.tracking import progress
 from latentdiff.training.fabric import Launch, make_fabric
-from latentdiff.training.process_group import Team
+from latentdiff.training.process_group import ProcessGroup
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def encode(
         return jobs.losses
     # From here on once in each process.
     fabric.launch()
-    team = Team(fabric)
+    team = ProcessGroup(fabric)
     losses = jobs.losses
     with ExitStack() as stack:
         stage = team.lead(lambda: _open_stage(stack, run, project, codec, jobs, overwrite))
@@ -162,7 +162,7 @@ class _Encoding:
         codec: Codec,
         project: Project,
         jobs: Jobs,
-        team: Team,
+        team: ProcessGroup,
     ) -> None:
         """`stage`: the leader's."""
         self._root, self._stage, self._team = root, stage, team

@@ -17,7 +17,7 @@ import numpy as np
 from latentdiff import audio as sound
 from latentdiff import runs
 from latentdiff.errors import UserError
-from latentdiff.evaluation.sound import Level
+from latentdiff.evaluation.sound import LevelMeter
 from latentdiff.latents.store import MANIFEST
 from latentdiff.model.project import Project
 from latentdiff.runs import Input, Run
@@ -47,7 +47,7 @@ class Job:
     """Why it could not be encoded to its end."""
     samples: int = 0
     """N at the codec's rate, so far as it has been read."""
-    level: Level = field(default_factory=Level)
+    level: LevelMeter = field(default_factory=LevelMeter)
     """Of what has been read."""
     _running: list[Generator[np.ndarray, None, None]] = field(default_factory=list)
 

@@ -16,7 +16,7 @@ from latentdiff.evaluation import compare, embeddings
 from latentdiff.evaluation.sound import SILENT_DB
 from latentdiff.latents.store import LatentStore
 from latentdiff.model import clips as evaluate_sets
-from latentdiff.model.clips import Material
+from latentdiff.model.clips import ClipSets
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project, already_done
 from latentdiff.model.resolve import codec_of, open_model
@@ -107,7 +107,7 @@ def evaluate(
 
 def _clips(
     model: Model, store: LatentStore, n: int, seconds: float | None, usual: float
-) -> tuple[Material, int]:
+) -> tuple[ClipSets, int]:
     """Real clips, and frames of a sample: as long as the clips where samples follow these."""
     if model.standardiser is not None:
         clips = evaluate_sets.gather(model, store, n, model.frames(seconds or CLIP_SECONDS))
@@ -117,7 +117,7 @@ def _clips(
     return evaluate_sets.gather(model, store, n, short), frames
 
 
-def _announce(model: Model, clips: Material, n: int, frames: int) -> None:
+def _announce(model: Model, clips: ClipSets, n: int, frames: int) -> None:
     log.info("model: %s, step %d", model.path, model.step)
     held = 0 if clips.held_out is None else len(clips.held_out.places)
     log.info(

@@ -18,7 +18,7 @@ from torch import Tensor
 from latentdiff.evaluation.compare import Comparison
 from latentdiff.evaluation.embeddings import Embedding
 from latentdiff.latents.store import LatentStore
-from latentdiff.model.clips import Material
+from latentdiff.model.clips import ClipSets
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
 from latentdiff.specs import Codec
@@ -34,7 +34,7 @@ class Job:
 
     model: Model
     store: LatentStore
-    clips: Material
+    clips: ClipSets
     codec: Codec | None
     """None: the sound cannot be judged, the latents can."""
     project: Project

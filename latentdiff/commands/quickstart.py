@@ -18,7 +18,7 @@ from latentdiff import audio as sound
 from latentdiff import child, runs, synth
 from latentdiff.commands.presets import preset_path
 from latentdiff.errors import EXIT_INTERRUPTED, EXIT_LOSSES, EXIT_OK, UserError
-from latentdiff.evaluation.sound import SILENT_DB, Level
+from latentdiff.evaluation.sound import SILENT_DB, LevelMeter
 from latentdiff.latents.store import MANIFEST
 from latentdiff.model.project import Project, resolve
 from latentdiff.runs import Run
@@ -212,7 +212,7 @@ def _measure(run: Run) -> Report:
     encoded = runs.require_done(run.latents, "encode", "encode")["result"]
     diffusion = runs.require_done(run.diffusion, "train-diffusion", "train-diffusion")["result"]
     (reconstruction,) = _levels(run.audio / RECONSTRUCTION).items()
-    original = Level()
+    original = LevelMeter()
     for block in sound.blocks(_original(run)):
         original.add(block)
     return Report(

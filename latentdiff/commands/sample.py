@@ -21,7 +21,7 @@ from latentdiff import runs
 from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.errors import UserError
 from latentdiff.latents.store import MANIFEST, Entry, array_writer
-from latentdiff.model.condition_inputs import Guide, guides_of
+from latentdiff.model.condition_inputs import ConditionInput, condition_inputs
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project, already_done, folder_name
 from latentdiff.notebook.experiments import descriptions as told
@@ -48,7 +48,7 @@ class Order:
     name: str
     seed: int
     frames: int
-    guide: Guide
+    guide: ConditionInput
 
 
 def sample(
@@ -70,7 +70,7 @@ def sample(
     """
     model = Model.load(checkpoint.find(diffusion or run.diffusion), pick_device(project.device))
     model = model.sampled_as(project.experiment)
-    guides, losses = guides_of(model, condition, seconds)
+    guides, losses = condition_inputs(model, condition, seconds)
     orders = _orders(model, guides, n, project.seed, seconds or project.sampling.seconds)
     directory = run.samples / folder_name(name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     settings = {
@@ -104,7 +104,9 @@ def sample(
     return losses
 
 
-def _orders(model: Model, guides: list[Guide], n: int, seed: int, seconds: float) -> list[Order]:
+def _orders(
+    model: Model, guides: list[ConditionInput], n: int, seed: int, seconds: float
+) -> list[Order]:
     free = model.frames(seconds)
     return [
         Order(f"seed{seed + k}-{guide.name}", seed + k, guide.frames or free, guide)

@@ -24,7 +24,7 @@ from latentdiff.tracking import Tracker, tensorboard_hint
 from latentdiff.training import checkpoint, verdict
 from latentdiff.training.data import Windows
 from latentdiff.training.fabric import Launch, make_fabric
-from latentdiff.training.process_group import Team
+from latentdiff.training.process_group import ProcessGroup
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.trainer import Outcome, Trainer
 
@@ -82,11 +82,11 @@ def train_diffusion(
         return []
     # From here on once in each process.
     fabric.launch()
-    team = Team(fabric)
+    group = ProcessGroup(fabric)
     with ExitStack() as stack:
-        stage = team.lead(lambda: _open_stage(stack, run, project, data, overwrite))
+        stage = group.lead(lambda: _open_stage(stack, run, project, data, overwrite))
         # None too where this process does not lead.
-        if not team.gather(stage is not None)[0]:
+        if not group.gather(stage is not None)[0]:
             return []
         outcome = _train(run, project, data, denoiser, fabric)
         if stage is not None:
@@ -135,7 +135,9 @@ def _train(run: Run, project: Project, data: Data, denoiser: Denoiser, fabric: F
     outcome = trainer.fit()
     if count := project.training.calibration_samples:
         device, sampling = str(fabric.device), project.sampling
-        Team(fabric).lead(lambda: calibrate(outcome.path, train.spread(count), sampling, device))
+        ProcessGroup(fabric).lead(
+            lambda: calibrate(outcome.path, train.spread(count), sampling, device)
+        )
     return outcome
 
 

@@ -28,7 +28,7 @@ PRIOR = 1.0
 """Observations of the mean loss that each bin is held to have seen before it has seen any."""
 
 
-class Levels:
+class NoiseLevelSampler:
     """As often as the schedule itself visits them."""
 
     observant = False
@@ -56,7 +56,7 @@ class Levels:
         """Continue from such a state."""
 
 
-class NormalLevels(Levels):
+class NormalNoiseLevelSampler(NoiseLevelSampler):
     """log-SNR is normal, what lies outside the schedule's limits left out (not moved to them)."""
 
     def __init__(self, schedule: Schedule, mean: float, std: float) -> None:
@@ -67,7 +67,7 @@ class NormalLevels(Levels):
         self._noisier = torch.special.ndtr((mean - limits) / std)
 
     def draw(self, batch: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """See `Levels.draw`."""
+        """See `NoiseLevelSampler.draw`."""
         uniform = stratified(batch, generator)
         first, last = self._noisier.tolist()
         share = first + (last - first) * uniform.double()
@@ -76,7 +76,7 @@ class NormalLevels(Levels):
         return logsnr, torch.ones_like(logsnr)
 
 
-class AdaptiveLevels(Levels):
+class AdaptiveNoiseLevelSampler(NoiseLevelSampler):
     """Drawn where the loss is; weights keep the objective that of the schedule.
 
     Kingma and Gao 2023 (arXiv 2303.00848, app. F): the density over the schedule's t is a
@@ -101,7 +101,7 @@ class AdaptiveLevels(Levels):
         return FLOOR + (1 - FLOOR) * losses / losses.mean()
 
     def draw(self, batch: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """See `Levels.draw`."""
+        """See `NoiseLevelSampler.draw`."""
         uniform = stratified(batch, generator)
         density = self.density().to(uniform.device)
         edges = density.cumsum(0) / BINS
@@ -112,7 +112,7 @@ class AdaptiveLevels(Levels):
         return self.schedule(t.float()), density[bins].reciprocal().float()
 
     def observe(self, logsnr: Tensor, losses: Tensor) -> None:
-        """See `Levels.observe`; values that are not finite are left out."""
+        """See `NoiseLevelSampler.observe`; values that are not finite are left out."""
         losses = losses.detach().double().cpu()
         finite = losses.isfinite()
         t = self.schedule.t_of(logsnr.detach().double().cpu())
@@ -121,16 +121,16 @@ class AdaptiveLevels(Levels):
         self._counts = (MEMORY * self._counts).index_add(0, bins, torch.ones_like(losses[finite]))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """See `Levels.state_dict`."""
+        """See `NoiseLevelSampler.state_dict`."""
         return {"sums": self._sums, "counts": self._counts}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """See `Levels.load_state_dict`; an empty state is that of a beginning."""
+        """See `NoiseLevelSampler.load_state_dict`; an empty state is that of a beginning."""
         self._sums = state.get("sums", torch.zeros(BINS)).double()
         self._counts = state.get("counts", torch.zeros(BINS)).double()
 
 
-def build_levels(config: LevelsConfig, schedule: Schedule) -> Levels:
+def build_noise_level_sampler(config: LevelsConfig, schedule: Schedule) -> NoiseLevelSampler:
     """The distribution that a config names.
 
     logit-normal: Esser et al. 2024, arXiv 2403.03206, eq. 19, logit t normal on the straight path,
@@ -138,10 +138,10 @@ def build_levels(config: LevelsConfig, schedule: Schedule) -> Levels:
     normal, where log-SNR = -2 ln(sigma); their data has deviation 0.5, ours 1.
     """
     if config.name == "schedule":
-        return Levels(schedule)
+        return NoiseLevelSampler(schedule)
     if config.name == "adaptive":
-        return AdaptiveLevels(schedule)
+        return AdaptiveNoiseLevelSampler(schedule)
     mean, std = (EDM_MEAN, EDM_STD) if config.name == "edm" else (0.0, 1.0)
     mean = mean if config.mean is None else config.mean
     std = std if config.std is None else config.std
-    return NormalLevels(schedule, -2 * mean, 2 * std)
+    return NormalNoiseLevelSampler(schedule, -2 * mean, 2 * std)

@@ -29,7 +29,7 @@ from -4 to -2 and scales from 1.5 to 3.5: 16 steps are 0.13 (relative RMS) from 
 they are equally spaced in log-SNR."""
 
 
-class Level(NamedTuple):
+class NoiseLevel(NamedTuple):
     """A point on the noise axis."""
 
     logsnr: float
@@ -37,7 +37,7 @@ class Level(NamedTuple):
     sigma: float
 
     @classmethod
-    def at(cls, logsnr: float) -> Level:
+    def at(cls, logsnr: float) -> NoiseLevel:
         return cls(logsnr, (1 + math.exp(-logsnr)) ** -0.5, (1 + math.exp(logsnr)) ** -0.5)
 
 
@@ -48,7 +48,7 @@ class Progress(NamedTuple):
     """1, 2, ... `steps`."""
     steps: int
     logsnr: float
-    """Level of `z_t`."""
+    """NoiseLevel of `z_t`."""
     z_t: Tensor
     """[B, C, T], what the step started from."""
     z_0: Tensor
@@ -56,21 +56,21 @@ class Progress(NamedTuple):
 
 
 @dataclass
-class Walk:
+class SamplerState:
     """What the steps of one run share: the model, its condition, fresh noise, the last estimate."""
 
     denoise: Denoise
     condition: Condition
-    fresh: Callable[[], Tensor]
+    noise_sampler: Callable[[], Tensor]
     """White noise [B, C, T], new at each call."""
     eta: float = 0.0
     variance: str = "posterior"
-    previous: tuple[Level, Tensor] | None = field(default=None, init=False)
-    """Level and estimate of the step before, for multistep methods."""
+    previous: tuple[NoiseLevel, Tensor] | None = field(default=None, init=False)
+    """NoiseLevel and estimate of the step before, for multistep methods."""
     seen: Tensor | None = field(default=None, init=False)
     """First estimate of the current step, for the callback."""
 
-    def __call__(self, z: Tensor, level: Level) -> Tensor:
+    def __call__(self, z: Tensor, level: NoiseLevel) -> Tensor:
         """The model's z_0 [B, C, T] for z at a level."""
         logsnr = torch.full((len(z),), level.logsnr, device=z.device, dtype=torch.float32)
         z_0 = self.denoise(z, logsnr, self.condition)
@@ -78,60 +78,60 @@ class Walk:
         return z_0
 
 
-def ddim(walk: Walk, z: Tensor, here: Level, there: Level) -> Tensor:
+def ddim(state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
     """Song et al. 2020, arXiv 2010.02502, eq. 12 and 16; eta 0 is the ODE, 1 is ancestral."""
-    z_0 = walk(z, here)
+    z_0 = state(z, here)
     eps = (z - here.alpha * z_0) / here.sigma
     kept = (here.alpha * there.sigma / (here.sigma * there.alpha)) ** 2
-    fresh = walk.eta * there.sigma * math.sqrt(1 - kept)
+    fresh = state.eta * there.sigma * math.sqrt(1 - kept)
     z = there.alpha * z_0 + math.sqrt(there.sigma**2 - fresh**2) * eps
-    return z + fresh * walk.fresh() if fresh else z
+    return z + fresh * state.noise_sampler() if fresh else z
 
 
-def ddpm(walk: Walk, z: Tensor, here: Level, there: Level) -> Tensor:
+def ddpm(state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
     """Ho et al. 2020, arXiv 2006.11239, eq. 6 and 7, between any two levels.
 
     Variance `posterior` is their beta-tilde, `beta` their beta (sec. 3.2).
     """
-    z_0 = walk(z, here)
+    z_0 = state(z, here)
     ratio = here.alpha / there.alpha
     beta = here.sigma**2 - ratio**2 * there.sigma**2
     mean = (ratio * there.sigma**2 * z + there.alpha * beta * z_0) / here.sigma**2
     posterior = beta * there.sigma**2 / here.sigma**2
-    variance = beta if walk.variance == "beta" else posterior
-    return mean + math.sqrt(variance) * walk.fresh()
+    variance = beta if state.variance == "beta" else posterior
+    return mean + math.sqrt(variance) * state.noise_sampler()
 
 
-def euler(walk: Walk, z: Tensor, here: Level, there: Level) -> Tensor:
+def euler(state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
     """Karras et al. 2022, arXiv 2206.00364, algorithm 1, lines 3 to 5; the same as ddim, eta 0."""
-    return _move(z, walk(z, here), here, there)
+    return _move(z, state(z, here), here, there)
 
 
-def heun(walk: Walk, z: Tensor, here: Level, there: Level) -> Tensor:
+def heun(state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
     """Karras et al. 2022, arXiv 2206.00364, algorithm 1: euler, then the mean of both slopes."""
-    z_0 = walk(z, here)
+    z_0 = state(z, here)
     guess = _move(z, z_0, here, there)
     # The slope (x - z_0) / s with x = z / alpha and s = sigma / alpha, at both ends.
     s_here, s_there = here.sigma / here.alpha, there.sigma / there.alpha
     first = (z / here.alpha - z_0) / s_here
-    second = (guess / there.alpha - walk(guess, there)) / s_there
+    second = (guess / there.alpha - state(guess, there)) / s_there
     return there.alpha * (z / here.alpha + (s_there - s_here) * 0.5 * (first + second))
 
 
-def dpmpp_2m(walk: Walk, z: Tensor, here: Level, there: Level) -> Tensor:
+def dpmpp_2m(state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
     """DPM-Solver++(2M), Lu et al. 2022, arXiv 2211.01095, algorithm 2 (lambda: log-SNR / 2)."""
-    z_0 = walk(z, here)
+    z_0 = state(z, here)
     h = 0.5 * (there.logsnr - here.logsnr)
     direction = z_0
-    if walk.previous is not None:
-        before, z_0_before = walk.previous
+    if state.previous is not None:
+        before, z_0_before = state.previous
         r = 0.5 * (here.logsnr - before.logsnr) / h
         direction = z_0 + (z_0 - z_0_before) / (2 * r)
-    walk.previous = (here, z_0)
+    state.previous = (here, z_0)
     return there.sigma / here.sigma * z - there.alpha * math.expm1(-h) * direction
 
 
-Method = Callable[[Walk, Tensor, Level, Level], Tensor]
+Method = Callable[[SamplerState, Tensor, NoiseLevel, NoiseLevel], Tensor]
 METHODS: dict[str, Method] = {
     "dpmpp-2m": dpmpp_2m,
     "ddim": ddim,
@@ -165,13 +165,13 @@ def sample(
     model = guided(denoise, config.guidance, config.guidance_interval, config.guidance_rescale)
     exaggeration = 1.0 if config.autoguidance == "auto" else config.autoguidance
     model = autoguided(model, exaggeration, config.autoguidance_interval, variance)
-    walk = Walk(model, condition, noise, config.eta, config.variance)
-    logsnrs = levels(schedule, config.steps, config.spacing)
-    return integrate(walk, noise(), logsnrs, config.sampler, callback, after)
+    state = SamplerState(model, condition, noise, config.eta, config.variance)
+    logsnrs = make_logsnrs(schedule, config.steps, config.spacing)
+    return integrate(state, noise(), logsnrs, config.sampler, callback, after)
 
 
 def integrate(
-    walk: Walk,
+    state: SamplerState,
     z: Tensor,
     logsnrs: Sequence[float],
     sampler: str,
@@ -183,19 +183,19 @@ def integrate(
     So N levels are N - 1 steps of the method and one last call that removes what noise is left.
     """
     method = METHODS[sampler]
-    points = [Level.at(logsnr) for logsnr in logsnrs]
+    points = [NoiseLevel.at(logsnr) for logsnr in logsnrs]
     for step, here in enumerate(points):
-        walk.seen = None
+        state.seen = None
         last = step == len(points) - 1
-        there = walk(z, here) if last else method(walk, z, here, points[step + 1])
+        there = state(z, here) if last else method(state, z, here, points[step + 1])
         if callback is not None:
-            assert walk.seen is not None
-            callback(Progress(step + 1, len(points), here.logsnr, z, walk.seen))
+            assert state.seen is not None
+            callback(Progress(step + 1, len(points), here.logsnr, z, state.seen))
         z = there if after is None else after(there)
     return z
 
 
-def levels(schedule: Schedule, steps: int, spacing: Spacing = "logistic") -> list[float]:
+def make_logsnrs(schedule: Schedule, steps: int, spacing: Spacing = "logistic") -> list[float]:
     """`steps` rising log-SNRs from the schedule's noisy end to its clean end; one: the noisy end.
 
     No noisier than NOISE_ONLY. Of a schedule that has one level only, a regression's: that one.
@@ -239,7 +239,7 @@ class SeededNoise:
         return torch.stack(draws).to(self._device)
 
 
-def _move(z: Tensor, z_0: Tensor, here: Level, there: Level) -> Tensor:
+def _move(z: Tensor, z_0: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
     """From one level to another along the straight line that z_0 and its noise define."""
     eps = (z - here.alpha * z_0) / here.sigma
     return there.alpha * z_0 + there.sigma * eps

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from latentdiff.networks import diffwave, tiny, transformer, unet
 
 JOINED: dict[type[nn.Module], tuple[str, str]] = {
-    diffwave.Block: ("conv", "condition"),
-    unet.Block: ("norm_2", "condition"),
-    transformer.Block: ("first", "condition"),
+    diffwave.ResidualBlock: ("conv", "condition"),
+    unet.UNetBlock: ("norm_2", "condition"),
+    transformer.TransformerBlock: ("first", "condition"),
     tiny.Tiny: ("first", "encoder"),
 }
 """Of a block: whose output the condition joins, and whose output the condition is there."""
@@ -30,13 +30,13 @@ SATURATED = 4.0
 
 
 @dataclass(frozen=True)
-class Block:
+class BlockActivity:
     """Magnitudes in one block."""
 
     name: str
-    inlet: float
+    stream_in: float
     """Of the stream that enters."""
-    outlet: float
+    stream_out: float
     """Of the stream that leaves."""
     signal: float
     """Of what the condition joins."""
@@ -50,16 +50,16 @@ class Block:
 class Activations:
     """Magnitudes in a network."""
 
-    blocks: list[Block]
+    blocks: list[BlockActivity]
     """Empty where its kind of block is not known."""
     output: float
 
     @property
     def growth(self) -> float:
-        """By which factor the stream grows from the first block's inlet to the last's outlet."""
+        """Factor by which the stream grows from the first block to the last."""
         if not self.blocks:
             return 1.0
-        return self.blocks[-1].outlet / max(self.blocks[0].inlet, 1e-12)
+        return self.blocks[-1].stream_out / max(self.blocks[0].stream_in, 1e-12)
 
 
 @torch.no_grad()
@@ -83,18 +83,20 @@ def _children(block: nn.Module) -> list[nn.Module]:
     return [child for child in found if child is not None]
 
 
-def _block(name: str, block: nn.Module, heard: dict[nn.Module, tuple[Tensor, Tensor]]) -> Block:
+def _block(
+    name: str, block: nn.Module, heard: dict[nn.Module, tuple[Tensor, Tensor]]
+) -> BlockActivity:
     joined, told = (getattr(block, child) for child in JOINED[type(block)])
-    inlet, outlet = heard[block]
+    stream_in, stream_out = heard[block]
     signal = heard[joined][1]
     condition = heard[told][1] if told is not None else None
-    return Block(
+    return BlockActivity(
         name or type(block).__name__.lower(),
-        rms(inlet),
-        rms(outlet),
+        rms(stream_in),
+        rms(stream_out),
         rms(signal),
         None if condition is None else rms(condition),
-        _saturated(signal, condition) if isinstance(block, diffwave.Block) else None,
+        _saturated(signal, condition) if isinstance(block, diffwave.ResidualBlock) else None,
     )
 
 

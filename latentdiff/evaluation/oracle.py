@@ -19,7 +19,7 @@ from torch import Tensor
 from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.exact import Exact, ExactNetwork
 from latentdiff.diffusion.noise import NOISE_ONLY, Schedule
-from latentdiff.diffusion.samplers import Walk, integrate, levels
+from latentdiff.diffusion.samplers import SamplerState, integrate, levels
 from latentdiff.diffusion.settings import SamplingConfig, Spacing
 from latentdiff.specs import Condition, Denoise
 
@@ -90,7 +90,7 @@ class Errors:
 
 
 @dataclass(frozen=True)
-class Course:
+class OracleProblem:
     """From the schedule's noisy end to its clean one: starts [B, C, T] and their exact ends."""
 
     exact: Exact
@@ -146,7 +146,7 @@ class Course:
     ) -> Tensor:
         """Samples [B, C, T] in float64 by the exact denoiser, or in float32 by `model`."""
         source = Source(model or self.exact, balanced=self.linear)
-        walk = Walk(source, Condition(), source.fresh, **case.options)
+        walk = SamplerState(source, Condition(), source.fresh, **case.options)
         z = self.starts if starts is None else starts
         points = levels(self.schedule, steps, self.spacing)
         return integrate(walk, z if model is None else z.float(), points, case.sampler).double()

@@ -22,7 +22,7 @@ SILENT_DB = -60.0
 _BLOCK = 1 << 18
 
 
-class Level:
+class LevelMeter:
     """RMS and peak of a sound that arrives in blocks."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ def decibels(power: float) -> float:
 
 def level_db(audio: np.ndarray) -> float:
     """RMS of a sound of any shape in dBFS; -inf for digital silence."""
-    level = Level()
+    level = LevelMeter()
     level.add(audio)
     return level.db
 

@@ -29,7 +29,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Extent:
+class ValueRange:
     """Of latents, all channels together."""
 
     minimum: float
@@ -50,7 +50,7 @@ class Extent:
         return math.sqrt(2) * float(torch.erfinv(torch.tensor(1 - share, dtype=torch.float64)))
 
 
-def measure(pieces: Iterable[Tensor], mean: Tensor, std: Tensor) -> Extent:
+def measure(pieces: Iterable[Tensor], mean: Tensor, std: Tensor) -> ValueRange:
     """Of pieces [C, T], in one pass; `mean` and `std` [C] are those of each channel."""
     low, high, total, squares = math.inf, -math.inf, 0.0, 0.0
     values = frames = 0
@@ -64,7 +64,7 @@ def measure(pieces: Iterable[Tensor], mean: Tensor, std: Tensor) -> Extent:
         beyond += torch.tensor([x.sum() for o in outside for x in (o, o.any(dim=0))]).double()
     counted = beyond / torch.tensor([values, frames, values, frames])
     centre = total / values
-    return Extent(
+    return ValueRange(
         low,
         high,
         centre,

@@ -53,7 +53,7 @@ class Clips:
 
 
 @dataclass(frozen=True)
-class Material:
+class ClipSets:
     """Real clips, none in two sets."""
 
     reference: Clips
@@ -68,7 +68,7 @@ class Material:
         return self.reference.final.shape[-1]
 
 
-def gather(model: Model, store: LatentStore, n: int, frames: int) -> Material:
+def gather(model: Model, store: LatentStore, n: int, frames: int) -> ClipSets:
     """At most `n` clips a set, evenly spread over the files, of at most `frames` frames.
 
     Clips are made shorter where the training files would give fewer than FEWEST a set. Raises
@@ -89,7 +89,7 @@ def gather(model: Model, store: LatentStore, n: int, frames: int) -> Material:
     def spread(chosen: list[Place]) -> Clips:
         return read(model, store, [chosen[i] for i in windows.spread(len(chosen), count)], frames)
 
-    return Material(
+    return ClipSets(
         reference=spread(places[0::2]),
         other=spread(places[1::2]),
         held_out=spread(unheard) if unheard else None,

@@ -20,7 +20,7 @@ from latentdiff.model.model import Model
 
 
 @dataclass(frozen=True)
-class Guide:
+class ConditionInput:
     """What samples follow."""
 
     name: str
@@ -34,9 +34,9 @@ class Guide:
     label: int | None = None
 
 
-def guides_of(
+def condition_inputs(
     model: Model, given: list[Path] | tuple[Path, ...], seconds: float | None
-) -> tuple[list[Guide], list[str]]:
+) -> tuple[list[ConditionInput], list[str]]:
     """What to follow, and "path: reason" for what of it could not be read.
 
     `given`: audio files or folders for a model of mel spectrograms, names for one of labels; for
@@ -51,7 +51,7 @@ def guides_of(
                 why="it was trained with condition.dropout=0 and cannot run free",
                 do_this=_choices(model),
             )
-        return [Guide("free")], []
+        return [ConditionInput("free")], []
     if kind == "none":
         raise UserError(
             "this model follows no condition",
@@ -59,10 +59,10 @@ def guides_of(
             do_this="leave --condition out, or train one with condition.kind=mel.",
         )
     if kind == "label":
-        return [_label_guide(model, str(path)) for path in given], []
+        return [_label_input(model, str(path)) for path in given], []
     if kind == "mel":
-        return _mel_guides(model, given, seconds)
-    return _both_guides(model, given, seconds)
+        return _mel_inputs(model, given, seconds)
+    return _combined_inputs(model, given, seconds)
 
 
 def _choices(model: Model) -> str:
@@ -72,16 +72,16 @@ def _choices(model: Model) -> str:
     return " and ".join(part for part in (song, label) if part)
 
 
-def _label_guide(model: Model, name: str) -> Guide:
-    return Guide(_slug(name), name, label=label_index(name, model.labels))
+def _label_input(model: Model, name: str) -> ConditionInput:
+    return ConditionInput(_slug(name), name, label=label_index(name, model.labels))
 
 
-def _both_guides(
+def _combined_inputs(
     model: Model, given: list[Path] | tuple[Path, ...], seconds: float | None
-) -> tuple[list[Guide], list[str]]:
+) -> tuple[list[ConditionInput], list[str]]:
     """Each file in each label. What names no file must be a label."""
     named = [path for path in given if str(path) in model.labels or not Path(path).exists()]
-    labels = [_label_guide(model, str(path)) for path in named]
+    labels = [_label_input(model, str(path)) for path in named]
     files = [path for path in given if path not in named]
     if not labels or not files:
         missing = "label" if files else "recording"
@@ -89,7 +89,7 @@ def _both_guides(
             f"this model follows a recording and a label together, and no {missing} was given",
             do_this=_choices(model) + ".",
         )
-    mels, losses = _mel_guides(model, files, seconds)
+    mels, losses = _mel_inputs(model, files, seconds)
     guides = [
         replace(mel, name=f"{mel.name}-{label.name}", label=label.label)
         for mel in mels
@@ -102,9 +102,9 @@ def _slug(text: str) -> str:
     return audio.file_stem(text).rsplit("-", 1)[0]
 
 
-def _mel_guides(
+def _mel_inputs(
     model: Model, given: list[Path] | tuple[Path, ...], seconds: float | None
-) -> tuple[list[Guide], list[str]]:
+) -> tuple[list[ConditionInput], list[str]]:
     found = audio.find(given)
     losses = [f"{path}: {reason}" for path, reason in found.skipped]
     names = [_slug(key) for key, _ in found.files]
@@ -117,7 +117,7 @@ def _mel_guides(
         except AudioError as error:
             losses.append(f"{path}: {error.why or error.what}")
             continue
-        guides.append(Guide(unique, str(path), features.shape[1], features))
+        guides.append(ConditionInput(unique, str(path), features.shape[1], features))
     if not guides:
         raise UserError("no condition could be read", why="; ".join(losses))
     return guides, losses

@@ -24,7 +24,7 @@ from latentdiff.latents.store import CodecFacts, Entry, LatentStore
 from latentdiff.latents.whitening import Whitening
 from latentdiff.model.project import Project
 from latentdiff.notebook.experiments import data as experiments
-from latentdiff.notebook.experiments.settings import SOUND, ExperimentConfig
+from latentdiff.notebook.experiments.settings import NO_EXPERIMENT, ExperimentConfig
 from latentdiff.training.data import Recording, Windows
 from latentdiff.training.settings import TrainingConfig
 
@@ -49,7 +49,7 @@ class Data:
     codec: CodecFacts
     codec_path: str
     """Where its weights lay when the latents were made; empty where that is not known."""
-    experiment: ExperimentConfig = SOUND
+    experiment: ExperimentConfig = NO_EXPERIMENT
 
     def windows(
         self, split: str, settings: TrainingConfig, scratch: Path | None = None

@@ -31,7 +31,7 @@ from latentdiff.latents.store import CodecFacts, Entry, LatentStore
 from latentdiff.latents.whitening import Whitening
 from latentdiff.model.project import Project
 from latentdiff.notebook.experiments import sampling
-from latentdiff.notebook.experiments.settings import SOUND, ExperimentConfig
+from latentdiff.notebook.experiments.settings import NO_EXPERIMENT, ExperimentConfig
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.specs import Codec, Condition
 from latentdiff.tracking import Tracker, encode_png
@@ -83,7 +83,7 @@ class Subject:
     """Of the condition features; None where the model follows none."""
     labels: Sequence[str]
     """Names of the labels it follows; empty where it follows none."""
-    experiment: ExperimentConfig = SOUND
+    experiment: ExperimentConfig = NO_EXPERIMENT
 
     def references(self, count: int, seconds: float) -> list[Reference]:
         """`count` stretches of equal length, of `seconds` where the recordings are so long.

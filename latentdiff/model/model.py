@@ -14,7 +14,7 @@ from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.conditions.standardiser import Standardiser
 from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
-from latentdiff.diffusion.levels import build_levels
+from latentdiff.diffusion.levels import build_noise_level_sampler
 from latentdiff.diffusion.noise import Schedule
 from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
 from latentdiff.errors import UserError
@@ -24,7 +24,7 @@ from latentdiff.networks.build import build
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.notebook.experiments import network as networks
 from latentdiff.notebook.experiments import training as experiments
-from latentdiff.notebook.experiments.settings import SOUND, ExperimentConfig
+from latentdiff.notebook.experiments.settings import NO_EXPERIMENT, ExperimentConfig
 from latentdiff.training import checkpoint
 from latentdiff.training.task import Task
 
@@ -51,7 +51,7 @@ class Model:
     step: int
     window: int
     """Frames it was trained on at a time."""
-    experiment: ExperimentConfig = SOUND
+    experiment: ExperimentConfig = NO_EXPERIMENT
     """What is wrong with it on purpose."""
     autoguidance: float = 1.0
     """With which its samples come nearest to the training latents; 1 where nobody measured."""
@@ -139,14 +139,14 @@ def task_of(model: Model) -> Task:
 
 
 def make_task(
-    diffusion: DiffusionConfig, variance: Tensor, experiment: ExperimentConfig = SOUND
+    diffusion: DiffusionConfig, variance: Tensor, experiment: ExperimentConfig = NO_EXPERIMENT
 ) -> Task:
     """What is learned of latents of `variance` [C], and on which levels."""
     schedule = experiments.schedule(experiment, noise.schedule_of(diffusion))
     return Task(
         experiments.objective(experiment, diffusion, schedule),
         schedule,
-        experiments.levels(experiment, build_levels(diffusion.levels, schedule)),
+        experiments.levels(experiment, build_noise_level_sampler(diffusion.levels, schedule)),
         variance,
         experiments.noise(experiment),
     )
@@ -161,7 +161,7 @@ def make_denoiser(
     labels: int = 0,
     seed: int = 0,
     variance: Tensor | None = None,
-    experiment: ExperimentConfig = SOUND,
+    experiment: ExperimentConfig = NO_EXPERIMENT,
 ) -> Denoiser:
     """A fresh denoiser for C latent channels of `variance` [C] (None: ones).
 
@@ -191,7 +191,7 @@ def header_of(
     codec_path: str,
     labels: list[str],
     window: int,
-    experiment: ExperimentConfig = SOUND,
+    experiment: ExperimentConfig = NO_EXPERIMENT,
 ) -> dict[str, Any]:
     """What `Model.load` needs to know, as JSON; the trainer adds step and validation."""
     return {

@@ -13,7 +13,7 @@ SLOWEST = 1024.0
 """Frames that the slowest rotary pair takes to turn by one radian."""
 
 
-def rotated(x: Tensor) -> Tensor:
+def apply_rope(x: Tensor) -> Tensor:
     """[..., T, S] turned by the position of its frame (Su et al. 2021, arXiv 2104.09864, eq. 34).
 
     A product of two turned vectors depends on the distance of their frames only.
@@ -32,13 +32,13 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, reach: int | None) -> None:
         super().__init__()
         self.heads, self.reach = heads, reach
-        self.inlet = nn.Linear(width, 3 * width)
-        self.outlet = nn.Linear(width, width)
+        self.proj_in = nn.Linear(width, 3 * width)
+        self.proj_out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = self.inlet(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = rotated(qkv[:2])
-        return self.outlet(attend(q, k, qkv[2], self.reach).transpose(1, 2).flatten(2))
+        qkv = self.proj_in(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = apply_rope(qkv[:2])
+        return self.proj_out(attend(q, k, qkv[2], self.reach).transpose(1, 2).flatten(2))
 
 
 class Attending(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
 from latentdiff.networks.attention import Attending
-from latentdiff.networks.layers import DenoisingNetwork, zeroed
+from latentdiff.networks.layers import DenoisingNetwork, zero_init
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.specs import Condition
 
@@ -43,7 +43,7 @@ class Gate(nn.Module):
         return value.tanh() * gate.sigmoid()
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """One gated residual block: [B, T, W] -> residual stream and skip, each [B, T, W]."""
 
     def __init__(self, config: NetworkConfig, dilation: int, conditioned: bool) -> None:
@@ -85,18 +85,18 @@ class DiffWave(DenoisingNetwork):
         if not attended or reach is not None:
             attentions = 2 * len(attended) * (reach or 0)
             self.receptive_field = 1 + (config.kernel - 1) * sum(dilations) + attentions
-        self.inlet = FrameConv(channels, width, 1)
+        self.proj_in = FrameConv(channels, width, 1)
         self.modulation = nn.Linear(width, config.depth * 2 * width)
         conditioned = condition_features > 0
-        self.blocks = nn.ModuleList(Block(config, d, conditioned) for d in dilations)
+        self.blocks = nn.ModuleList(ResidualBlock(config, d, conditioned) for d in dilations)
         self.attentions = nn.ModuleDict(
             {str(i): Attending(width, config.heads, reach) for i in attended}
         )
-        self.outlet = nn.Sequential(
+        self.proj_out = nn.Sequential(
             nn.LayerNorm(width),
             FrameConv(width, width, 1),
             nn.SiLU(),
-            zeroed(FrameConv(width, channels, 1)),
+            zero_init(FrameConv(width, channels, 1)),
         )
 
     def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
@@ -105,11 +105,11 @@ class DiffWave(DenoisingNetwork):
         encoded = self.encode(condition, z)
         if encoded is not None:
             encoded = encoded.transpose(1, 2)
-        x, total = self.inlet(z.transpose(1, 2)), 0.0
+        x, total = self.proj_in(z.transpose(1, 2)), 0.0
         for i, block in enumerate(self.blocks):
             scale, shift = scales_and_shifts[2 * i : 2 * i + 2]
             x, skip = block(x, scale, shift, encoded)
             total = total + skip
             if str(i) in self.attentions:
                 x = self.attentions[str(i)](x)
-        return self.outlet(total / math.sqrt(len(self.blocks))).transpose(1, 2)
+        return self.proj_out(total / math.sqrt(len(self.blocks))).transpose(1, 2)

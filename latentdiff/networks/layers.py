@@ -5,7 +5,7 @@ Shapes: B batch, C latent channels, E embedding, K condition features, W network
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from latentdiff.specs import Condition
 
 FREQUENCIES = 32
+_RENAMED = {"inlet": "proj_in", "outlet": "proj_out"}
 Layer = TypeVar("Layer", bound=nn.Linear | nn.Conv1d | nn.Conv2d)
 
 
@@ -96,12 +97,20 @@ class DenoisingNetwork(nn.Module):
         self.embedding = NoiseEmbedding(width, labels)
         self.encoder = ConditionEncoder(condition_features, width) if condition_features else None
 
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        # Version 0.1 called the first and last projection otherwise; its checkpoints stay readable.
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            renamed = ".".join(_RENAMED.get(part, part) for part in key.split("."))
+            if renamed != key:
+                state_dict[renamed] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def encode(self, condition: Condition, z: Tensor) -> Tensor | None:
         """Condition features as [B, W, T]; None where the network was built without any."""
         return None if self.encoder is None else self.encoder(condition, z)
 
 
-def zeroed(layer: Layer) -> Layer:
+def zero_init(layer: Layer) -> Layer:
     """The same layer, putting out zero until it is trained."""
     nn.init.zeros_(layer.weight)
     assert layer.bias is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from latentdiff.networks.layers import DenoisingNetwork, zeroed
+from latentdiff.networks.layers import DenoisingNetwork, zero_init
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.specs import Condition
 
@@ -24,7 +24,7 @@ class Tiny(DenoisingNetwork):
         self.receptive_field = 1 + 2 * (kernel - 1)
         self.first = nn.Conv1d(channels, width, kernel, padding=kernel // 2)
         self.second = nn.Conv1d(width, width, kernel, padding=kernel // 2)
-        self.third = zeroed(nn.Conv1d(width, channels, 1))
+        self.third = zero_init(nn.Conv1d(width, channels, 1))
 
     def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
         level = self.embedding(logsnr, condition)[:, :, None]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from latentdiff.networks.attention import Attention
-from latentdiff.networks.layers import DenoisingNetwork, zeroed
+from latentdiff.networks.layers import DenoisingNetwork, zero_init
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.specs import Condition
 
@@ -19,7 +19,7 @@ MODULATIONS = 6
 """Of a block by the noise level: scale, shift and gate of its attention and of its feed-forward."""
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention, then feed-forward, each gated on to the stream: [B, T, W] -> the same."""
 
     def __init__(self, config: NetworkConfig, conditioned: bool) -> None:
@@ -66,19 +66,19 @@ class Transformer(DenoisingNetwork):
         reach = config.attention_reach
         if reach is not None:
             self.receptive_field = 1 + 2 * depth * (reach + config.kernel // 2)
-        self.inlet = nn.Linear(channels, width)
-        self.modulation = zeroed(nn.Linear(width, depth * MODULATIONS * width))
+        self.proj_in = nn.Linear(channels, width)
+        self.modulation = zero_init(nn.Linear(width, depth * MODULATIONS * width))
         conditioned = condition_features > 0
-        self.blocks = nn.ModuleList(Block(config, conditioned) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(config, conditioned) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.outlet = zeroed(nn.Linear(width, channels))
+        self.proj_out = zero_init(nn.Linear(width, channels))
 
     def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
         encoded = self.encode(condition, z)
         if encoded is not None:
             encoded = encoded.transpose(1, 2)
         levels = self.modulation(self.embedding(logsnr, condition))[:, None]
-        x = self.inlet(z.transpose(1, 2))
+        x = self.proj_in(z.transpose(1, 2))
         for block, level in zip(self.blocks, levels.chunk(len(self.blocks), -1), strict=True):
             x = block(x, level, encoded)
-        return self.outlet(self.norm(x)).transpose(1, 2)
+        return self.proj_out(self.norm(x)).transpose(1, 2)

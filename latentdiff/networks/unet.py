@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, pad, silu
 
 from latentdiff.networks.attention import Attending
-from latentdiff.networks.layers import DenoisingNetwork, FrameNorm, zeroed
+from latentdiff.networks.layers import DenoisingNetwork, FrameNorm, zero_init
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.specs import Condition
 
@@ -28,7 +28,7 @@ CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
 """By the number of axes of the data."""
 
 
-class Block(nn.Module):
+class UNetBlock(nn.Module):
     """Two convolutions on a residual connection: [B, W, ...] -> the same."""
 
     def __init__(self, config: NetworkConfig, axes: int, width: int, conditioned: bool) -> None:
@@ -36,7 +36,7 @@ class Block(nn.Module):
         base, conv = config.width, CONV[axes]
         self.norm, self.norm_2 = FrameNorm(width), FrameNorm(width)
         self.conv = conv(width, width, config.kernel, padding=config.kernel // 2)
-        self.conv_2 = zeroed(conv(width, width, config.kernel, padding=config.kernel // 2))
+        self.conv_2 = zero_init(conv(width, width, config.kernel, padding=config.kernel // 2))
         self.level = nn.Linear(base, 2 * width)
         self.condition = nn.Conv1d(base, 2 * width, 1) if conditioned else None
         self.dropout = nn.Dropout(config.dropout)
@@ -54,7 +54,7 @@ class Block(nn.Module):
         return x + self.conv_2(y)
 
 
-class Level(nn.Module):
+class UNetStage(nn.Module):
     """Blocks at one frame rate, some with an attention after them: [B, W, ...] -> the same."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Level(nn.Module):
     ) -> None:
         super().__init__()
         blocks, every = range(config.depth), attention_every or config.depth + 1
-        self.blocks = nn.ModuleList(Block(config, axes, width, conditioned) for _ in blocks)
+        self.blocks = nn.ModuleList(UNetBlock(config, axes, width, conditioned) for _ in blocks)
         self.attentions = nn.ModuleDict(
             {
                 str(i): Attending(width, config.heads, config.attention_reach)
@@ -98,21 +98,21 @@ class UNet(DenoisingNetwork):
         pairs = list(pairwise(widths))
         self.factor, self.multiple = config.factor, config.factor ** len(pairs)
         self.receptive_field = receptive_field(config)
-        self.inlet = conv(planes, widths[0], 1)
+        self.proj_in = conv(planes, widths[0], 1)
         # The channels are no neighbours as pixels are: each is told which one it is.
         rows = channels + -channels % self.multiple
         self.rows = nn.Parameter(0.1 * torch.randn(widths[0], rows, 1)) if axes == 2 else None
-        self.down = nn.ModuleList(Level(config, axes, w, conditioned) for w in widths[:-1])
+        self.down = nn.ModuleList(UNetStage(config, axes, w, conditioned) for w in widths[:-1])
         self.coarser = nn.ModuleList(conv(a, b, self.factor, stride=self.factor) for a, b in pairs)
         every = config.attention_every if config.attends else None
-        self.bottom = Level(config, axes, widths[-1], conditioned, every)
+        self.bottom = UNetStage(config, axes, widths[-1], conditioned, every)
         self.finer = nn.ModuleList(
             CONV_TRANSPOSE[axes](b, a, self.factor, stride=self.factor) for a, b in pairs
         )
         self.merge = nn.ModuleList(conv(2 * w, w, 1) for w in widths[:-1])
-        self.up = nn.ModuleList(Level(config, axes, w, conditioned) for w in widths[:-1])
+        self.up = nn.ModuleList(UNetStage(config, axes, w, conditioned) for w in widths[:-1])
         self.norm = FrameNorm(widths[0])
-        self.outlet = zeroed(conv(widths[0], planes, 1))
+        self.proj_out = zero_init(conv(widths[0], planes, 1))
 
     def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
         channels, frames = z.shape[1:]
@@ -121,10 +121,10 @@ class UNet(DenoisingNetwork):
         if encoded is not None:
             encoded = pad(encoded, (0, after))
         if self.rows is None:
-            x = self.inlet(pad(z, (0, after)))
+            x = self.proj_in(pad(z, (0, after)))
         else:
-            x = self.inlet(pad(z, (0, after, 0, -channels % self.multiple))[:, None]) + self.rows
-        y = self.outlet(silu(self.norm(self.levels(x, level, encoded))))
+            x = self.proj_in(pad(z, (0, after, 0, -channels % self.multiple))[:, None]) + self.rows
+        y = self.proj_out(silu(self.norm(self.levels(x, level, encoded))))
         return (y if self.rows is None else y[:, 0, :channels])[..., :frames]
 
     def levels(self, x: Tensor, level: Tensor, condition: Tensor | None) -> Tensor:

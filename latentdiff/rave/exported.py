@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from latentdiff.errors import UserError
-from latentdiff.rave.codec import check_kind, draws_noise, unsupported
 from latentdiff.rave.load import codec_weights
+from latentdiff.rave.net import check_kind, draws_noise, unsupported
 
 _NEEDED = ("encoder", "decoder", "pqmf", "encode_params", "decode_params", "full_latent_size")
 

@@ -16,11 +16,11 @@ from torch import Tensor
 from latentdiff.diffusion.denoiser import dropped
 from latentdiff.specs import Condition
 from latentdiff.training.data import Batch, Windows, generator_for
-from latentdiff.training.process_group import Team
+from latentdiff.training.process_group import ProcessGroup
 from latentdiff.training.task import Task
 
 
-class Draw(NamedTuple):
+class StepBatch(NamedTuple):
     """One step's windows, levels and noise."""
 
     batch: Batch
@@ -31,19 +31,19 @@ class Draw(NamedTuple):
     noise: Tensor
     """[B, C, W]."""
 
-    def parts(self, count: int) -> Iterator[Draw]:
+    def parts(self, count: int) -> Iterator[StepBatch]:
         """The same, window after window, in `count` parts (at most B) as equal as can be."""
         size = len(self.logsnr)
         count = min(count, size)
         for k in range(count):
             part = slice(k * size // count, (k + 1) * size // count)
-            yield Draw(
+            yield StepBatch(
                 self.batch.pick(part), self.logsnr[part], self.weight[part], self.noise[part]
             )
 
 
 @dataclass(frozen=True)
-class Source:
+class BatchSampler:
     """Draws steps. All processes draw the same batch, and each keeps its share of it.
 
     Where the windows come from a disk, or are cut beside a GPU at work, those of the next step are
@@ -57,16 +57,16 @@ class Source:
     dropout: float
     """Chance of a window to lose its condition."""
     seed: int
-    team: Team
+    group: ProcessGroup
     device: torch.device
     _ahead: dict[int, Future[Batch]] = field(default_factory=dict)
     _thread: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="windows")
     )
 
-    def draw(self, step: int) -> Draw:
+    def draw(self, step: int) -> StepBatch:
         """This process's share of a step."""
-        mine = self.team.share(self.batch)
+        mine = self.group.share(self.batch)
         batch = self._fetch(step)
         logsnr, weight = self.task.draw(self.batch, self._generator(step, "levels"))
         condition = self._dropped(batch, step, mine)
@@ -74,7 +74,7 @@ class Source:
         # On the device itself: at a large batch a CPU would need longer than a GPU for its step.
         generator = generator_for(self.seed, step, "noise", device=self.device)
         noise = torch.randn(shape, generator=generator, device=self.device)[mine]
-        return Draw(
+        return StepBatch(
             batch._replace(condition=condition).to(self.device),
             logsnr[mine].to(self.device),
             weight[mine].to(self.device),
@@ -91,7 +91,7 @@ class Source:
         return batch
 
     def _cut(self, step: int) -> Batch:
-        share = self.team.share(self.batch)
+        share = self.group.share(self.batch)
         return self.windows.draw(self.batch, self._generator(step, "windows"), share)
 
     def _dropped(self, batch: Batch, step: int, mine: slice) -> Condition:

@@ -16,7 +16,7 @@ IN_A_ROW = 3
 """Validations of risen loss, one after another, that are no accident."""
 
 
-class Watch:
+class BestTracker:
     """Remembers the best validation and what followed it."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Watch:
         self._risen = 0
         self._said = False
 
-    def see(self, step: int, result: Validation) -> bool:
+    def update(self, step: int, result: Validation) -> bool:
         """Take a validation in; whether its weights are the ones to keep."""
         self.last = result
         if self.lowest is None or result.loss < self.lowest.loss:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from latentdiff.errors import UserError
-from latentdiff.training.batch_sampler import Draw
+from latentdiff.training.batch_sampler import StepBatch
 from latentdiff.training.ema import Ema
 from latentdiff.training.meter import Measured
-from latentdiff.training.process_group import Team
+from latentdiff.training.process_group import ProcessGroup
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import Task
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Learner:
+class DenoiserLearner:
     """A denoiser, its averages, its optimiser and the precision they work in."""
 
     def __init__(
@@ -36,11 +36,11 @@ class Learner:
         task: Task,
         settings: TrainingConfig,
         fabric: Fabric,
-        team: Team,
+        group: ProcessGroup,
     ) -> None:
         self.network = denoiser
         self._task, self._settings = task, settings
-        self._fabric, self._team = fabric, team
+        self._fabric, self._group = fabric, group
         halflives = settings.ema_halflives or (None,)
         self.averages = [Ema(denoiser, halflife) for halflife in halflives]
         for average in self.averages:
@@ -54,20 +54,20 @@ class Learner:
         )
         self._model, self._optimizer = fabric.setup(denoiser, optimizer)
 
-    def step(self, step: int, draw: Draw, *, rate: float, seed: int) -> Measured:
+    def step(self, step: int, step_batch: StepBatch, *, rate: float, seed: int) -> Measured:
         """One step of the optimiser at learning rate `rate`; `seed`: of the network's dropout."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         _seed_network(seed, self._fabric.device)
         self.network.train()
         self._optimizer.zero_grad(set_to_none=True)
-        losses = torch.cat(list(self._backward(draw)))
+        losses = torch.cat(list(self._backward(step_batch)))
         norm = self._clip()
         self._optimizer.step()
-        self._observe(draw, losses)
+        self._observe(step_batch, losses)
         with torch.no_grad():
-            baselines = self._losses(self._task.knows_variance, draw)
-        return Measured(step, losses, baselines, draw.logsnr, draw.batch.files, norm)
+            baselines = self._losses(self._task.knows_variance, step_batch)
+        return Measured(step, losses, baselines, step_batch.logsnr, step_batch.batch.files, norm)
 
     def average(self, seen: int, halflife: float) -> None:
         """Let the averages follow, after the last of `seen` windows; see `Ema.update`."""
@@ -94,13 +94,13 @@ class Learner:
                 return average
         return self.averages[0]
 
-    def compile(self, draw: Draw) -> None:
-        """Compile the network and try it on `draw`; where that fails, say why and do without."""
+    def compile(self, step_batch: StepBatch) -> None:
+        """Compile the network and try it on `step_batch`; on failure, warn and run uncompiled."""
         self.network.compile()
         parameters = [p for p in self.network.parameters() if p.requires_grad]
         try:
             with self._fabric.autocast():
-                loss = self._losses(self.network, next(draw.parts(self._settings.accumulate)))
+                loss = self._losses(self.network, next(step_batch.parts(self._settings.accumulate)))
                 torch.autograd.grad(loss.mean(), parameters, allow_unused=True)
         # Whatever a compiler's innards may raise: there is a way to go on, and it is told.
         except Exception as error:
@@ -108,28 +108,31 @@ class Learner:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             log.warning("torch.compile failed, training goes on without it: %s", reason[0][:200])
 
-    def _backward(self, draw: Draw) -> list[Tensor]:
+    def _backward(self, step_batch: StepBatch) -> list[Tensor]:
         """Gradients of the mean over the whole batch, summed part by part; losses [B]."""
         losses = []
-        parts = list(draw.parts(self._settings.accumulate))
+        parts = list(step_batch.parts(self._settings.accumulate))
         for part in parts:
-            waiting = self._team.size > 1 and part is not parts[-1]
+            waiting = self._group.size > 1 and part is not parts[-1]
             with self._fabric.no_backward_sync(self._model) if waiting else _NOTHING:
                 mine = self._losses(self._model, part)
                 # Processes may have unequal shares, and DDP takes the mean of their gradients.
-                self._fabric.backward(mine.sum() * (self._team.size / self._settings.batch))
+                self._fabric.backward(mine.sum() * (self._group.size / self._settings.batch))
             losses.append(mine.detach())
         return losses
 
-    def _losses(self, denoise: Any, draw: Draw) -> Tensor:
-        return self._task.losses(denoise, draw.batch, draw.logsnr, draw.noise) * draw.weight
+    def _losses(self, denoise: Any, step_batch: StepBatch) -> Tensor:
+        return (
+            self._task.losses(denoise, step_batch.batch, step_batch.logsnr, step_batch.noise)
+            * step_batch.weight
+        )
 
-    def _observe(self, draw: Draw, losses: Tensor) -> None:
+    def _observe(self, step_batch: StepBatch, losses: Tensor) -> None:
         """Let the levels learn from the whole step; all processes learn the same."""
         if self._task.observant:
             whole = [
-                self._team.whole(part, self._settings.batch)
-                for part in (draw.logsnr, losses / draw.weight)
+                self._group.whole(part, self._settings.batch)
+                for part in (step_batch.logsnr, losses / step_batch.weight)
             ]
             self._task.observe(*whole)
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 import torch
 
 from latentdiff.training.data import Windows
-from latentdiff.training.denoiser_learner import Learner
-from latentdiff.training.process_group import Team
+from latentdiff.training.denoiser_learner import DenoiserLearner
+from latentdiff.training.process_group import ProcessGroup
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import Task
 from latentdiff.training.validation import Validation, Validator
@@ -22,23 +22,28 @@ THIN = 4
 """What is beside the held-out loss is measured on every fourth window and level of its grid."""
 
 
-class Examiner:
+class Evaluator:
     """Measures a learner on fixed windows of the held-out files, and as many of the training's."""
 
     def __init__(
-        self, task: Task, train: Windows, held_out: Windows, settings: TrainingConfig, team: Team
+        self,
+        task: Task,
+        train: Windows,
+        held_out: Windows,
+        settings: TrainingConfig,
+        group: ProcessGroup,
     ) -> None:
         def validator(windows: Windows) -> Validator:
             fixed = windows.spread(settings.validation_windows)
             batch = max(1, settings.batch // settings.accumulate)
-            return Validator(fixed, task, settings.validation_levels, batch, thin=THIN, team=team)
+            return Validator(fixed, task, settings.validation_levels, batch, thin=THIN, group=group)
 
         self._held_out = validator(held_out)
         self._train = validator(train)
         self.seconds = 0.0
         """That all examinations so far have taken."""
 
-    def examine(self, learner: Learner, device: torch.device) -> Validation:
+    def evaluate(self, learner: DenoiserLearner, device: torch.device) -> Validation:
         """Of the average with the lowest loss, where several are kept."""
         started = time.monotonic()
         with learner.evaluating() as raw:

@@ -12,7 +12,7 @@ from latentdiff.errors import UserError
 from latentdiff.training import verdict
 from latentdiff.training.data import Windows
 from latentdiff.training.meter import Culprits
-from latentdiff.training.process_group import Team
+from latentdiff.training.process_group import ProcessGroup
 from latentdiff.training.settings import TrainingConfig
 
 # What torch's allocator on the CPU says; it has no error class of its own.
@@ -21,7 +21,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "timed out")
 
 
-def refuse_not_finite(found: list[Culprits | None], windows: Windows, team: Team) -> None:
+def refuse_not_finite(found: list[Culprits | None], windows: Windows, group: ProcessGroup) -> None:
     """Raise UserError where any process has `found` a loss or gradient that is NaN or infinite.
 
     Files and levels of the first such step of all processes are named. Only the leader speaks.
@@ -29,7 +29,7 @@ def refuse_not_finite(found: list[Culprits | None], windows: Windows, team: Team
     everyone = [c for c in found if c is not None]
     if not everyone:
         return
-    if not team.leads:
+    if not group.leads:
         raise SystemExit(1)
     step = min(c.step for c in everyone)
     first = [c for c in everyone if c.step == step]

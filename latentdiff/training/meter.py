@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from latentdiff.training.process_group import Team
+from latentdiff.training.process_group import ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Meter:
     `frames`: of a window. `frame_rate`: latent frames a second; None = not known.
     """
 
-    def __init__(self, team: Team, frames: int, frame_rate: float | None = None) -> None:
-        self._team = team
+    def __init__(self, group: ProcessGroup, frames: int, frame_rate: float | None = None) -> None:
+        self._group = group
         self._seconds = None if frame_rate is None else frames / frame_rate
         self.restart()
 
@@ -70,7 +70,7 @@ class Meter:
         losses = torch.cat([m.losses for m in self._steps])
         baselines = torch.cat([m.baselines for m in self._steps])
         sums = torch.tensor([losses.sum(), baselines.sum(), len(losses)], dtype=torch.float64)
-        total, known, windows = self._team.sum(sums).tolist()
+        total, known, windows = self._group.sum(sums).tolist()
         elapsed = max(time.monotonic() - self._since, 1e-9)
         loss, baseline = total / windows, known / windows
         values = {

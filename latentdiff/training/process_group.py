@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Team:
+class ProcessGroup:
     """What the processes agree on, and which of them leads: it alone writes and speaks.
 
     Small things such as a request to stop go through a group on the CPU, so that asking does not

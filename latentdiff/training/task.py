@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latentdiff.diffusion import baseline
 from latentdiff.diffusion.denoiser import knows_variance
-from latentdiff.diffusion.levels import Levels
+from latentdiff.diffusion.levels import NoiseLevelSampler
 from latentdiff.diffusion.loss import Objective
 from latentdiff.diffusion.noise import Schedule
 from latentdiff.specs import Condition, Denoise
@@ -49,7 +49,7 @@ class Task:
 
     objective: Objective
     schedule: Schedule
-    drawn: Levels | None = None
+    drawn: NoiseLevelSampler | None = None
     """Which levels training visits; None: those of the schedule, as often as it does."""
     variance: Tensor | None = None
     """[C] of the latents; None: ones."""
@@ -110,8 +110,8 @@ class Task:
         )
 
     @property
-    def _drawn(self) -> Levels:
-        return self.drawn or Levels(self.schedule)
+    def _drawn(self) -> NoiseLevelSampler:
+        return self.drawn or NoiseLevelSampler(self.schedule)
 
 
 def spectrum_of(windows: Windows) -> Tensor:

@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from latentdiff.interrupt import StopRequest
 from latentdiff.tracking import Tracker, progress
 from latentdiff.training import checkpoint, verdict
-from latentdiff.training.batch_sampler import Draw, Source
-from latentdiff.training.best_tracker import Watch
+from latentdiff.training.batch_sampler import BatchSampler, StepBatch
+from latentdiff.training.best_tracker import BestTracker
 from latentdiff.training.budget import Budget
 from latentdiff.training.data import Windows, seed_of
-from latentdiff.training.denoiser_learner import Learner
+from latentdiff.training.denoiser_learner import DenoiserLearner
 from latentdiff.training.ema import Ema
-from latentdiff.training.evaluator import Examiner
+from latentdiff.training.evaluator import Evaluator
 from latentdiff.training.fabric import Launch, make_fabric
 from latentdiff.training.failure import explained, refuse_not_finite
 from latentdiff.training.meter import Meter
-from latentdiff.training.process_group import Team
+from latentdiff.training.process_group import ProcessGroup
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import References, Task
 from latentdiff.training.validation import Validation
@@ -110,19 +110,19 @@ class Trainer:
         self._seed = seed
         self._demo = demo
         self._fabric = fabric or make_fabric(Launch(device), settings.precision)
-        self._team = Team(self._fabric)
-        self._learner = Learner(denoiser, task, settings, self._fabric, self._team)
+        self._group = ProcessGroup(self._fabric)
+        self._learner = DenoiserLearner(denoiser, task, settings, self._fabric, self._group)
         where = self._fabric.device
         windows = train.to(where)
-        self._source = Source(
-            windows, task, settings.batch, condition_dropout, seed, self._team, where
+        self._batch_sampler = BatchSampler(
+            windows, task, settings.batch, condition_dropout, seed, self._group, where
         )
-        self._examiner: Examiner | None = None
+        self._evaluator: Evaluator | None = None
         if validation is not None:
-            self._examiner = Examiner(task, train, validation, settings, self._team)
+            self._evaluator = Evaluator(task, train, validation, settings, self._group)
         self._budget = Budget(settings)
-        self._meter = Meter(self._team, settings.window, frame_rate)
-        self._watch = Watch()
+        self._meter = Meter(self._group, settings.window, frame_rate)
+        self._best_tracker = BestTracker()
         self._tracker: Tracker | None = None
         self._step = 0
         self._seen = 0
@@ -149,11 +149,11 @@ class Trainer:
             while not (stopping or self._over() or self._exhausted()):
                 self._step += 1
                 # Fresh windows, levels and noise, all drawn from (seed, step).
-                draw = self._draw()
+                step_batch = self._draw()
                 # Loss, gradient, weights, averaged weights.
-                self._update(draw)
+                self._update(step_batch)
                 # What all processes go by: the longest of their clocks, a wish of any to stop.
-                stopping, self._elapsed = self._team.agree(stop.requested, self._time())
+                stopping, self._elapsed = self._group.agree(stop.requested, self._time())
                 self._advance(bar)
                 due = self._due(stopping)
                 if not due.line:
@@ -176,7 +176,7 @@ class Trainer:
         """What comes before the first step; False, as nobody has asked to stop yet."""
         self._clock = time.monotonic() - self._elapsed
         if self.settings.compile and not self._over():
-            self._learner.compile(self._source.draw(self._step + 1))
+            self._learner.compile(self._batch_sampler.draw(self._step + 1))
         if self._step == 0:
             self._show()
         self._meter.restart()
@@ -186,7 +186,7 @@ class Trainer:
         return self._budget.over(self._step, self._elapsed)
 
     def _exhausted(self) -> bool:
-        return self._watch.exhausted(self.settings.patience)
+        return self._best_tracker.exhausted(self.settings.patience)
 
     def _time(self) -> float:
         """Seconds of this run, with former attempts."""
@@ -206,18 +206,18 @@ class Trainer:
         line = validation or save or demo or every(budget.log_interval(*now))
         return Due(line, validation, save, keep, demo)
 
-    def _draw(self) -> Draw:
+    def _draw(self) -> StepBatch:
         started = time.monotonic()
-        draw = self._source.draw(self._step)
+        step_batch = self._batch_sampler.draw(self._step)
         self._meter.waited(time.monotonic() - started)
-        return draw
+        return step_batch
 
-    def _update(self, draw: Draw) -> None:
+    def _update(self, step_batch: StepBatch) -> None:
         """One step of the optimiser and of the averaged weights."""
         rate = self._budget.learning_rate(self._step, self._elapsed)
         # The network's own randomness (dropout) starts anew at every step, for exact resume.
-        seed = seed_of(self._seed, self._step, "network", self._team.rank)
-        measured = self._learner.step(self._step, draw, rate=rate, seed=seed)
+        seed = seed_of(self._seed, self._step, "network", self._group.rank)
+        measured = self._learner.step(self._step, step_batch, rate=rate, seed=seed)
         self._seen += self.settings.batch
         halflife = self._budget.halflife(self._step, self._seen, self._elapsed)
         self._learner.average(self._seen, halflife)
@@ -227,8 +227,8 @@ class Trainer:
         """One line of metrics over the steps since the last; stops on NaN."""
         values = self._meter.read()
         if not (math.isfinite(values["loss"]) and self._learner.finite()):
-            found = self._team.gather(self._meter.culprits())
-            refuse_not_finite(found, self._train, self._team)
+            found = self._group.gather(self._meter.culprits())
+            refuse_not_finite(found, self._train, self._group)
         self._training = values
         rate = self._budget.learning_rate(self._step, self._elapsed)
         self._tell({**values, "learning_rate": rate, "hours": self._elapsed / 3600})
@@ -239,27 +239,27 @@ class Trainer:
 
     def _validate(self) -> None:
         """Averaged weights on the held-out windows; kept as long as the loss does not rise."""
-        if self._examiner is None:
+        if self._evaluator is None:
             self._judge(self._training)
             return
-        result = self._examiner.examine(self._learner, self._fabric.device)
-        kept = self._watch.see(self._step, result)
-        share = self._examiner.seconds / (time.monotonic() - self._began)
+        result = self._evaluator.evaluate(self._learner, self._fabric.device)
+        kept = self._best_tracker.update(self._step, result)
+        share = self._evaluator.seconds / (time.monotonic() - self._began)
         self._tell({**result.metrics(), "share_of_time": share}, prefix="validation/")
         log.info("%s", verdict.validation(self._step, result, self._training, kept))
         if kept:
             path = checkpoint.best(self.directory)
-            self._team.lead(lambda: self._save_weights(path, self._average))
-        if self._watch.overfitting():
-            assert self._watch.lowest is not None
-            step, lowest = self._watch.lowest_step, self._watch.lowest
+            self._group.lead(lambda: self._save_weights(path, self._average))
+        if self._best_tracker.overfitting():
+            assert self._best_tracker.lowest is not None
+            step, lowest = self._best_tracker.lowest_step, self._best_tracker.lowest
             log.warning("%s", verdict.overfitting(self._step, step, result, lowest))
         self._judge(result.metrics())
 
     @property
     def _average(self) -> Ema:
         """The averaged weights that did best at the last validation."""
-        last = self._watch.last
+        last = self._best_tracker.last
         return self._learner.chosen(None if last is None else last.halflife)
 
     def _judge(self, values: Mapping[str, float]) -> None:
@@ -274,14 +274,14 @@ class Trainer:
     def _show(self) -> None:
         """A demo of the averaged weights."""
         if self._demo is not None:
-            self._team.lead(self._demonstrate)
+            self._group.lead(self._demonstrate)
 
     def _demonstrate(self) -> None:
         assert self._demo is not None and self._tracker is not None
         self._demo(self._step, self._average.module, self._tracker)
 
     def _save_weights(self, path: Path, average: Ema) -> None:
-        last = self._watch.last
+        last = self._best_tracker.last
         header = {
             **self._header,
             "step": self._step,
@@ -292,7 +292,7 @@ class Trainer:
         checkpoint.save_weights(path, checkpoint.pack(network=network, **self._constants), header)
 
     def _save(self, keep: bool) -> None:
-        self._team.lead(lambda: self._write(keep))
+        self._group.lead(lambda: self._write(keep))
 
     def _write(self, keep: bool) -> None:
         # The state comes last: it alone decides where training continues.
@@ -307,7 +307,7 @@ class Trainer:
             "seen": self._seen,
             "elapsed": self._elapsed,
             **self._learner.state_dict(),
-            "watch": self._watch.state_dict(),
+            "watch": self._best_tracker.state_dict(),
             "training": self._training,
             "judged": self._judged,
         }
@@ -320,13 +320,13 @@ class Trainer:
         if state is None:
             return
         self._learner.load_state_dict(state)
-        self._watch.load_state_dict(state["watch"])
+        self._best_tracker.load_state_dict(state["watch"])
         self._step, self._seen, self._elapsed = state["step"], state["seen"], state["elapsed"]
         self._training, self._judged = state["training"], state["judged"]
         log.info("continuing from step %d of %s", self._step, self._budget.describe())
 
     def _open_tracker(self) -> AbstractContextManager[Tracker | None]:
-        if not self._team.leads:
+        if not self._group.leads:
             return nullcontext()
         return Tracker(self.directory, resume_step=self._step or None, wandb=self.settings.wandb)
 
@@ -346,17 +346,17 @@ class Trainer:
         """What training has come to, or KeyboardInterrupt where it is not at its end."""
         if self._exhausted():
             patience = self.settings.patience or 0
-            log.info("%s", verdict.early(self._step, self._watch.lowest_step, patience))
+            log.info("%s", verdict.early(self._step, self._best_tracker.lowest_step, patience))
         elif stopping and not self._over():
             log.info("stopped at step %d; the same command continues", self._step)
             raise KeyboardInterrupt
-        watch = self._watch
-        path = checkpoint.last if watch.best is None else checkpoint.best
+        best_tracker = self._best_tracker
+        path = checkpoint.last if best_tracker.best is None else checkpoint.best
         return Outcome(
             step=self._step,
             training=self._training,
-            validation=watch.last,
-            best=watch.best,
-            best_step=watch.best_step,
+            validation=best_tracker.last,
+            best=best_tracker.best,
+            best_step=best_tracker.best_step,
             path=path(self.directory),
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentdiff.specs import Condition, Denoise
 from latentdiff.training.data import Batch, generator_for
-from latentdiff.training.process_group import Team
+from latentdiff.training.process_group import ProcessGroup
 from latentdiff.training.task import Task
 
 
@@ -101,13 +101,13 @@ class Validator:
         batch: int,
         *,
         thin: int = 1,
-        team: Team | None = None,
+        group: ProcessGroup | None = None,
     ) -> None:
         self.windows = windows
         self.logsnr = task.levels(levels)
         self._task = task
         self._batch = batch
-        self._team = team
+        self._group = group
         count, found = len(windows.files), len(self.logsnr)
         self._all = torch.ones(found, count, dtype=torch.bool)
         # Each level has windows, and each window a level, only where there are enough of both.
@@ -165,14 +165,14 @@ class Validator:
             shape = windows.latents.shape
             noise = torch.randn(shape, generator=generator_for("validation", level))
             mine = wanted[level].nonzero()[:, 0]
-            if self._team is not None:
-                mine = mine[self._team.share(len(mine))]
+            if self._group is not None:
+                mine = mine[self._group.share(len(mine))]
             for part in mine.split(self._batch):
                 batch = windows.pick(part).to(device)
                 logsnr = self.logsnr[level].expand(len(part)).to(device)
                 losses = self._task.losses(denoise, batch, logsnr, noise[part].to(device))
                 table[level, part] = losses.double().cpu()
-        return table if self._team is None else self._team.sum(table)
+        return table if self._group is None else self._group.sum(table)
 
 
 def _mean(table: Tensor, wanted: Tensor) -> float:

@@ -18,7 +18,7 @@ from latentdiff.diffusion.noise import Schedule
 from latentdiff.diffusion.settings import ScheduleConfig, ScheduleName
 from latentdiff.errors import UserError
 from latentdiff.evaluation import oracle
-from latentdiff.evaluation.oracle import CASES, OUTPUTS, STEPS, Case, Course
+from latentdiff.evaluation.oracle import CASES, OUTPUTS, STEPS, Case, OracleProblem
 from latentdiff.model.project import Project
 from latentdiff.runs import Run
 from latentdiff.tracking import progress
@@ -115,7 +115,7 @@ def _report(project: Project, everything: bool) -> Report:
         "conversions": conversions,
         "starts": [_start(schedule) for schedule in schedules.values()],
         "configured": _configured(project, first),
-        "chance": Course(exact.mixture(), first, batch=BATCH["mixture"]).chance,
+        "chance": OracleProblem(exact.mixture(), first, batch=BATCH["mixture"]).chance,
     }
     results["broken"] = sampler_report.broken(results)
     return Report(
@@ -141,12 +141,12 @@ def _tasks(config: ScheduleConfig, everything: bool) -> Iterator[Task]:
                 yield Task(built, latents, STEPS, (), ())
 
 
-def _course(latents: str, schedule: Schedule, spacing: Any) -> Course:
-    return Course(LATENTS[latents](), schedule, spacing, BATCH[latents])
+def _course(latents: str, schedule: Schedule, spacing: Any) -> OracleProblem:
+    return OracleProblem(LATENTS[latents](), schedule, spacing, BATCH[latents])
 
 
 def _measure(
-    course: Course, case: Case, task: Task
+    course: OracleProblem, case: Case, task: Task
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Errors of one sampler by steps, and how far each output of a network leads off them."""
     models = {output: oracle.as_denoiser(course.exact, output) for output in task.outputs}
@@ -162,12 +162,12 @@ def _measure(
     return rows, conversions
 
 
-def _apart(course: Course, samples: Tensor, others: Tensor) -> float:
+def _apart(course: OracleProblem, samples: Tensor, others: Tensor) -> float:
     """Over the latents' deviation, or the samples' own size where a sampler went astray."""
     return course.distance(samples, others) / max(1.0, float(samples.square().mean().sqrt()))
 
 
-def _order(place: dict[str, Any], course: Course, case: Case) -> list[dict[str, Any]]:
+def _order(place: dict[str, Any], course: OracleProblem, case: Case) -> list[dict[str, Any]]:
     """Measured order, judged: none where fresh noise on a mixture leaves it to chance.
 
     On levels equally spaced in log-SNR, where an order shows on any schedule; by t, a steep end of
@@ -175,14 +175,14 @@ def _order(place: dict[str, Any], course: Course, case: Case) -> list[dict[str, 
     """
     if not (course.linear or case.ode):
         return []
-    order, error = Course(course.exact, course.schedule).order(case)
+    order, error = OracleProblem(course.exact, course.schedule).order(case)
     kept = order >= case.order - oracle.ORDER_TOLERANCE or error <= oracle.ROUNDING
     return [place | {"order": order, "expected": case.order, "error": error, "kept": kept}]
 
 
 def _start(schedule: Schedule) -> dict[str, Any]:
     """What perfect integration still gets wrong: from the true marginal, and from pure noise."""
-    course = Course(exact.gaussian(), schedule)
+    course = OracleProblem(exact.gaussian(), schedule)
     from_noise = course.ends_of(course.noise)
     return {
         "schedule": schedule.name,
@@ -201,7 +201,7 @@ def _configured(project: Project, schedule: Schedule) -> dict[str, Any]:
     sampling, case = project.sampling, Case.of(project.sampling)
     course = _course("Gaussian", schedule, sampling.spacing)
     errors = course.errors(case, course.run(case, sampling.steps))
-    even = Course(course.exact, schedule)
+    even = OracleProblem(course.exact, schedule)
     return {
         "sampler": sampling.sampler,
         "steps": sampling.steps,

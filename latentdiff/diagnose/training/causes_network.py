@@ -78,8 +78,8 @@ def growing_stream(levels: Mapping[float, Activations]) -> Finding | None:
         Weight.COSTS,
         "the signal grows from block to block until nothing that is added counts",
         (
-            f"log-SNR {logsnr:+.1f}: magnitude {first.inlet:.3g} into {first.name}, "
-            f"{last.outlet:.3g} out of {last.name}, {worst.growth:.0f} times as much (sound: 1 "
+            f"log-SNR {logsnr:+.1f}: magnitude {first.stream_in:.3g} into {first.name}, "
+            f"{last.stream_out:.3g} out of {last.name}, {worst.growth:.0f} times as much (sound: 1 "
             "to 10)",
         ),
         "normalise before each block and sum what the blocks put out, as network.name=diffwave "

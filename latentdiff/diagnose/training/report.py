@@ -133,7 +133,7 @@ def _blocks(m: Measured) -> list[str]:
             f"  at {logsnr:+.1f}:{'':22} in      out   signal  condition there  gates stuck"
         )
     lines += [
-        f"  {block.name:26}{block.inlet:9.2g}{block.outlet:9.2g}{block.signal:9.2g}"
+        f"  {block.name:26}{block.stream_in:9.2g}{block.stream_out:9.2g}{block.signal:9.2g}"
         f"{_number(block.condition):>17}{_share(block.saturated):>13}"
         for block in found.blocks
     ]

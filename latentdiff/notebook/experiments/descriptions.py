@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from latentdiff.notebook.experiments.settings import SOUND, ExperimentConfig
+from latentdiff.notebook.experiments.settings import NO_EXPERIMENT, ExperimentConfig
 
 
 class Told(NamedTuple):
@@ -108,7 +108,7 @@ def warnings(config: ExperimentConfig) -> list[str]:
         f"(notebook: {told.entries})"
         for key, told in SWITCHES.items()
         for value in [_value(config, key)]
-        if value != _value(SOUND, key)
+        if value != _value(NO_EXPERIMENT, key)
     ]
 
 

@@ -106,12 +106,12 @@ class ExperimentConfig(Section):
     @property
     def on(self) -> bool:
         """Whether anything is."""
-        return self != SOUND
+        return self != NO_EXPERIMENT
 
     @property
     def trained(self) -> ExperimentConfig:
         """Without what can change after training."""
-        return self.model_copy(update={"sampling": SOUND.sampling})
+        return self.model_copy(update={"sampling": NO_EXPERIMENT.sampling})
 
     def problems(
         self, diffusion: DiffusionConfig, network: NetworkConfig, condition: ConditionConfig
@@ -152,5 +152,5 @@ class ExperimentConfig(Section):
         return [f"experiment.{what}" for what, so in impossible.items() if so]
 
 
-SOUND = ExperimentConfig()
+NO_EXPERIMENT = ExperimentConfig()
 """Nothing is on."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from latentdiff.diffusion.denoiser import Denoiser
-from latentdiff.diffusion.levels import Levels
+from latentdiff.diffusion.levels import NoiseLevelSampler
 from latentdiff.diffusion.loss import Objective
 from latentdiff.diffusion.noise import Schedule, alpha_sigma, stratified
 from latentdiff.diffusion.settings import DiffusionConfig
@@ -20,33 +20,33 @@ from latentdiff.notebook.experiments.settings import ExperimentConfig
 from latentdiff.specs import Condition, Network
 
 
-class OneLevel(Levels):
+class OneLevelPerBatch(NoiseLevelSampler):
     """One level for the whole batch, as often as `levels` draws it."""
 
-    def __init__(self, levels: Levels) -> None:
+    def __init__(self, levels: NoiseLevelSampler) -> None:
         super().__init__(levels.schedule)
         self._levels = levels
         self.observant = levels.observant
 
     def draw(self, batch: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """See `Levels.draw`; all B are equal."""
+        """See `NoiseLevelSampler.draw`; all B are equal."""
         logsnr, weight = self._levels.draw(1, generator)
         return logsnr.expand(batch), weight.expand(batch)
 
     def observe(self, logsnr: Tensor, losses: Tensor) -> None:
-        """See `Levels.observe`."""
+        """See `NoiseLevelSampler.observe`."""
         self._levels.observe(logsnr, losses)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """See `Levels.state_dict`."""
+        """See `NoiseLevelSampler.state_dict`."""
         return self._levels.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """See `Levels.load_state_dict`."""
+        """See `NoiseLevelSampler.load_state_dict`."""
         self._levels.load_state_dict(state)
 
 
-class PartOfLevels(Levels):
+class RestrictedNoiseLevelSampler(NoiseLevelSampler):
     """Only a part of the schedule's t, all of it equally often."""
 
     def __init__(self, schedule: Schedule, low: float, high: float) -> None:
@@ -54,17 +54,21 @@ class PartOfLevels(Levels):
         self._low, self._high = low, high
 
     def draw(self, batch: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """See `Levels.draw`."""
+        """See `NoiseLevelSampler.draw`."""
         t = self._low + (self._high - self._low) * stratified(batch, generator)
         logsnr = self.schedule(t)
         return logsnr, torch.ones_like(logsnr)
 
 
-def levels(config: ExperimentConfig, sound: Levels) -> Levels:
+def levels(config: ExperimentConfig, sound: NoiseLevelSampler) -> NoiseLevelSampler:
     """The levels trained on, in place of sound ones."""
     low, high = config.training.t_range
-    chosen = sound if (low, high) == (0.0, 1.0) else PartOfLevels(sound.schedule, low, high)
-    return OneLevel(chosen) if config.training.levels == "batch" else chosen
+    chosen = (
+        sound
+        if (low, high) == (0.0, 1.0)
+        else RestrictedNoiseLevelSampler(sound.schedule, low, high)
+    )
+    return OneLevelPerBatch(chosen) if config.training.levels == "batch" else chosen
 
 
 def schedule(config: ExperimentConfig, sound: Schedule) -> Schedule:
