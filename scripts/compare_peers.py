@@ -112,10 +112,10 @@ def arguments() -> argparse.Namespace:
 def prepare_ground(options: argparse.Namespace) -> Ground:
     store = LatentStore.open(options.latents)
     data = prepare(store, build(Project, {"device": "cpu"}))
-    facts = data.codec
+    facts = data.model.codec
     frames = max(1, round(options.seconds * facts.sample_rate / facts.hop))
     codec = None if options.rave is None else RaveCodec.open(options.rave, None, "cpu")
-    return Ground(options, store, data, data.whitening.channels, frames, codec)
+    return Ground(options, store, data.model, data.model.whitening.channels, frames, codec)
 
 
 def row_of(ground: Ground, name: str, seed: int) -> dict[str, Any]:

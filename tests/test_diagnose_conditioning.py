@@ -13,24 +13,22 @@ import torch
 from latentdiff import config, runs
 from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.conditions.standardiser import Standardiser
-from latentdiff.diagnose.conditioning import losses as conditioning_losses
 from latentdiff.diagnose.conditioning import measure as conditioning
 from latentdiff.diagnose.conditioning.losses import exchanged
 from latentdiff.diagnose.conditioning.measure import diagnose_conditioning
-from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
-from latentdiff.diffusion.loss import Objective
-from latentdiff.diffusion.settings import ScheduleConfig
+from latentdiff.diffusion.settings import DiffusionConfig
 from latentdiff.errors import UserError
 from latentdiff.evaluation.difference import UNRELATED, relative
 from latentdiff.latents.store import Entry, LatentStore
 from latentdiff.latents.whitening import Whitening
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
+from latentdiff.model.spec import ModelSpec
+from latentdiff.networks.settings import NetworkConfig
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.specs import Condition
 from latentdiff.training import verdict
-from latentdiff.training.task import Task
 
 FRAMES = 200
 SMALL = {"training": {"validation_windows": 8}, "sampling": {"steps": 3}, "device": "cpu"}
@@ -91,27 +89,27 @@ class Told(torch.nn.Module):
 @pytest.fixture
 def diagnose(run, store, tmp_path, monkeypatch):
     """`diagnose(network, kind, dropout)`: the results for such a model, and what is `missing`."""
-    schedule = noise.build(ScheduleConfig())
 
     def make(network, kind, dropout=0.1, overwrite=False):
         both = Standardiser(np.zeros(3, np.float32), np.ones(3, np.float32))
         (tmp_path / "m.safetensors").write_bytes(b"")
-        model = Model(
-            path=tmp_path / "m.safetensors",
-            denoiser=Denoiser(network, "x0", precondition=False).eval(),
-            whitening=Whitening(torch.zeros(8), torch.eye(8)[:3], torch.ones(3)),
-            schedule=schedule,
-            condition=ConditionConfig(kind=kind, dropout=dropout),
-            standardiser=both if kind in ("mel", "both") else None,
+        spec = ModelSpec(
+            NetworkConfig(),
+            DiffusionConfig(parametrisation="x0", precondition=False),
+            ConditionConfig(kind=kind, dropout=dropout),
+            store.codec,
             labels=["even", "odd"] if kind in ("label", "both") else [],
-            codec=store.codec,
-            codec_path="",
-            step=7,
             window=16,
         )
+        model = Model(
+            spec,
+            Denoiser(network, "x0", precondition=False).eval(),
+            Whitening(torch.zeros(8), torch.eye(8)[:3], torch.ones(3)),
+            both if kind in ("mel", "both") else None,
+            path=tmp_path / "m.safetensors",
+            step=7,
+        )
         monkeypatch.setattr(conditioning, "open_model", lambda *_: (model, store))
-        task = Task(Objective("x0"), schedule)
-        monkeypatch.setattr(conditioning_losses, "task_of", lambda _: task)
         missing = diagnose_conditioning(
             run, config.build(Project, SMALL), n=4, seconds=0.3, overwrite=overwrite
         )

@@ -13,16 +13,16 @@ import torch
 from latentdiff import config, runs
 from latentdiff.commands.encode import encode
 from latentdiff.commands.evaluate import evaluate
-from latentdiff.conditions.standardiser import Standardiser
 from latentdiff.errors import UserError
 from latentdiff.evaluation import embeddings
 from latentdiff.latents.store import MANIFEST, LatentStore
 from latentdiff.latents.whitening import Whitening
 from latentdiff.model.clips import gather
-from latentdiff.model.model import Model, header_of, make_denoiser
+from latentdiff.model.model import Model
 from latentdiff.model.project import Project
 from latentdiff.runs import Run
 from latentdiff.training import checkpoint
+from latentdiff.training.recipe import Recipe
 
 MEL = {"sample_rate": 8000, "n_fft": 256, "hop": 128, "bands": 5}
 SMALL = {
@@ -45,7 +45,7 @@ def run(tmp_path):
 
 
 @pytest.fixture
-def ready(run, codec, tmp_path, write_wav, melody):
+def ready(run, codec, tmp_path, write_wav, melody, make_model):
     """A run with encoded tunes and a model that was not trained; returns `make(kind)`."""
     run.rave.mkdir(parents=True)
 
@@ -54,13 +54,13 @@ def ready(run, codec, tmp_path, write_wav, melody):
             write_wav(tmp_path / "music" / f"{i}.wav", melody(3.0, seed=i))
         settings = project(condition={"kind": kind, "dropout": 0.0})
         encode(run, settings, audio=[tmp_path / "music"])
-        write_model(run, settings, gain, scale)
+        write_model(make_model, run, settings, gain, scale)
         return settings
 
     return make
 
 
-def write_model(run, settings, gain, scale):
+def write_model(make_model, run, settings, gain, scale):
     """A checkpoint as training would leave it, of an untrained network."""
     store = LatentStore.open(run.latents)
     train = np.concatenate([np.asarray(store.mean(e)) for e in store.of("train")], axis=1)
@@ -68,27 +68,16 @@ def write_model(run, settings, gain, scale):
     whitening = Whitening(
         torch.from_numpy(train.mean(axis=1)).float(), torch.eye(8)[:3], deviation[:3]
     )
-    features = 5 if settings.condition.kind == "mel" else 0
-    denoiser = make_denoiser(settings.network, settings.diffusion, channels=3, features=features)
-    torch.manual_seed(0)
-    if gain:
-        for weight in denoiser.parameters():
-            torch.nn.init.normal_(weight, std=gain)
-    constants = {"network": denoiser.state_dict(), "whitening": whitening.state_dict()}
-    if features:
-        arrays = Standardiser(np.zeros(5, np.float32), np.ones(5, np.float32)).arrays()
-        constants["features"] = {k: torch.from_numpy(v) for k, v in arrays.items()}
-    header = header_of(
-        settings.network,
-        settings.diffusion,
-        settings.condition,
-        store.codec,
-        "/some/codec.ckpt",
-        [],
-        settings.training.window,
+    make_model(
+        checkpoint.best(run.diffusion),
+        network=settings.network.model_dump(),
+        diffusion=settings.diffusion.model_dump(),
+        condition=settings.condition.model_dump(),
+        codec=store.codec,
+        window=settings.training.window,
+        whitening=whitening,
+        gain=gain,
     )
-    tensors = checkpoint.pack(**constants)
-    checkpoint.save_weights(checkpoint.best(run.diffusion), tensors, {**header, "step": 7})
 
 
 def results(run):
@@ -168,8 +157,9 @@ def test_silent_samples_are_said_aloud(run, ready, codec, monkeypatch, caplog):
     whole = codec.decode
     # Samples are drawn with a seed each; those of this test decode to nothing.
     monkeypatch.setattr(
-        "latentdiff.model.clips.sampling.sample",
-        lambda wrong, denoise, schedule, c, seeds, channels, frames, *_, **__: torch.full(
+        Recipe,
+        "sample",
+        lambda recipe, denoise, settings, seeds, channels, frames, *_: torch.full(
             (len(seeds), channels, frames), 1e9
         ),
     )
@@ -186,8 +176,9 @@ def test_samples_copied_from_the_training_set_are_said_aloud(run, ready, monkeyp
     raw = torch.from_numpy(np.array(store.mean(store.of("train")[0])))
     copies = model.whitening.whiten(raw)
     monkeypatch.setattr(
-        "latentdiff.model.clips.sampling.sample",
-        lambda wrong, denoise, schedule, c, seeds, channels, frames, *_, **__: torch.stack(
+        Recipe,
+        "sample",
+        lambda recipe, denoise, settings, seeds, channels, frames, *_: torch.stack(
             [copies[:, 9 + k : 9 + k + frames] for k in range(len(seeds))]
         ),
     )
@@ -265,7 +256,7 @@ def test_latents_of_another_codec_are_refused(run, ready):
     settings = ready()
     path = run.latents / "run.json"
     path.write_text(path.read_text().replace("f" * 64, "e" * 64))
-    with pytest.raises(UserError, match="not of the codec"):
+    with pytest.raises(UserError, match="of another codec"):
         evaluate(run, settings, n=4)
 
 

@@ -22,8 +22,10 @@ from latentdiff.networks.layers import DenoisingNetwork
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.notebook.experiments import data, network, sampling, training
 from latentdiff.notebook.experiments import descriptions as told
+from latentdiff.notebook.experiments.recipe import make_recipe
 from latentdiff.notebook.experiments.settings import NO_EXPERIMENT, ExperimentConfig
 from latentdiff.specs import Condition
+from latentdiff.training.recipe import Recipe
 
 SCHEDULE = noise.build(DiffusionConfig().schedule)
 BARE = {"precondition": False, "parametrisation": "eps"}
@@ -56,24 +58,23 @@ def noisy(logsnr, shape=(4, 3, 16), variance=1.0, seed=0):
 
 
 def test_nothing_is_wrong_without_experiments():
-    spy, diffusion = Spy(3), DiffusionConfig()
+    spy = Spy(3)
     assert network.build(NO_EXPERIMENT, lambda c: spy, 3, SCHEDULE) is spy
     assert training.schedule(NO_EXPERIMENT, SCHEDULE) is SCHEDULE
     assert training.schedule_of_sampling(NO_EXPERIMENT, SCHEDULE) is SCHEDULE
     drawn = NoiseLevelSampler(SCHEDULE)
     assert training.levels(NO_EXPERIMENT, drawn) is drawn
     assert training.noise(NO_EXPERIMENT) is None and data.of_window(NO_EXPERIMENT) is None
-    assert training.objective(NO_EXPERIMENT, diffusion, SCHEDULE) == Objective.from_config(
-        diffusion
-    )
-    denoiser = training.denoiser(NO_EXPERIMENT, spy, diffusion, None, SCHEDULE)
-    assert type(denoiser) is Denoiser and denoiser.network is spy
+    objective, denoiser = Objective.from_config(DiffusionConfig()), Denoiser(spy)
+    assert training.objective(NO_EXPERIMENT, objective, SCHEDULE) is objective
+    assert training.denoiser(NO_EXPERIMENT, denoiser, None, SCHEDULE) is denoiser
     assert sampling.as_sampled(NO_EXPERIMENT, denoiser, 8) is denoiser
     settings = SamplingConfig(steps=4)
     here = sampling.sample(NO_EXPERIMENT, denoiser, SCHEDULE, settings, [0, 1], 3, 16)
     there = samplers.sample(denoiser, SCHEDULE, settings, [0, 1], 3, 16)
     assert torch.equal(here, there)
     assert told.warnings(NO_EXPERIMENT) == []
+    assert type(make_recipe(NetworkConfig(), DiffusionConfig())) is Recipe
 
 
 def test_every_switch_has_a_warning_and_warns_alone():
@@ -306,8 +307,8 @@ def previous(network_, steps, kind="l1"):
     settings = experiment(training={"previous": steps})
     diffusion = PREVIOUS.model_copy(update={"loss": kind})
     return (
-        training.denoiser(settings, network_, diffusion, None, SCHEDULE),
-        training.objective(settings, diffusion, SCHEDULE),
+        training.denoiser(settings, Denoiser(network_, "x0", False), None, SCHEDULE),
+        training.objective(settings, Objective.from_config(diffusion), SCHEDULE),
     )
 
 

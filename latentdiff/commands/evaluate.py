@@ -19,7 +19,7 @@ from latentdiff.model import clips as evaluate_sets
 from latentdiff.model.clips import ClipSets
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project, already_done
-from latentdiff.model.resolve import codec_of, open_model
+from latentdiff.model.resolve import open_codec, open_model
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.training.fabric import pick_device
 
@@ -58,7 +58,7 @@ def evaluate(
     plugins = {name: embeddings.load(name) for name in embedding}
     device = pick_device(project.device)
     model, store = open_model(run, diffusion, latents, device)
-    codec = codec_of(run, store, rave, ckpt, device)
+    codec = open_codec(run, store, rave, ckpt, device)
     losses = [] if codec else [NO_CODEC]
     clips, frames = _clips(model, store, n, seconds, project.sampling.seconds)
     directory = run.root / FOLDER
@@ -71,7 +71,7 @@ def evaluate(
         "embedding": list(embedding),
     }
     inputs = {
-        "diffusion": Input(str(model.path), runs.sha256_file(model.path)),
+        "diffusion": model.as_input(),
         "latents": Input(str(store.root.resolve()), store.fingerprint()),
     }
     if codec is not None:
@@ -110,10 +110,10 @@ def _clips(
 ) -> tuple[ClipSets, int]:
     """Real clips, and frames of a sample: as long as the clips where samples follow these."""
     if model.standardiser is not None:
-        clips = evaluate_sets.gather(model, store, n, model.frames(seconds or CLIP_SECONDS))
+        clips = evaluate_sets.gather(model, store, n, model.spec.frames(seconds or CLIP_SECONDS))
         return clips, clips.frames
-    frames = model.frames(seconds or usual)
-    short = min(frames, model.frames(CLIP_SECONDS))
+    frames = model.spec.frames(seconds or usual)
+    short = min(frames, model.spec.frames(CLIP_SECONDS))
     return evaluate_sets.gather(model, store, n, short), frames
 
 
@@ -123,10 +123,10 @@ def _announce(model: Model, clips: ClipSets, n: int, frames: int) -> None:
     log.info(
         "%d samples of %.1f s; %d training clips a set and %d held-out clips of %.1f s",
         n,
-        model.seconds(frames),
+        model.spec.seconds(frames),
         len(clips.reference.places),
         held,
-        model.seconds(clips.frames),
+        model.spec.seconds(clips.frames),
     )
 
 

@@ -21,8 +21,9 @@ from latentdiff.evaluation import compare, embeddings, mel, neighbours, windows
 from latentdiff.evaluation.compare import Comparison
 from latentdiff.evaluation.sound import SILENT_DB, level_db, spectral_distance
 from latentdiff.model import clips as material
+from latentdiff.model import sampling
 from latentdiff.model.clips import Clips
-from latentdiff.model.model import task_of
+from latentdiff.model.data import windows_of
 from latentdiff.specs import Codec, Condition
 from latentdiff.training.data import Batch, seed_of
 from latentdiff.training.task import Task, spectrum_of
@@ -38,21 +39,21 @@ PIECE = 1 << 14
 
 def measure(job: Job, steps: Sequence[int]) -> Measured:
     """Everything; `steps` are further numbers of sampler steps to score."""
-    model, sampling = job.model, job.project.sampling
+    model, settings = job.model, job.project.sampling
     found = Measured(
         {
             "checkpoint": str(model.path),
             "step": model.step,
             "samples": job.n,
-            "seconds": round(model.seconds(job.frames), 3),
-            "clip_seconds": round(model.seconds(job.clips.frames), 3),
-            "window_seconds": round(model.seconds(model.window), 3),
+            "seconds": round(model.spec.seconds(job.frames), 3),
+            "clip_seconds": round(model.spec.seconds(job.clips.frames), 3),
+            "window_seconds": round(model.spec.seconds(model.spec.window), 3),
             "clips": job.count,
             "held_out": None,
         }
     )
     _skill(job, found)
-    drawn = _draw(job, sampling, job.n, job.clips.other)
+    drawn = _draw(job, settings, job.n, job.clips.other)
     after = _after_held_out(job)
     sets = _sets(job, drawn, after)
     found.comparisons["latents"] = _compare_latents(job, {k: x.final for k, x in sets.items()})
@@ -87,15 +88,15 @@ def _skill(job: Job, found: Measured) -> None:
     """Losses on held-out windows by noise level, each beside its baselines."""
     settings, model = job.project.training, job.model
     unheard, heard = (
-        material.windows_of(model, job.store, split, settings.memory_gb, job.directory)
+        windows_of(model, job.store, split, memory_gb=settings.memory_gb, scratch=job.directory)
         for split in ("validation", "train")
     )
     if unheard is None or heard is None:
         found.losses.append("skill was not measured: no file is held out")
         return
-    task = task_of(model)
+    task = model.task()
     held, known = (x.spread(settings.validation_windows) for x in (unheard, heard))
-    device = next(model.denoiser.parameters()).device
+    device = model.device
     levels, batch = settings.validation_levels, settings.batch
     validation = Validator(held, task, levels, batch).measure(model.denoiser, device)
     familiar, base = Validator(known, task, levels, batch).brief(model.denoiser, device)
@@ -139,7 +140,7 @@ def _draw(job: Job, settings: SamplingConfig, n: int, followed: Clips) -> Latent
         told = material.conditions(model, job.store, followed)
     # Not seed, seed + 1, ...: evaluations with seeds 0 and 1 would share all samples but one.
     seeds = [seed_of(job.project.seed, "evaluate", k) for k in range(n)]
-    final, calls = material.draw(model, settings, seeds, job.frames, told)
+    final, calls = sampling.draw(model, settings, seeds, job.frames, told)
     return Latents(final, _unwhiten(job, final, settings), calls)
 
 
@@ -152,9 +153,7 @@ def _after_held_out(job: Job) -> Latents | None:
 
 
 def _unwhiten(job: Job, final: Tensor, settings: SamplingConfig) -> Tensor:
-    device = job.model.whitening.mean.device
-    raw = job.model.whitening.unwhiten(final.to(device), settings.fill, job.seeded("fill"))
-    return raw.cpu()
+    return job.model.unwhiten(final, settings.fill, job.seeded("fill"))
 
 
 def _sets(job: Job, drawn: Latents, after: Latents | None) -> dict[str, Latents]:
@@ -174,7 +173,7 @@ def _sets(job: Job, drawn: Latents, after: Latents | None) -> dict[str, Latents]
         compare.SAMPLES: drawn,
         compare.FOLLOWING: after,
         **{k: Latents(x, _unwhiten(job, x, job.project.sampling)) for k, x in made.items()},
-        compare.SHUFFLED: Latents(material.whiten(job.model, frames), frames),
+        compare.SHUFFLED: Latents(job.model.whiten(frames), frames),
     }
     there = ((name, sets[name]) for name in compare.ORDER)
     # One clip has no spread worth a name.
@@ -217,7 +216,7 @@ def _neighbours(job: Job, drawn: Latents) -> dict[str, float] | None:
         "ratio": round(neighbours.ratio(samples, unheard), 4),
         "samples": round(float(samples.median()), 4),
         "held_out": round(float(unheard.median()), 4),
-        "seconds": round(model.seconds(width), 3),
+        "seconds": round(model.spec.seconds(width), 3),
     }
 
 
@@ -227,7 +226,7 @@ def _training(job: Job, width: int) -> Iterator[Tensor]:
         raw = job.store.mean(entry)
         for start in range(0, entry.frames - width + 1, PIECE):
             piece = np.array(raw[:, start : start + PIECE + width - 1], dtype=np.float32)
-            yield material.whiten(job.model, torch.from_numpy(piece))
+            yield job.model.whiten(torch.from_numpy(piece))
 
 
 def _probes(clips: Tensor, width: int) -> Tensor:

@@ -68,16 +68,15 @@ def _stage(directory: Path) -> None:
 def _network(weights: Path) -> None:
     from latentdiff.model.model import Model
     from latentdiff.networks.build import describe
-    from latentdiff.notebook.experiments import descriptions as told
 
     model = Model.load(weights)
     described = describe(
         model.denoiser.network,  # type: ignore[arg-type]
-        frames=model.window,
-        frames_per_second=1 / model.seconds(1),
+        frames=model.spec.window,
+        frames_per_second=1 / model.spec.seconds(1),
     )
     log.info("  network: %s", described)
-    for warning in told.warnings(model.experiment):
+    for warning in model.spec.recipe.warnings:
         log.warning("%s", warning)
 
 

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentdiff import runs
-from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.latents.store import LatentStore
 from latentdiff.model import residual
 from latentdiff.model.calibrate import calibrate
-from latentdiff.model.data import Data, check, prepare
-from latentdiff.model.demos import Subject, demos_of
-from latentdiff.model.model import header_of, make_denoiser, make_task
+from latentdiff.model.data import TrainingData, fit_window, prepare, windows_of
+from latentdiff.model.demos import demos_of
 from latentdiff.model.project import Project, begin
 from latentdiff.networks.build import describe
-from latentdiff.notebook.experiments import descriptions as told
 from latentdiff.notebook.experiments.settings import SamplingExperiment
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.tracking import Tracker, tensorboard_hint
@@ -64,19 +61,9 @@ def train_diffusion(
     launch = Launch(project.device, devices, num_nodes, strategy)
     fabric = make_fabric(launch, project.training.precision)
     store = LatentStore.open(latents or run.latents)
-    check(store, project.training)
+    project = fit_window(store, project)
     data = prepare(store, project)
-    denoiser = make_denoiser(
-        project.network,
-        project.diffusion,
-        channels=data.whitening.channels,
-        features=0 if data.standardiser is None else len(data.standardiser.mean),
-        labels=len(data.labels),
-        seed=project.seed,
-        variance=data.whitening.variance,
-        experiment=project.experiment,
-    )
-    _announce(data, project, denoiser)
+    _announce(data, project)
     if dry_run:
         log.info("dry run: nothing was written; it would train in %s", run.diffusion)
         return []
@@ -88,7 +75,7 @@ def train_diffusion(
         # None too where this process does not lead.
         if not group.gather(stage is not None)[0]:
             return []
-        outcome = _train(run, project, data, denoiser, fabric)
+        outcome = _train(run, project, data, fabric)
         if stage is not None:
             stage.record(**_result(outcome))
             _compare(run, project, outcome)
@@ -98,13 +85,14 @@ def train_diffusion(
 
 
 def _open_stage(
-    stack: ExitStack, run: Run, project: Project, data: Data, overwrite: bool
+    stack: ExitStack, run: Run, project: Project, data: TrainingData, overwrite: bool
 ) -> Stage | None:
     """The stage, entered; None where it is done."""
     inputs = {"latents": Input(str(data.store.root.resolve()), data.store.fingerprint())}
-    if data.codec.fingerprint:
-        inputs["codec"] = Input(data.codec_path, data.codec.fingerprint)
-    labels = data.condition.labels
+    spec = data.model.spec
+    if spec.codec.fingerprint:
+        inputs["codec"] = Input(spec.codec_path, spec.codec.fingerprint)
+    labels = spec.condition.labels
     if labels is not None:
         inputs["condition.labels"] = Input(labels, runs.sha256_file(Path(labels)))
     stage = begin(
@@ -122,15 +110,24 @@ def _open_stage(
 
 
 def _sections(project: Project) -> tuple[str, ...]:
-    """An experiment that is off is not spoken of: older runs know of none."""
+    """Without an experiment that is off: older runs know of none."""
     return (*SECTIONS, "experiment") if project.experiment.trained.on else SECTIONS
 
 
-def _train(run: Run, project: Project, data: Data, denoiser: Denoiser, fabric: Fabric) -> Outcome:
-    train = data.windows("train", project.training, run.diffusion)
-    assert train is not None  # `check` saw the files
-    trainer = _trainer(run, project, data, train, denoiser, fabric)
-    _tell_baselines(trainer)
+def _train(run: Run, project: Project, data: TrainingData, fabric: Fabric) -> Outcome:
+    train, held_out = (
+        windows_of(
+            data.model,
+            data.store,
+            split,
+            memory_gb=project.training.memory_gb,
+            scratch=run.diffusion,
+        )
+        for split in ("train", "validation")
+    )
+    assert train is not None  # `fit_window` saw the files
+    trainer = _trainer(run, project, data, train, held_out, fabric)
+    _log_baselines(trainer)
     log.info("%s", tensorboard_hint(run.root.parent))
     outcome = trainer.fit()
     if count := project.training.calibration_samples:
@@ -141,79 +138,60 @@ def _train(run: Run, project: Project, data: Data, denoiser: Denoiser, fabric: F
     return outcome
 
 
-def _announce(data: Data, project: Project, denoiser: Denoiser) -> None:
-    settings = project.training
-    for warning in told.warnings(project.experiment):
+def _announce(data: TrainingData, project: Project) -> None:
+    settings, store, spec = project.training, data.store, data.model.spec
+    for warning in spec.recipe.warnings:
         log.warning("%s", warning)
-    store, frame = data.store, data.codec.hop / data.codec.sample_rate
     log.info("latents: %s", data.statistics.describe(project.latents.keep))
     for split in ("train", "validation"):
         entries = store.of(split)
         frames = sum(entry.frames for entry in entries)
-        log.info(
-            "%s: %d files, %d frames, %.1f minutes",
-            split,
-            len(entries),
-            frames,
-            frames * frame / 60,
-        )
+        minutes = spec.seconds(frames) / 60
+        log.info("%s: %d files, %d frames, %.1f minutes", split, len(entries), frames, minutes)
     if not store.of("validation"):
         log.warning(
-            "no file is held out: losses are told on the training files only, so learning by "
-            "heart cannot be seen, and the last weights are kept instead of the best"
+            "no file is held out: losses are measured on the training files only, so overfitting "
+            "cannot be seen, and the last weights are kept instead of the best"
         )
     short = sum(entry.frames < settings.window for entry in store.of("train"))
     if short:
         log.info("%d training files are shorter than a window and are padded", short)
-    network = describe(denoiser.network)  # type: ignore[arg-type]
+    network = describe(data.model.denoiser.network)  # type: ignore[arg-type]
     log.info(
-        "network: %s (window %d frames = %.1f s)", network, settings.window, settings.window * frame
+        "network: %s (window %d frames = %.1f s)",
+        network,
+        settings.window,
+        spec.seconds(settings.window),
     )
 
 
 def _trainer(
-    run: Run, project: Project, data: Data, train: Windows, denoiser: Denoiser, fabric: Fabric
+    run: Run,
+    project: Project,
+    data: TrainingData,
+    train: Windows,
+    held_out: Windows | None,
+    fabric: Fabric,
 ) -> Trainer:
-    settings, diffusion, experiment = project.training, project.diffusion, project.experiment
-    task = make_task(diffusion, data.whitening.variance, experiment)
-    for warning in task.schedule.warnings:
-        log.warning("%s", warning)
-    subject = Subject(
-        data.store,
-        data.whitening,
-        task.schedule,
-        data.codec,
-        data.standardiser,
-        data.labels,
-        experiment,
-    )
+    model = data.model
     return Trainer(
-        denoiser,
-        task,
+        model.denoiser,
+        model.task(),
         train,
-        data.windows("validation", settings, run.diffusion),
-        settings,
+        held_out,
+        project.training,
         run.diffusion,
-        constants=data.constants(),
-        header=header_of(
-            project.network,
-            diffusion,
-            data.condition,
-            data.codec,
-            data.codec_path,
-            data.labels,
-            settings.window,
-            experiment,
-        ),
-        condition_dropout=data.condition.dropout,
+        constants=model.constants(),
+        header=model.spec.to_header(),
+        condition_dropout=model.condition.dropout,
         seed=project.seed,
         fabric=fabric,
-        frame_rate=data.codec.sample_rate / data.codec.hop,
-        demo=demos_of(run.diffusion, project, subject, data.codec_path),
+        frame_rate=model.codec.sample_rate / model.codec.hop,
+        demo=demos_of(run, project, model, data.store),
     )
 
 
-def _tell_baselines(trainer: Trainer) -> None:
+def _log_baselines(trainer: Trainer) -> None:
     known = trainer.references
     log.info(
         "losses of models that learned nothing: predicts zero %.4f; knows the variance of each "

@@ -7,7 +7,6 @@ frames of a clip.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,18 +14,15 @@ from torch import Tensor
 
 from latentdiff import audio as sound
 from latentdiff import streaming
-from latentdiff.commands.sample import Counted
-from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.errors import UserError
 from latentdiff.evaluation import windows
 from latentdiff.evaluation.reconstruction import excerpt
 from latentdiff.latents.settings import LatentConfig
 from latentdiff.latents.store import Entry, LatentStore
+from latentdiff.model.condition_inputs import as_condition, stored_input
 from latentdiff.model.model import Model
-from latentdiff.notebook.experiments import data, sampling
 from latentdiff.specs import Codec, Condition
 from latentdiff.tracking import progress
-from latentdiff.training.data import Recording, Windows
 
 FEWEST = 8
 """Clips of a set below which they are made shorter instead."""
@@ -114,7 +110,7 @@ def places_in(entries: list[Entry], frames: int) -> list[Place]:
 def read(model: Model, store: LatentStore, places: list[Place], frames: int) -> Clips:
     """The clips at these places."""
     raw = read_raw(store, places, frames)
-    return Clips(places, raw, whiten(model, raw))
+    return Clips(places, raw, model.whiten(raw))
 
 
 def read_raw(store: LatentStore, places: list[Place], frames: int) -> Tensor:
@@ -123,103 +119,12 @@ def read_raw(store: LatentStore, places: list[Place], frames: int) -> Tensor:
     return torch.from_numpy(np.stack(cut).astype(np.float32))
 
 
-def whiten(model: Model, raw: Tensor) -> Tensor:
-    """Raw latents [..., D, T] => final latents [..., C, T], on the CPU."""
-    device = model.whitening.mean.device
-    return model.whitening.whiten(raw.to(device)).cpu()
-
-
-def _recording(model: Model, store: LatentStore, entry: Entry) -> Recording:
-    features = None if model.standardiser is None else store.mel(entry)
-    if model.standardiser is not None and features is None:
-        raise UserError(
-            f"there is no mel spectrogram of {entry.key} in {store.root}",
-            why="the model follows one, and the latents were encoded without",
-            do_this="encode the recordings with `latentdiff encode`.",
-        )
-    label = model.labels.index(entry.label) if entry.label in model.labels else None
-    latents = data.latents(model.experiment, entry.key, store.mean(entry), store.std(entry))
-    return Recording(entry.key, latents, features, label)
-
-
-def windows_of(
-    model: Model, store: LatentStore, split: str, memory_gb: float, scratch: Path
-) -> Windows | None:
-    """The windows of a split as training cut them; None where it has no files."""
-    standardiser, standardise = model.standardiser, None
-    files = [_recording(model, store, entry) for entry in store.of(split)]
-    if not files:
-        return None
-    if standardiser is not None:
-        standardise = lambda f: torch.from_numpy(standardiser(f.numpy()))  # noqa: E731
-    return Windows(
-        files,
-        model.window,
-        whiten=lambda z: whiten(model, z),
-        standardise=standardise,
-        of_window=data.of_window(model.experiment),
-        memory_gb=memory_gb,
-        scratch=scratch,
-    )
-
-
 def conditions(model: Model, store: LatentStore, clips: Clips) -> Condition:
-    """What the model is told of these clips: features [B, K, T] and labels [B]."""
-    features, labels = [], []
+    """What the model follows in these clips: features [B, K, T] and labels [B]."""
     frames = clips.final.shape[-1]
-    for place in clips.places:
-        recording = _recording(model, store, place.entry)
-        if model.standardiser is not None and recording.features is not None:
-            cut = recording.features[:, place.start : place.start + frames]
-            features.append(torch.from_numpy(model.standardiser(np.asarray(cut))))
-        if recording.label is not None:
-            labels.append(recording.label)
-    return Condition(
-        torch.stack(features) if features else None, torch.tensor(labels) if labels else None
+    return as_condition(
+        [stored_input(model, store, place.entry, place.start, frames) for place in clips.places]
     )
-
-
-def draw(
-    model: Model, settings: SamplingConfig, seeds: list[int], frames: int, condition: Condition
-) -> tuple[Tensor, int]:
-    """Final latents [B, C, T], one for each seed, and network calls a sample.
-
-    The conditions are taken in turn, from the first again where there are fewer than seeds.
-    """
-    device = next(model.denoiser.parameters()).device
-    experiment, settings = model.experiment, model.draws(settings)
-    parts, counted = [], Counted(sampling.as_sampled(experiment, model.denoiser, settings.steps))
-    batches = range(0, len(seeds), settings.batch)
-    with progress(total=len(seeds), unit="sample", what=f"sampling, {settings.steps} steps") as bar:
-        for start in batches:
-            part = seeds[start : start + settings.batch]
-            told = Condition(*(_in_turn(x, start, len(part), device) for x in condition))
-            x = sampling.sample(
-                experiment,
-                counted,
-                model.schedule,
-                settings,
-                part,
-                model.whitening.channels,
-                frames,
-                told,
-                device,
-                variance=model.whitening.variance,
-            )
-            parts.append(x.float().cpu())
-            bar.update(len(part))
-    drawn = torch.cat(parts)
-    if not torch.isfinite(drawn).all():
-        raise UserError(
-            "the samples hold NaN or infinite values",
-            why=f"of {model.path}, with {settings.sampler} and guidance {settings.guidance:g}",
-            do_this="lower sampling.guidance, raise sampling.steps, or train longer.",
-        )
-    return drawn, counted.calls // len(batches)
-
-
-def _in_turn(x: Tensor | None, start: int, count: int, device: torch.device) -> Tensor | None:
-    return None if x is None else x[torch.arange(start, start + count) % len(x)].to(device)
 
 
 def decode(codec: Codec, raw: Tensor, settings: LatentConfig, what: str) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,9 @@ from latentdiff.notebook.experiments.settings import ExperimentConfig
 from latentdiff.rave.settings import RaveConfig
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.training.settings import TrainingConfig
+
+if TYPE_CHECKING:
+    from latentdiff.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,13 @@ class Project(Section):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    @property
+    def recipe(self) -> Recipe:
+        """What makes the parts of the model that these settings describe."""
+        from latentdiff.notebook.experiments.recipe import make_recipe
+
+        return make_recipe(self.network, self.diffusion, self.experiment)
 
     def sections(self, names: Iterable[str]) -> dict[str, Any]:
         """The named sections as plain values, as `run.json` and `config.yaml` hold them."""

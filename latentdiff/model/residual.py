@@ -13,7 +13,7 @@ from latentdiff.diffusion.loss import Objective
 from latentdiff.evaluation.tolerance import crossing, error_of
 from latentdiff.latents.store import LatentStore
 from latentdiff.latents.whitening import Whitening
-from latentdiff.model.data import Data
+from latentdiff.model.data import TrainingData
 from latentdiff.model.project import Project
 from latentdiff.runs import Run
 from latentdiff.training.validation import Validation
@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 WHAT_TO_DO = "Train longer, or let it end cleaner: diffusion.schedule.logsnr_max"
 
 
-def tell(run: Run, project: Project, data: Data, found: Validation | None) -> None:
+def tell(run: Run, project: Project, data: TrainingData, found: Validation | None) -> None:
     """Say how the errors at the validated levels compare with what `diagnose noise-ladder` left.
 
     Nothing where it was not run on these latents, in this run or beside their store; or in an
     experiment, whose losses need not be errors of the latents.
     """
-    std = decoder_bears(run, data.store, data.whitening)
+    std = decoder_bears(run, data.store, data.model.whitening)
     if std is None or found is None or project.experiment.on:
         return
     objective = Objective.from_config(project.diffusion)

@@ -10,8 +10,8 @@ from typing import Any
 
 from latentdiff.errors import UserError
 from latentdiff.latents.store import LatentStore
-from latentdiff.model import clips as material
-from latentdiff.model.model import Model, task_of
+from latentdiff.model.data import windows_of
+from latentdiff.model.model import Model
 from latentdiff.specs import Condition
 from latentdiff.training.data import Batch
 from latentdiff.training.settings import TrainingConfig
@@ -37,10 +37,10 @@ def measure(
     `judged`: the one that tells whether the condition is followed. Raises UserError where there is
     one window only.
     """
-    found = material.windows_of(model, store, split, settings.memory_gb, scratch)
+    found = windows_of(model, store, split, memory_gb=settings.memory_gb, scratch=scratch)
     assert found is not None
-    batch, task = found.spread(settings.validation_windows), task_of(model)
-    device = next(model.denoiser.parameters()).device
+    batch, task = found.spread(settings.validation_windows), model.task()
+    device = model.device
 
     def validator(told: Condition) -> Validator:
         windows = batch._replace(condition=told)

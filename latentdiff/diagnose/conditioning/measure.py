@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from latentdiff import runs
 from latentdiff.commands.evaluate import CLIP_SECONDS, NO_CODEC
 from latentdiff.diagnose import report
 from latentdiff.diagnose.conditioning import picture as conditioning_pictures
@@ -30,7 +29,8 @@ from latentdiff.model import clips as material
 from latentdiff.model.clips import Clips
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
-from latentdiff.model.resolve import codec_of, open_model
+from latentdiff.model.resolve import open_codec, open_model
+from latentdiff.model.sampling import draw
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.runs import Input, Run
 from latentdiff.specs import Condition
@@ -69,17 +69,14 @@ class Job:
             settings = settings.model_copy(update={"guidance": guidance})
         count, frames = len(self.clips.places), self.clips.final.shape[-1]
         seeds = [seed_of(self.project.seed, NAME, noise, k) for k in range(count)]
-        return material.draw(self.model, settings, seeds, frames, told)[0]
+        return draw(self.model, settings, seeds, frames, told).latents
 
     def decode(self, final: Tensor, what: str) -> list[np.ndarray] | None:
         """Sounds [channels, N]; None without a codec."""
         if self.codec is None:
             return None
-        whitening = self.model.whitening
-        fresh = generator_for(self.project.seed, NAME, "fill")
-        raw = whitening.unwhiten(
-            final.to(whitening.mean.device), self.project.sampling.fill, fresh
-        ).cpu()
+        fill = generator_for(self.project.seed, NAME, "fill")
+        raw = self.model.unwhiten(final, self.project.sampling.fill, fill)
         return material.decode(self.codec, raw, self.project.latents, what)
 
 
@@ -125,7 +122,7 @@ def diagnose_conditioning(
             why="it was trained with condition.kind=none",
             do_this="train one with condition.kind=mel, label or both.",
         )
-    codec = codec_of(run, store, rave, ckpt, device)
+    codec = open_codec(run, store, rave, ckpt, device)
     directory = report.folder_of(run, NAME)
     report.tell(
         NAME,
@@ -147,7 +144,7 @@ def diagnose_conditioning(
 
 def _inputs(model: Model, store: LatentStore, codec: RaveCodec | None) -> dict[str, Input]:
     inputs = {
-        "diffusion": Input(str(model.path), runs.sha256_file(model.path)),
+        "diffusion": model.as_input(),
         "latents": Input(str(store.root.resolve()), store.fingerprint()),
     }
     if codec is not None:
@@ -166,7 +163,7 @@ def _job(
 ) -> Job:
     """With clips of held-out files, or of the others where none is held out."""
     entries = store.of("validation") or store.of("train")
-    frames = material.shortened(entries, model.frames(seconds), min(n, material.FEWEST))
+    frames = material.shortened(entries, model.spec.frames(seconds), min(n, material.FEWEST))
     places = material.places_in(entries, frames)
     if len(places) < 2:
         raise UserError(
@@ -221,7 +218,7 @@ def _results(job: Job, drawn: Mapping[str, Drawn]) -> dict[str, Any]:
         "step": model.step,
         "kind": model.condition.kind,
         "clips": len(job.clips.places),
-        "clip_seconds": round(model.seconds(job.clips.final.shape[-1]), 3),
+        "clip_seconds": round(model.spec.seconds(job.clips.final.shape[-1]), 3),
         "held_out": job.split == "validation",
         "verdict": verdict.grade(losses["judged"]),
         "losses": losses,

@@ -21,17 +21,12 @@ from latentdiff import config, runs
 from latentdiff.diagnose.overfit import picture as overfit_pictures
 from latentdiff.diagnose.overfit.report import text
 from latentdiff.diagnose.report import Report, folder_of, tell
-from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.errors import UserError
 from latentdiff.evaluation import image as images
 from latentdiff.latents.store import LatentStore
-from latentdiff.model.data import check, prepare
-from latentdiff.model.model import make_denoiser, make_task
+from latentdiff.model.data import fit_window, prepare, windows_of
 from latentdiff.model.project import Project
-from latentdiff.notebook.experiments import data as experiments
-from latentdiff.notebook.experiments import descriptions as told
-from latentdiff.notebook.experiments import sampling, training
 from latentdiff.runs import Input, Run
 from latentdiff.tracking import progress
 from latentdiff.training import checkpoint
@@ -160,16 +155,17 @@ def _picture(project: Project, picture: str) -> Goal:
         path = Path(picture)
         what, read = picture, images.read(path)[None]
         inputs = {"image": Input(picture, runs.sha256_file(path))}
-    scaled = experiments.of_window(project.experiment)
+    scaled = project.recipe.transform_windows
     return Goal(what, read if scaled is None else scaled(read), inputs)
 
 
 def _windows_of(project: Project, where: Path, count: int) -> Goal:
     """At most so many windows, evenly spread over the training files of a store."""
     store = LatentStore.open(where)
-    check(store, project.training)
-    train = prepare(store, project).windows("train", project.training)
-    assert train is not None  # `check` saw the files
+    project = fit_window(store, project)
+    data = prepare(store, project)
+    train = windows_of(data.model, data.store, "train", memory_gb=project.training.memory_gb)
+    assert train is not None  # `fit_window` saw the files
     latents = train.spread(count).latents
     inputs = {"latents": Input(str(where.resolve()), store.fingerprint())}
     return Goal(f"{len(latents)} of the windows of {where}", latents, inputs)
@@ -178,7 +174,7 @@ def _windows_of(project: Project, where: Path, count: int) -> Goal:
 def _report(project: Project, goal: Goal, as_in_notebook: bool) -> Report:
     count, channels, frames = goal.latents.shape
     log.info("target: %s, %d channels, %d frames", goal.what, channels, frames)
-    for warning in told.warnings(project.experiment):
+    for warning in project.recipe.warnings:
         log.warning("%s", warning)
     denoiser, outcome = _train(project, goal)
     samples = _sample(project, denoiser, goal)
@@ -216,19 +212,13 @@ def _train(project: Project, goal: Goal) -> tuple[Denoiser, Outcome]:
     """The denoiser with its averaged weights, and what training has come to."""
     channels, frames = goal.latents.shape[1:]
     variance = goal.latents.square().mean(dim=(0, 2)).clamp(min=LEAST_VARIANCE)
-    denoiser = make_denoiser(
-        project.network,
-        project.diffusion,
-        channels=channels,
-        seed=project.seed,
-        variance=variance,
-        experiment=project.experiment,
-    )
+    recipe = project.recipe
+    denoiser = recipe.make_denoiser(channels=channels, seed=project.seed, variance=variance)
     recordings = [Recording(str(k), z.numpy()) for k, z in enumerate(goal.latents)]
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
             denoiser,
-            make_task(project.diffusion, variance, project.experiment),
+            recipe.make_task(variance),
             Windows(recordings, frames, whiten=lambda z: z),
             None,
             project.training.model_copy(update={"window": frames}),
@@ -243,17 +233,14 @@ def _train(project: Project, goal: Goal) -> tuple[Denoiser, Outcome]:
 
 def _sample(project: Project, denoiser: Denoiser, goal: Goal) -> dict[int, Tensor]:
     """Samples [B, C, T] by number of steps, from the same noise each time, on the CPU."""
-    experiment, device = project.experiment, next(denoiser.parameters()).device
-    schedule = training.schedule(experiment, noise.schedule_of(project.diffusion))
+    recipe, device = project.recipe, next(denoiser.parameters()).device
     channels, frames = goal.latents.shape[1:]
     seeds = [project.seed + k for k in range(SAMPLES)]
     drawn = {}
     with progress(total=sum(STEPS), unit="step", what="sampling") as bar:
         for steps in STEPS:
-            x = sampling.sample(
-                experiment,
-                sampling.as_sampled(experiment, denoiser, steps),
-                schedule,
+            x = recipe.sample(
+                recipe.denoise_for_sampling(denoiser, steps),
                 project.sampling.model_copy(update={"steps": steps}),
                 seeds,
                 channels,

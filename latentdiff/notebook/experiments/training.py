@@ -15,7 +15,6 @@ from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.levels import NoiseLevelSampler
 from latentdiff.diffusion.loss import Objective
 from latentdiff.diffusion.noise import Schedule, alpha_sigma, stratified
-from latentdiff.diffusion.settings import DiffusionConfig
 from latentdiff.notebook.experiments.settings import ExperimentConfig
 from latentdiff.specs import Condition, Network
 
@@ -149,9 +148,9 @@ class PreviousObjective(Objective):
         return alpha**2 * variance + sigma**2
 
 
-def objective(config: ExperimentConfig, diffusion: DiffusionConfig, trained: Schedule) -> Objective:
-    """What is minimised."""
-    sound, steps = Objective.from_config(diffusion), config.training.previous
+def objective(config: ExperimentConfig, sound: Objective, trained: Schedule) -> Objective:
+    """What is minimised, in place of a sound objective."""
+    steps = config.training.previous
     if steps is None:
         return sound
     return PreviousObjective(
@@ -164,17 +163,13 @@ def objective(config: ExperimentConfig, diffusion: DiffusionConfig, trained: Sch
 
 
 def denoiser(
-    config: ExperimentConfig,
-    network: Network,
-    diffusion: DiffusionConfig,
-    variance: Tensor | None,
-    trained: Schedule,
+    config: ExperimentConfig, sound: Denoiser, variance: Tensor | None, trained: Schedule
 ) -> Denoiser:
-    """The network with what it puts out."""
+    """What reads the network's output, in place of a sound denoiser."""
     steps = config.training.previous
-    if steps is not None:
-        return PreviousDenoiser(network, variance, Previous(trained, steps))
-    return Denoiser(network, diffusion.parametrisation, diffusion.precondition, variance)
+    if steps is None:
+        return sound
+    return PreviousDenoiser(sound.network, variance, Previous(trained, steps))
 
 
 def _scaled(schedule: Schedule, factor: float) -> Schedule:
