@@ -93,7 +93,7 @@ def test_an_experiment_is_warned_of_remembered_and_rebuilt(run, caplog):
     assert caplog.text.count("unsound on purpose") == 8
     assert runs.read_run(run.diffusion)["config"]["experiment"]["data"]["scaling"] == "window"
     model = Model.load(checkpoint.best(run.diffusion))
-    assert model.experiment == settings.experiment
+    assert model.spec.experiment == settings.experiment
     caplog.clear()
     inspect(run.diffusion)
     assert caplog.text.count("unsound on purpose") == 8
