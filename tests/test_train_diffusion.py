@@ -81,7 +81,7 @@ def make_store():
 
 
 def result(run):
-    return runs.require_done(run.diffusion, "diffusion", "train-diffusion")["result"]
+    return runs.require_done(run.diffusion, "diffusion", "train-diffusion").result
 
 
 class TestTruth:

@@ -140,7 +140,8 @@ def prepare(store: LatentStore, project: Project) -> Data:
         codec = CodecFacts("", project.data.sample_rate, PLAIN_HOP, store.latent_dim, 1)
     chosen = project.latents
     whitening = Whitening.from_statistics(found, chosen.keep, chosen.scaling)
-    path = _inputs_of(store).get("codec", {}).get("path", "")
+    source = _inputs_of(store).get("codec")
+    path = source.path if source else ""
     data = Data(
         store, found, whitening, condition, standardiser, labels, codec, path, project.experiment
     )
@@ -192,7 +193,7 @@ def _statistics(store: LatentStore, experiment: ExperimentConfig) -> LatentStati
 def _check_mel(store: LatentStore, wanted: MelConfig) -> None:
     """The spectrograms of the store must be of the kind that `sample` will compute."""
     recorded = _inputs_of(store).get("condition.mel")
-    made_with = None if recorded is None else json.loads(recorded["path"])
+    made_with = None if recorded is None else json.loads(recorded.path)
     changed = config.differences(made_with or {}, wanted.model_dump(mode="json"), "condition.mel.")
     if made_with is not None and changed:
         raise UserError(
@@ -203,9 +204,9 @@ def _check_mel(store: LatentStore, wanted: MelConfig) -> None:
         )
 
 
-def _inputs_of(store: LatentStore) -> dict[str, Any]:
-    info = runs.read_run(store.root) or {}
-    return dict(info.get("inputs", {}))
+def _inputs_of(store: LatentStore) -> dict[str, runs.Input]:
+    info = runs.read_run(store.root)
+    return info.inputs if info else {}
 
 
 def _mel(store: LatentStore, entry: Entry) -> np.ndarray:

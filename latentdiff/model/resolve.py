@@ -42,14 +42,14 @@ def latents_path(run: Run, given: Path | None, diffusion: Path) -> Path:
     if given is not None or run.latents.exists():
         return given or run.latents
     info = runs.read_run(diffusion)
-    recorded = info["inputs"].get("latents") if info else None
+    recorded = info.input_path("latents") if info else None
     if recorded is None:
         raise UserError(
             f"there are no latents in {run.latents}",
             why=f"and no model in {diffusion} that tells which it was trained on",
             do_this="name them with --latents, or make some: `latentdiff encode`.",
         )
-    return Path(recorded["path"])
+    return recorded
 
 
 def codec_of(
@@ -60,8 +60,8 @@ def codec_of(
     Raises UserError where the one that is named or in the run is another one.
     """
     info = runs.read_run(store.root)
-    recorded = Path(info["inputs"].get("codec", {}).get("path", "")) if info else Path()
-    if rave is None and ckpt is None and recorded.is_file():
+    recorded = info.input_path("codec") if info else None
+    if rave is None and ckpt is None and recorded is not None and recorded.is_file():
         codec = RaveCodec.open(recorded, None, device)
     elif rave is not None or ckpt is not None or run.rave.exists():
         codec = RaveCodec.open(rave or run.rave, ckpt, device)

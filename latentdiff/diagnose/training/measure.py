@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from latentdiff.model import clips as material
 from latentdiff.model.calibrate import draw
 from latentdiff.model.model import Model, make_denoiser, task_of
 from latentdiff.networks.settings import NetworkConfig
+from latentdiff.runs import RunInfo
 from latentdiff.tracking import progress
 from latentdiff.training import checkpoint
 from latentdiff.training.data import Batch, Windows, generator_for
@@ -104,7 +105,7 @@ class Judge:
 def look(
     model: Model,
     store: LatentStore,
-    info: Mapping[str, Any],
+    info: RunInfo,
     sampling: SamplingConfig,
     scratch: Path,
 ) -> Measured:
@@ -112,7 +113,7 @@ def look(
 
     Raises UserError where the latents lack what the model needs.
     """
-    settings = config.build(TrainingConfig, info["config"]["training"], source=str(scratch))
+    settings = config.build(TrainingConfig, info.config["training"], source=str(scratch))
     train, held_out = (
         material.windows_of(model, store, split, settings.memory_gb, scratch)
         for split in ("train", "validation")
@@ -137,9 +138,9 @@ def look(
         return Measured(model, **{name: part() for name, part in bar})
 
 
-def _same_files(store: LatentStore, info: Mapping[str, Any]) -> bool | None:
-    recorded = info["inputs"].get("latents")
-    return None if recorded is None else recorded["fingerprint"] == store.fingerprint()
+def _same_files(store: LatentStore, info: RunInfo) -> bool | None:
+    recorded = info.fingerprint("latents")
+    return None if recorded is None else recorded == store.fingerprint()
 
 
 def _recorded(model: Model) -> float | None:
