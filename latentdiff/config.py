@@ -21,6 +21,9 @@ from latentdiff.errors import ConfigError, UserError
 
 S = TypeVar("S", bound="Section")
 
+Values = dict[str, Any]
+"""A mapping as YAML and JSON hold it: text, numbers, lists and mappings of these."""
+
 
 class Section(BaseModel):
     """A frozen group of settings. Unknown keys are errors; field docstrings are the reference."""
@@ -50,7 +53,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> Values:
     """The mapping in a YAML file; an empty file is an empty mapping.
 
     Raises UserError where the file is missing, unreadable, not YAML, or not a mapping.
@@ -75,9 +78,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
+def parse_overrides(words: Iterable[str]) -> Values:
     """`["training.steps=20000"]` -> `{"training": {"steps": 20000}}`; values are YAML."""
-    tree: dict[str, Any] = {}
+    tree: Values = {}
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key:
@@ -100,9 +103,9 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
     return tree
 
 
-def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+def merge(*layers: Mapping[str, Any]) -> Values:
     """Mappings laid over each other, the last one on top; lists are replaced, not joined."""
-    result: dict[str, Any] = {}
+    result: Values = {}
     for layer in layers:
         for key, value in layer.items():
             below = result.get(key)

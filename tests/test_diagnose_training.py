@@ -534,7 +534,7 @@ class TestCommand:
         assert "no file is held out" in lost
 
     def test_a_training_that_ended_in_nan_before_its_first_checkpoint(self, trained):
-        info = runs.read_run(trained.diffusion)
+        info = runs.read_run(trained.diffusion).to_json()
         info.update(status="failed", error="the loss became NaN or infinite at step 3, in 2 of 16")
         runs.write_json(trained.diffusion / "run.json", info)
         for path in (trained.diffusion / "checkpoints").iterdir():

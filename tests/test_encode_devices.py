@@ -111,8 +111,8 @@ def test_two_processes_make_the_store_of_one(tmp_path, rave_run, recordings):
     assert found.frames == expected.frames
     for name in ("mean", "covariance", "minimum", "maximum", "posterior_variance"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-9)
-    result = runs.read_run(two.root)["result"]
-    assert result == runs.read_run(one.root)["result"] and result["files"] == RECORDINGS - 1
+    result = runs.read_run(two.root).result
+    assert result == runs.read_run(one.root).result and result["files"] == RECORDINGS - 1
 
 
 @pytest.mark.real
@@ -127,7 +127,7 @@ def test_a_killed_leader_takes_the_others_along_and_the_next_run_continues(
     process.send_signal(signal.SIGKILL)
     # Its pipes close when the last process that holds them has ended.
     process.communicate(timeout=60)
-    assert runs.read_run(latents)["status"] == "running"
+    assert runs.read_run(latents).status == "running"
     whole = {p: p.stat().st_mtime_ns for p in (latents / "mean").glob("*.npy")}
     assert whole
     encode_here(tmp_path / "run", rave_run, recordings)

@@ -108,7 +108,7 @@ def test_everything_is_measured_and_written(run, ready):
     assert {"samples-0.wav", "training-0.wav", "held-out-files-0.wav"} <= set(sounds)
     seconds = found["seconds"]
     assert soundfile.info(folder / "audio" / "samples-0.wav").duration == pytest.approx(seconds)
-    assert runs.read_run(folder)["status"] == "done"
+    assert runs.read_run(folder).status == "done"
     assert not list(folder.rglob("*.partial"))
 
 

@@ -39,7 +39,7 @@ def run(tmp_path):
 
 
 def result(run):
-    return runs.require_done(run.dataset, "dataset", "preprocess")["result"]
+    return runs.require_done(run.dataset, "dataset", "preprocess").result
 
 
 def manifest(run):
@@ -254,7 +254,7 @@ def test_too_little_sound_is_an_error(tmp_path, run, write_wav, melody):
     path = write_wav(tmp_path / "blip.wav", melody(0.01))
     with pytest.raises(UserError, match=r"(?s)not enough sound: 1 chunk.* lower data\.chunk"):
         preprocess(run, project(), audio=[path])
-    assert runs.read_run(run.dataset)["status"] == "failed"
+    assert runs.read_run(run.dataset).status == "failed"
     silent = write_wav(tmp_path / "silent.wav", np.zeros(5 * RATE))
     with pytest.raises(UserError, match=r"5\.0 s are below data\.silence_db"):
         preprocess(run, project(silence_db=-60), audio=[silent], overwrite=True)
@@ -299,7 +299,7 @@ def test_an_interrupt_leaves_nothing_half_done_and_the_next_start_is_clean(
     monkeypatch.setattr(spool, "_append", interrupted)
     with pytest.raises(KeyboardInterrupt):
         preprocess(run, project(), audio=[audio_folder])
-    assert runs.read_run(run.dataset)["error"] == "interrupted"
+    assert runs.read_run(run.dataset).error == "interrupted"
     assert not (run.dataset / "data.mdb").exists() and not list(run.dataset.glob("*.partial"))
     monkeypatch.undo()
     preprocess(run, project(), audio=[audio_folder])

@@ -15,11 +15,11 @@ from latentdiff.runs import Stage
 
 def test_stage_tells_how_it_ended(tmp_path):
     with Stage(tmp_path / "s", "encode", config={"a": 1}, seed=3) as stage:
-        assert runs.read_run(stage.directory)["status"] == "running"
+        assert runs.read_run(stage.directory).status == "running"
         stage.record(frames=5)
     info = runs.read_run(tmp_path / "s")
-    assert (info["status"], info["seed"], info["result"]) == ("done", 3, {"frames": 5})
-    assert info["config"] == {"a": 1} and "python" in info["versions"]
+    assert (info.status, info.seed, info.result) == ("done", 3, {"frames": 5})
+    assert info.config == {"a": 1} and "python" in info.versions
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_a_failed_stage_says_why_and_is_not_usable(tmp_path, error, says):
     with pytest.raises(type(error)), Stage(tmp_path / "s", "encode"):
         raise error
     info = runs.read_run(tmp_path / "s")
-    assert (info["status"], info["error"]) == ("failed", says)
+    assert (info.status, info.error) == ("failed", says)
     with pytest.raises(UserError, match="not finished"):
         runs.require_done(tmp_path / "s", "latents", "encode")
 
@@ -98,7 +98,7 @@ def test_why_a_stage_failed_is_not_hidden_by_a_full_disk(tmp_path, monkeypatch):
         raise UserError(f"cannot write {path}")
 
     with pytest.raises(UserError, match="the reason"), Stage(tmp_path / "s", "encode"):
-        monkeypatch.setattr(runs, "atomic", full)
+        monkeypatch.setattr(runs.files, "atomic", full)
         raise UserError("the reason")
 
 

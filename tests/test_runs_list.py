@@ -103,7 +103,7 @@ def test_running_is_told_from_killed(folder):
         process.kill()
         process.wait()
     assert of(list_runs(folder), "live/diffusion").status == "stale"
-    assert runs.read_run(path)["status"] == "running"
+    assert runs.read_run(path).status == "running"
 
 
 def test_failed_says_why(folder, caplog):
@@ -132,7 +132,7 @@ def test_failed_says_why(folder, caplog):
 def test_a_damaged_run_is_listed_as_damaged(folder, content):
     path = folder / "techno" / "rave" / "run.json"
     if isinstance(content, dict):
-        content = json.dumps({**runs.read_run(path.parent), **content})
+        content = json.dumps({**runs.read_run(path.parent).to_json(), **content})
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     rows = list_runs(folder)
     row = of(rows, "techno/rave")

@@ -96,8 +96,8 @@ def encode(
 
 def _open_codec(path: Path, ckpt: str | None, device: str) -> RaveCodec:
     info = runs.read_run(path) if path.is_dir() else None
-    if info is not None and info["status"] != "done":
-        log.warning("%s: its training is not finished (%s)", path, info["status"])
+    if info is not None and not info.is_done:
+        log.warning("%s: its training is not finished (%s)", path, info.status)
     return RaveCodec.open(path, ckpt, device)
 
 

@@ -44,21 +44,25 @@ def _stages(run: Run) -> list[Path]:
 def _stage(directory: Path) -> None:
     info = runs.read_run(directory)
     assert info is not None  # the caller saw its run.json
-    status = info["status"] + (f" ({info['error']})" if info.get("error") else "")
+    status = info.status + (f" ({info.error})" if info.error else "")
     log.info("%s", directory)
     log.info(
-        "  %s: %s, %.0f s, started %s", info["stage"], status, info["wall_seconds"], info["started"]
+        "  %s: %s, %.0f s, started %s",
+        info.stage,
+        status,
+        info.wall_seconds,
+        info.started.isoformat(timespec="seconds"),
     )
-    log.info("  command: %s", info["command"])
-    for name, source in info["inputs"].items():
-        log.info("  from %s: %s (%s)", name, source["path"], source["fingerprint"][:12])
-    for key, value in info["result"].items():
+    log.info("  command: %s", info.command)
+    for name, source in info.inputs.items():
+        log.info("  from %s: %s (%s)", name, source.path, source.fingerprint[:12])
+    for key, value in info.result.items():
         log.info("  %s: %s", key, _short(value))
     if (directory / STATISTICS).exists():
         from latentdiff.latents.statistics import LatentStatistics
 
         statistics = LatentStatistics.load(directory / STATISTICS)
-        log.info("  %s", statistics.describe(info["config"]["latents"]["keep"]))
+        log.info("  %s", statistics.describe(info.config["latents"]["keep"]))
     if any((directory / "checkpoints").glob("*.safetensors")):
         from latentdiff.training import checkpoint
 

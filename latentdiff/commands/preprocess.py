@@ -46,7 +46,7 @@ def preprocess(
     directory = dataset or run.dataset
     before = runs.read_run(directory, _STAGE)
     places = [Path(p) for p in (audio or project.data.audio)]
-    if not places and before and before["status"] == "done":
+    if not places and before and before.is_done:
         log.info("%s: already done, nothing to do (name --audio to make it anew)", directory)
         return []
     found = sound.find(places)
@@ -68,7 +68,7 @@ def preprocess(
     )
     if stage is None:
         return []
-    if before and before["status"] != "done" and not overwrite:
+    if before and not before.is_done and not overwrite:
         log.info("%s: stopped before its end the last time, starting clean", directory)
     with stage:
         return _make(stage, project, found)

@@ -209,8 +209,8 @@ def _held_out(run: Run) -> dict[str, Any]:
 
 def _measure(run: Run) -> Report:
     """Levels of what went in and came out, and the diffusion model's skill."""
-    encoded = runs.require_done(run.latents, "encode", "encode")["result"]
-    diffusion = runs.require_done(run.diffusion, "train-diffusion", "train-diffusion")["result"]
+    encoded = runs.require_done(run.latents, "encode", "encode").result
+    diffusion = runs.require_done(run.diffusion, "train-diffusion", "train-diffusion").result
     (reconstruction,) = _levels(run.audio / RECONSTRUCTION).items()
     original = LevelMeter()
     for block in sound.blocks(_original(run)):

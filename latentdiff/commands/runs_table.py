@@ -6,7 +6,6 @@ best weights are read; sizes come from the directory listing.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -16,10 +15,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from latentdiff import runs
 from latentdiff.errors import UserError
+from latentdiff.runs import RunInfo
 from latentdiff.tracking import latest_metrics
 
 log = logging.getLogger(__name__)
@@ -125,48 +124,26 @@ def _listed(path: Path, folder: Path, places: dict[Path, str]) -> Listed:
     return Listed(name, None, "damaged", None, None, None, None, size, {}, problem)
 
 
-def _described(
-    name: str, path: Path, info: dict[str, Any], size: int, places: dict[Path, str]
-) -> Listed:
-    status, result, metrics = info["status"], info["result"], latest_metrics(path)
-    if status == "running" and not _held(path / runs.LOCK_FILE):
+def _described(name: str, path: Path, info: RunInfo, size: int, places: dict[Path, str]) -> Listed:
+    status: str = info.status
+    result, metrics = info.result, latest_metrics(path)
+    if status == "running" and not runs.is_locked(path):
         status = "stale"
-    started = datetime.fromisoformat(info["started"]).astimezone(timezone.utc)
     return Listed(
         run=name,
-        stage=info["stage"],
+        stage=info.stage,
         status=status,
         step=result.get("step", metrics.get("step")),
         skill=result.get("skill", metrics.get("validation/skill", metrics.get("skill"))),
         best_step=result.get("best_step", _best_step(path / BEST)),
-        started=started.isoformat(),
+        started=info.started.isoformat(),
         bytes=size,
         # A dotted input is a setting, not a file.
         came_from={
-            key: _place(value["path"], places)
-            for key, value in info["inputs"].items()
-            if "." not in key
+            key: _place(value.path, places) for key, value in info.inputs.items() if "." not in key
         },
-        problem=info.get("error"),
+        problem=info.error,
     )
-
-
-def _held(lock: Path) -> bool:
-    """Whether a process holds the lock of a stage.
-
-    A shared lock, given back at once: lists do not hinder each other.
-    """
-    try:
-        handle = os.open(lock, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False
 
 
 def _best_step(path: Path) -> int | None:

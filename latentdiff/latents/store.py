@@ -22,6 +22,7 @@ from latentdiff import runs
 from latentdiff.errors import UserError
 from latentdiff.latents import statistics
 from latentdiff.latents.statistics import LatentStatistics
+from latentdiff.runs import RunInfo
 from latentdiff.split import held_out
 
 MANIFEST = "manifest.jsonl"
@@ -92,7 +93,7 @@ class LatentStore:
             return _open_file(path)
         info = runs.read_run(path)
         if info is not None:
-            runs.require_done(path, info["stage"], info["stage"])
+            runs.require_done(path, info.stage, info.stage)
         if info is None or not (path / MANIFEST).is_file():
             return _open_plain(path, _facts(info))
         entries = [_entry(path, row) for row in runs.read_jsonl(path / MANIFEST)]
@@ -124,7 +125,7 @@ class LatentStore:
         Raises UserError where they are missing, damaged, or cannot be gathered.
         """
         info = runs.read_run(self.root)
-        if info is not None and info["stage"] == "encode":
+        if info is not None and info.stage == "encode":
             return LatentStatistics.load(self.root / STATISTICS)
         return statistics.fit((self.mean(entry), self.std(entry)) for entry in self.of("train"))
 
@@ -241,12 +242,12 @@ def _entry(root: Path, row: dict[str, Any]) -> Entry:
     return entry
 
 
-def _facts(info: dict[str, Any] | None) -> CodecFacts | None:
+def _facts(info: RunInfo | None) -> CodecFacts | None:
     """The codec that a stage's run.json speaks of, if it does."""
     if info is None:
         return None
-    result, source = info["result"], info["inputs"].get("codec", {})
-    fingerprint = source.get("fingerprint") or result.get("codec")
+    result = info.result
+    fingerprint = info.fingerprint("codec") or result.get("codec")
     names = ("sample_rate", "hop", "latent_dim", "channels")
     if fingerprint is None or any(name not in result for name in names):
         return None

@@ -19,7 +19,7 @@ from latentdiff.latents.settings import LatentConfig
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.notebook.experiments.settings import ExperimentConfig
 from latentdiff.rave.settings import RaveConfig
-from latentdiff.runs import Input, Run, Stage
+from latentdiff.runs import Input, Run, RunInfo, Stage
 from latentdiff.training.settings import TrainingConfig
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def check_upstream(project: Project, stages: Iterable[Path]) -> None:
         if info is None:
             continue
         # Its seed was its own affair; so were settings that do not show in what it made.
-        changed = config.differences(info["config"], project.sections(info["config"]))
-        changed = _without(changed, ["seed", *info["may_change"]])
+        changed = config.differences(info.config, project.sections(info.config))
+        changed = _without(changed, ["seed", *info.may_change])
         if changed:
             raise UserError(
                 f"{directory} was made with other settings:\n    " + "\n    ".join(changed),
@@ -150,7 +150,7 @@ def already_done(
     before = None if overwrite else runs.read_run(directory, name)
     if before is None:
         return False
-    changed = config.differences(before["config"], settings) + _other_inputs(before, inputs)
+    changed = config.differences(before.config, settings) + _other_inputs(before, inputs)
     changed = _without(changed, harmless)
     hard = _without(changed, may_change)
     if hard:
@@ -159,7 +159,7 @@ def already_done(
             why="continuing would mix the two",
             do_this="--overwrite makes it anew; another --run or --name keeps both.",
         )
-    done = before["status"] == "done" and not changed
+    done = before.is_done and not changed
     if changed and not done:
         log.info("continuing with other settings than before:\n    %s", "\n    ".join(changed))
     if done:
@@ -197,10 +197,10 @@ def _without(lines: list[str], keys: Iterable[str]) -> list[str]:
     return [line for line in lines if line.partition(":")[0] not in left_out]
 
 
-def _other_inputs(before: Mapping[str, Any], inputs: Mapping[str, Input]) -> list[str]:
+def _other_inputs(before: RunInfo, inputs: Mapping[str, Input]) -> list[str]:
     lines = []
     for key, value in inputs.items():
-        old = before["inputs"].get(key, {"path": "none", "fingerprint": None})
-        if old["fingerprint"] != value.fingerprint:
-            lines.append(f"{key}: another than then ({old['path']} -> {value.path})")
+        if before.fingerprint(key) != value.fingerprint:
+            old = before.inputs[key].path if key in before.inputs else "none"
+            lines.append(f"{key}: another than then ({old} -> {value.path})")
     return lines

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from latentdiff.latents.store import LatentStore
 from latentdiff.model.data import windows_of
 from latentdiff.model.model import Model
 from latentdiff.model.sampling import draw_like
+from latentdiff.runs import RunInfo
 from latentdiff.tracking import progress
 from latentdiff.training.data import Batch, Windows, generator_for
 from latentdiff.training.settings import TrainingConfig
@@ -102,7 +103,7 @@ class Judge:
 def look(
     model: Model,
     store: LatentStore,
-    info: Mapping[str, Any],
+    info: RunInfo,
     sampling: SamplingConfig,
     scratch: Path,
 ) -> Measured:
@@ -110,7 +111,7 @@ def look(
 
     Raises UserError where the latents lack what the model needs.
     """
-    settings = config.build(TrainingConfig, info["config"]["training"], source=str(scratch))
+    settings = config.build(TrainingConfig, info.config["training"], source=str(scratch))
     train, held_out = (
         windows_of(model, store, split, memory_gb=settings.memory_gb, scratch=scratch)
         for split in ("train", "validation")
@@ -135,9 +136,9 @@ def look(
         return Measured(model, **{name: part() for name, part in bar})
 
 
-def _same_files(store: LatentStore, info: Mapping[str, Any]) -> bool | None:
-    recorded = info["inputs"].get("latents")
-    return None if recorded is None else recorded["fingerprint"] == store.fingerprint()
+def _same_files(store: LatentStore, info: RunInfo) -> bool | None:
+    recorded = info.fingerprint("latents")
+    return None if recorded is None else recorded == store.fingerprint()
 
 
 def _pairing(model: Model, store: LatentStore) -> Pairing | None:
