@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -27,6 +27,18 @@ Values = dict[str, Any]
 
 class Section(BaseModel):
     """A frozen group of settings. Unknown keys are errors; field docstrings are the reference."""
+
+    method_key: ClassVar[str | None] = None
+    """The field that names a method, in a section whose methods read different fields."""
+
+    @classmethod
+    def method_fields(cls) -> frozenset[str]:
+        """The fields that some methods read and others do not."""
+        return frozenset(cls.model_fields) - {cls.method_key}
+
+    def read_by_method(self) -> frozenset[str]:
+        """Those of `method_fields` that the chosen method reads."""
+        return self.method_fields()
 
     model_config = ConfigDict(
         extra="forbid",
@@ -114,19 +126,63 @@ def merge(*layers: Mapping[str, Any]) -> Values:
     return result
 
 
-def build(section: type[S], values: Mapping[str, Any], source: str = "config") -> S:
+def build(
+    section: type[S],
+    values: Mapping[str, Any],
+    source: str = "config",
+    given: Mapping[str, Any] | None = None,
+) -> S:
     """`values` as a validated `section`.
 
-    Raises ConfigError naming every unknown key, wrong type and impossible value at once.
+    `given`: the part of `values` that the user asks for now. Settings there must be read by the
+    method that they belong to; elsewhere, as in a run's own config.yaml, every setting has some
+    value. Raises ConfigError naming every unknown key, wrong type, impossible value and unread
+    setting at once.
     """
     # A section left empty in YAML (`training:`) arrives as None and means "all defaults".
-    filled = {
-        key: {} if _is_section(section, key) and v is None else v for key, v in values.items()
-    }
+    filled = {key: {} if _nested(section, key) and v is None else v for key, v in values.items()}
+    problems = unread(section, filled, given or {})
     try:
-        return section.model_validate(filled)
+        built = section.model_validate(filled)
     except ValidationError as error:
-        raise ConfigError([_explain(section, item) for item in error.errors()], source) from None
+        problems = [_explain(section, item) for item in error.errors()] + problems
+    if problems:
+        raise ConfigError(problems, source)
+    return built
+
+
+def unread(
+    section: type[Section], values: Mapping[str, Any], given: Mapping[str, Any], prefix: str = ""
+) -> list[str]:
+    """A line for each setting in `given` that the method chosen in `values` does not read.
+
+    `given` is a part of `values`. A setting at its default is no problem. Sections that are not
+    valid are left out: `build` reports them.
+    """
+    problems = []
+    for key, inner in given.items():
+        nested = _nested(section, key)
+        if nested is not None and isinstance(inner, Mapping):
+            problems += unread(nested, values[key], inner, f"{prefix}{key}.")
+    if section.method_key is None:
+        return problems
+    try:
+        built = section.model_validate(values)
+    except ValidationError:
+        return problems
+    method = f"{prefix}{section.method_key}={getattr(built, section.method_key)}"
+    read = built.read_by_method()
+    own = ", ".join(sorted(read)) or "no setting of its own"
+    for key in given:
+        if key not in section.method_fields() - read:
+            continue
+        default = section.model_fields[key].get_default(call_default_factory=True)
+        if getattr(built, key) != default:
+            problems.append(
+                f"{prefix}{key}: {method} does not read it, it reads {own}; "
+                f"leave it at its default, {_yaml_word(default)} (got {given[key]!r})"
+            )
+    return problems
 
 
 def to_yaml(section: Section) -> str:
@@ -143,9 +199,8 @@ def reference(section: type[Section], prefix: str = "") -> list[tuple[str, str, 
             rows += reference(inner, f"{prefix}{name}.")
             continue
         value = field.get_default(call_default_factory=True)
-        default = yaml.safe_dump(value, default_flow_style=True).split("\n...")[0]
         meaning = " ".join((field.description or "").split())
-        rows.append((prefix + name, _type_name(field.annotation), default.strip(), meaning))
+        rows.append((prefix + name, _type_name(field.annotation), _yaml_word(value), meaning))
     return rows
 
 
@@ -159,6 +214,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         elif a != b:
             lines.append(f"{prefix}{key}: {a} -> {b}")
     return lines
+
+
+def catalogue(summaries: Mapping[str, str]) -> str:
+    """The description of a setting that names a method: each name with its summary."""
+    return " ".join(f"{name}: {summary}." for name, summary in summaries.items())
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -194,9 +254,14 @@ def _section_in(annotation: Any) -> type[Section] | None:
     return None
 
 
-def _is_section(section: type[Section], key: str) -> bool:
+def _nested(section: type[Section], key: str) -> type[Section] | None:
+    """The Section class of a field; None for another field, and for a key that is none."""
     field = section.model_fields.get(key)
-    return field is not None and _section_in(field.annotation) is not None
+    return None if field is None else _section_in(field.annotation)
+
+
+def _yaml_word(value: object) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip()
 
 
 def _type_name(annotation: Any) -> str:

@@ -29,7 +29,7 @@ from latentdiff.latents import statistics
 from latentdiff.latents.store import Entry
 from latentdiff.latents.whitening import Whitening
 from latentdiff.model.project import Project
-from latentdiff.networks.build import build
+from latentdiff.networks.build import NETWORKS, build
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.specs import Condition
@@ -329,7 +329,7 @@ class TestMeasures:
         assert plain.growth == pytest.approx(plain.blocks[2].stream_out / plain.blocks[0].stream_in)
         assert not any(module._forward_hooks for module in net.modules())
 
-    @pytest.mark.parametrize("name", ["unet1d", "unet2d", "transformer", "tiny"])
+    @pytest.mark.parametrize("name", NETWORKS)
     @pytest.mark.parametrize("features", [0, 5])
     def test_every_network_has_blocks_that_are_known(self, name, features):
         net = build(NetworkConfig(name=name, channels=16), 4, features)

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from latentdiff.diffusion.noise import EDM_MEAN, EDM_STD, Schedule, stratified
+from latentdiff.diffusion.noise import Schedule, stratified
+from latentdiff.diffusion.schedules import EDM_MEAN, EDM_STD
 from latentdiff.diffusion.settings import LevelsConfig
 
 BINS = 32

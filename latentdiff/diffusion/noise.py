@@ -16,17 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from latentdiff.diffusion.schedules import SCHEDULES, Curve
 from latentdiff.diffusion.settings import DiffusionConfig, ScheduleConfig
 
-CHAINS = {
-    # DDPM: Ho et al. 2020, arXiv 2006.11239, sec. 4.
-    "linear-ddpm": (1e-4, 0.02, 1000),
-    # DiffWave: Kong et al. 2020, arXiv 2009.09761, table 1.
-    "diffwave": (1e-4, 0.05, 50),
-    # The end points AudioLDM gives (arXiv 2301.12503), equally spaced in beta as they are commonly
-    # used; latent-diffusion code spaces their square roots, which ends less noisy.
-    "audioldm": (0.0015, 0.0195, 1000),
-}
 CHAIN_LIMIT = 40.0
 """|log-SNR| of a chain is cut here: a last beta of 1 would be minus infinity."""
 
@@ -35,10 +27,6 @@ TERMINAL_LIMIT = -6.0
 
 NOISE_ONLY = -12.0
 """log-SNR that counts as pure noise: a quarter of a percent of the latents is left."""
-
-EDM_MEAN, EDM_STD = -1.2 - math.log(0.5), 1.2
-"""Karras et al. 2022, arXiv 2206.00364, table 1: ln(sigma) is normal with mean -1.2 and deviation
-1.2 for data of deviation 0.5; latents here have deviation 1."""
 
 VISITED = 1000
 """Levels of a continuous schedule over which a mean is taken."""
@@ -114,14 +102,14 @@ def schedule_of(config: DiffusionConfig) -> Schedule:
 
 
 def build(config: ScheduleConfig) -> Schedule:
-    """The schedule that a config names."""
-    if config.name == "betas":
-        start, end, steps = config.beta_start, config.beta_end, config.beta_steps
-        return chain(f"betas {start:g}..{end:g} ({steps})", linear_betas(start, end, steps))
-    if config.name in CHAINS:
-        return chain(config.name, linear_betas(*CHAINS[config.name]))
-    curve, inverse = _CURVES[config.name]
-    return _between(config, curve, inverse)
+    """The schedule that the settings name."""
+    entry = SCHEDULES[config.name]
+    if isinstance(entry, Curve):
+        return _between(config, entry)
+    if entry.betas is not None:
+        return chain(config.name, linear_betas(*entry.betas))
+    start, end, steps = config.beta_start, config.beta_end, config.beta_steps
+    return chain(f"{config.name} {start:g}..{end:g} ({steps})", linear_betas(start, end, steps))
 
 
 SILENCE = Schedule(
@@ -168,26 +156,23 @@ def stratified(
     return ((order + jitter) / batch).clamp(max=1.0).to(device)
 
 
-def _between(
-    config: ScheduleConfig,
-    curve: Callable[[Tensor], Tensor],
-    inverse: Callable[[Tensor], Tensor],
-) -> Schedule:
-    """A curve over 0..1, shifted, and cut to the part between the configured limits.
+def _between(config: ScheduleConfig, curve: Curve) -> Schedule:
+    """The curve, shifted, and cut to the part between the configured limits.
 
     Only t is stretched (Hoogeboom et al. 2023, arXiv 2301.11093, app. A): how often a level is
     visited relative to another does not change, levels outside are not visited at all.
     """
     limits = torch.tensor([config.logsnr_max, config.logsnr_min], dtype=torch.float64)
-    first, last = inverse(limits - config.shift).tolist()
+    first, last = curve.t_of(limits - config.shift).tolist()
 
     def logsnr_of(t: Tensor) -> Tensor:
         # float64, because the curves are steep at both ends.
-        logsnr = curve(first + (last - first) * t.double()) + config.shift
+        logsnr = curve.logsnr_of(first + (last - first) * t.double()) + config.shift
         return logsnr.clamp(config.logsnr_min, config.logsnr_max).to(t.dtype)
 
     def t_of(logsnr: Tensor) -> Tensor:
-        return ((inverse(logsnr.double() - config.shift) - first) / (last - first)).to(logsnr.dtype)
+        t = (curve.t_of(logsnr.double() - config.shift) - first) / (last - first)
+        return t.to(logsnr.dtype)
 
     return Schedule(config.name, logsnr_of, t_of)
 
@@ -200,65 +185,3 @@ def _interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     left = right - 1
     share = (inside - knots[left]) / (knots[right] - knots[left]).clamp(min=1e-30)
     return torch.lerp(values[left], values[right], share).to(x.dtype)
-
-
-def _cosine(t: Tensor) -> Tensor:
-    """Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 17, no offset: alpha = cos(pi t / 2)."""
-    return -2 * torch.log(torch.tan(math.pi / 2 * t))
-
-
-def _cosine_inverse(logsnr: Tensor) -> Tensor:
-    return 2 / math.pi * torch.atan(torch.exp(-0.5 * logsnr))
-
-
-def _flow(t: Tensor) -> Tensor:
-    """The straight path (1 - t) z_0 + t eps of Liu et al. 2022, arXiv 2209.03003, and Lipman et al.
-
-    The same levels as on that path; z_t itself keeps alpha^2 + sigma^2 = 1 like everywhere here.
-    """
-    return 2 * torch.log1p(-t) - 2 * torch.log(t)
-
-
-def _flow_inverse(logsnr: Tensor) -> Tensor:
-    return torch.sigmoid(-0.5 * logsnr)
-
-
-_SIGMOID_ENDS = torch.sigmoid(torch.tensor([-3.0, 3.0], dtype=torch.float64)).tolist()
-
-
-def _sigmoid(t: Tensor) -> Tensor:
-    """Jabri et al. 2022, arXiv 2212.11972, algorithm 2: start -3, end 3, tau 1."""
-    low, high = _SIGMOID_ENDS
-    return torch.logit((high - torch.sigmoid(6 * t - 3)) / (high - low))
-
-
-def _sigmoid_inverse(logsnr: Tensor) -> Tensor:
-    low, high = _SIGMOID_ENDS
-    return (torch.logit(high - torch.sigmoid(logsnr) * (high - low)) + 3) / 6
-
-
-def _laplace(t: Tensor) -> Tensor:
-    """Hang et al. 2024, arXiv 2407.03297, table 1: mu 0, b 0.5; dwells where SNR is near 1."""
-    return 0.5 * torch.where(t < 0.5, -torch.log(2 * t), torch.log(2 - 2 * t))
-
-
-def _laplace_inverse(logsnr: Tensor) -> Tensor:
-    tail = 0.5 * torch.exp(-2 * logsnr.abs())
-    return torch.where(logsnr > 0, tail, 1 - tail)
-
-
-def _edm(t: Tensor) -> Tensor:
-    return -2 * (EDM_MEAN + EDM_STD * torch.special.ndtri(t))
-
-
-def _edm_inverse(logsnr: Tensor) -> Tensor:
-    return torch.special.ndtr((-0.5 * logsnr - EDM_MEAN) / EDM_STD)
-
-
-_CURVES = {
-    "cosine": (_cosine, _cosine_inverse),
-    "sigmoid": (_sigmoid, _sigmoid_inverse),
-    "flow": (_flow, _flow_inverse),
-    "laplace": (_laplace, _laplace_inverse),
-    "edm": (_edm, _edm_inverse),
-}

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import fields
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from latentdiff.config import Section
+from latentdiff.config import Section, catalogue
+from latentdiff.diffusion.methods import METHODS, SamplerOptions, Variance
+from latentdiff.diffusion.schedules import SCHEDULES
+from latentdiff.errors import UserError
 
 Parametrisation = Literal["v", "eps", "x0", "flow", "regression"]
 LevelsName = Literal["schedule", "logit-normal", "edm", "adaptive"]
-ScheduleName = Literal[
-    "cosine", "sigmoid", "flow", "laplace", "edm", "linear-ddpm", "diffwave", "audioldm", "betas"
-]
 Weighting = Literal["uniform", "min-snr", "sigmoid", "edm"]
 LossKind = Literal["mse", "l1", "huber"]
-Sampler = Literal["dpmpp-2m", "ddim", "ddpm", "euler", "heun"]
 Spacing = Literal["logistic", "logsnr", "t", "karras"]
+
+if TYPE_CHECKING:
+    ScheduleName = str
+    Sampler = str
+else:
+    # The registries are the only lists of names; a type checker cannot look into them.
+    ScheduleName = Literal[tuple(SCHEDULES)]
+    Sampler = Literal[tuple(METHODS)]
 
 
 class ScheduleConfig(Section):
     """Which log-SNR = ln(alpha^2 / sigma^2) training and sampling visit, and how often."""
 
-    name: ScheduleName = "cosine"
-    """cosine, sigmoid, flow, laplace, edm: continuous. linear-ddpm (betas 1e-4..0.02, 1000 steps),
-    diffwave (1e-4..0.05, 50), audioldm (0.0015..0.0195, 1000): chains of their papers.
-    betas: a chain of your own from beta_start, beta_end and beta_steps."""
+    method_key = "name"
+
+    name: ScheduleName = Field(
+        default="cosine",
+        description=catalogue({name: entry.summary for name, entry in SCHEDULES.items()}),
+    )
 
     logsnr_max: float = Field(default=8.0, gt=0, le=20)
     """Cleanest level of the continuous schedules (8: noise 35 dB below the latents)."""
@@ -45,6 +55,9 @@ class ScheduleConfig(Section):
 
     beta_steps: int = Field(default=1000, ge=2)
     """Length of the chain of `betas`; the betas between first and last are equally spaced."""
+
+    def read_by_method(self) -> frozenset[str]:
+        return SCHEDULES[self.name].reads
 
     @model_validator(mode="after")
     def _limits_leave_room(self) -> ScheduleConfig:
@@ -116,9 +129,12 @@ class DiffusionConfig(Section):
 class SamplingConfig(Section):
     """How new latents are drawn; everything here can change after training."""
 
-    sampler: Sampler = "dpmpp-2m"
-    """dpmpp-2m: best for few steps. ddim (with eta), euler and heun (two network calls a step):
-    ODE. ddpm: ancestral, wants a hundred steps or more."""
+    method_key = "sampler"
+
+    sampler: Sampler = Field(
+        default="dpmpp-2m",
+        description=catalogue({name: method.summary for name, method in METHODS.items()}),
+    )
 
     steps: int = Field(default=32, ge=1)
     """Steps from pure noise to latents."""
@@ -131,7 +147,7 @@ class SamplingConfig(Section):
     eta: float = Field(default=0.0, ge=0, le=1)
     """Of ddim only: share of fresh noise. 0: the ODE; 1: ancestral."""
 
-    variance: Literal["posterior", "beta"] = "posterior"
+    variance: Variance = "posterior"
     """Of ddpm only: variance of the fresh noise, DDPM's beta-tilde or its beta."""
 
     guidance: float = Field(default=1.0, ge=0)
@@ -161,6 +177,23 @@ class SamplingConfig(Section):
     fill: Literal["mean", "noise"] = "mean"
     """Latent directions the model does not see become their mean, or unit noise as in an
     exported RAVE."""
+
+    @classmethod
+    def method_fields(cls) -> frozenset[str]:
+        return frozenset(field.name for field in fields(SamplerOptions))
+
+    def read_by_method(self) -> frozenset[str]:
+        return METHODS[self.sampler].reads
+
+    def check_guidance(self, conditioned: bool) -> None:
+        """Raises UserError for guidance of samples that have no condition: it would do nothing."""
+        if self.guidance != 1 and not conditioned:
+            raise UserError(
+                f"sampling.guidance={self.guidance:g} has no effect",
+                why="guidance strengthens a condition, and these samples have none",
+                do_this="drop sampling.guidance; or train with condition.kind and give a condition "
+                "to `latentdiff sample`.",
+            )
 
     @model_validator(mode="after")
     def _can_be_met(self) -> SamplingConfig:

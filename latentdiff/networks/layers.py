@@ -5,12 +5,16 @@ Shapes: B batch, C latent channels, E embedding, K condition features, W network
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from latentdiff.specs import Condition
+
+if TYPE_CHECKING:
+    from latentdiff.networks.settings import NetworkConfig
 
 FREQUENCIES = 32
 _RENAMED = {"inlet": "proj_in", "outlet": "proj_out"}
@@ -84,18 +88,69 @@ class ConditionEncoder(nn.Module):
         return torch.where(condition.given[:, None, None], encoded, null)
 
 
+@dataclass(frozen=True)
+class Probe:
+    """Where a block shows how strongly the condition acts on it; see `evaluation.activations`."""
+
+    signal: str
+    """Attribute: the module to whose output the condition is added."""
+    condition: str
+    """Attribute: the module whose output is added there; None in networks without a condition."""
+    gated: bool = False
+    """Whether the second half of that sum goes through a sigmoid."""
+
+
 class DenoisingNetwork(nn.Module):
     """What every network has: [B, C, T] of any T, log-SNR [B] and a condition -> [B, C, T]."""
 
+    default_width: ClassVar[int]
+    """Where `network.channels` is null; a multiple of 8, and of twice the default `heads`."""
+    default_depth: ClassVar[int] = 1
+    """Where `network.blocks` is null."""
+    reads: ClassVar[frozenset[str]]
+    """The fields of `NetworkConfig` that the network reads, `name` apart."""
+    attention: ClassVar[bool] = False
+    """Whether there always is an attention; networks that read `attention_every` have one where it
+    is set."""
+
     receptive_field: int | None = None
-    """Frames that can decide one frame, at most; None: all of them. A condition reaches two
+    """Frames that can affect one frame, at most; None: all of them. A condition reaches two
     further on either side."""
 
-    def __init__(self, width: int, channels: int, condition_features: int, labels: int) -> None:
+    def __init__(
+        self, config: NetworkConfig, channels: int, condition_features: int = 0, labels: int = 0
+    ) -> None:
+        """`channels` C, `condition_features` K (0: none), `labels`: how many (0: none)."""
         super().__init__()
+        width = config.width
         self.channels, self.condition_features = channels, condition_features
         self.embedding = NoiseEmbedding(width, labels)
         self.encoder = ConditionEncoder(condition_features, width) if condition_features else None
+
+    @classmethod
+    def attends(cls, config: NetworkConfig) -> bool:
+        """Whether the network has an attention with these settings."""
+        optional = "attention_every" in cls.reads and config.attention_every is not None
+        return cls.attention or optional
+
+    @classmethod
+    def read_with(cls, config: NetworkConfig) -> frozenset[str]:
+        """The fields of `config` that matter to this network, given the others."""
+        return cls.reads if cls.attends(config) else cls.reads - {"heads", "attention_reach"}
+
+    @classmethod
+    def attention_width(cls, config: NetworkConfig) -> int:
+        """Width where it attends."""
+        return config.width
+
+    @classmethod
+    def check(cls, config: NetworkConfig) -> None:
+        """Raises ValueError for settings that are valid one by one but do not fit together."""
+        width = cls.attention_width(config)
+        if cls.attends(config) and width % (2 * config.heads):
+            raise ValueError(
+                f"heads ({config.heads}) must fit twice into the width of the attention ({width})"
+            )
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         # Version 0.1 called the first and last projection otherwise; its checkpoints stay readable.

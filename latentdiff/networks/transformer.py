@@ -1,4 +1,4 @@
-"""A transformer along time that knows the noise level by adaLN-zero.
+"""A transformer along time, conditioned on the noise level by adaLN-zero.
 
 Peebles and Xie 2022, arXiv 2212.09748, fig. 3 (adaLN-Zero), with rotary positions, a short
 depthwise convolution before each attention, and the condition as scale and shift frame by frame.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from latentdiff.networks.attention import Attention
-from latentdiff.networks.layers import DenoisingNetwork, zero_init
+from latentdiff.networks.layers import DenoisingNetwork, Probe, zero_init
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.specs import Condition
 
@@ -20,7 +20,9 @@ MODULATIONS = 6
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then feed-forward, each gated on to the stream: [B, T, W] -> the same."""
+    """Attention, then feed-forward, each with a gate on the residual: [B, T, W] -> the same."""
+
+    probe = Probe("first", "condition")
 
     def __init__(self, config: NetworkConfig, conditioned: bool) -> None:
         super().__init__()
@@ -58,10 +60,16 @@ class TransformerBlock(nn.Module):
 class Transformer(DenoisingNetwork):
     """[B, C, T] of any T -> [B, C, T]."""
 
+    default_width, default_depth = 128, 4
+    reads = frozenset(
+        {"channels", "blocks", "kernel", "heads", "attention_reach", "expansion", "dropout"}
+    )
+    attention = True
+
     def __init__(
         self, config: NetworkConfig, channels: int, condition_features: int = 0, labels: int = 0
     ) -> None:
-        super().__init__(config.width, channels, condition_features, labels)
+        super().__init__(config, channels, condition_features, labels)
         width, depth = config.width, config.depth
         reach = config.attention_reach
         if reach is not None:

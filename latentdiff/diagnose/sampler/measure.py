@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +15,17 @@ from latentdiff.diagnose.sampler import picture as sampler_pictures
 from latentdiff.diagnose.sampler import report as sampler_report
 from latentdiff.diffusion import exact, noise
 from latentdiff.diffusion.noise import Schedule
-from latentdiff.diffusion.settings import ScheduleConfig, ScheduleName
+from latentdiff.diffusion.schedules import SCHEDULES
+from latentdiff.diffusion.settings import ScheduleConfig
 from latentdiff.errors import UserError
 from latentdiff.evaluation import oracle
-from latentdiff.evaluation.oracle import CASES, OUTPUTS, STEPS, Case, OracleProblem
+from latentdiff.evaluation.oracle import (
+    OUTPUTS,
+    STEPS,
+    VARIANTS,
+    OracleProblem,
+    SamplerVariant,
+)
 from latentdiff.model.project import Project
 from latentdiff.runs import Run
 from latentdiff.tracking import progress
@@ -51,7 +58,7 @@ class Task:
     @property
     def calls(self) -> int:
         """Sampler steps, for the progress bar."""
-        return len(CASES) * (sum(self.direct) + len(self.outputs) * sum(self.converted))
+        return len(VARIANTS) * (sum(self.direct) + len(self.outputs) * sum(self.converted))
 
 
 def sampler(
@@ -99,13 +106,13 @@ def _report(project: Project, everything: bool) -> Report:
     with progress(total=sum(task.calls for task in tasks), unit="step", what="samplers") as bar:
         for task in tasks:
             course = _course(task.latents, task.schedule, spacing)
-            for name, case in CASES.items():
+            for name, case in VARIANTS.items():
                 place = {"schedule": task.schedule.name, "latents": task.latents, "sampler": name}
                 errors, found = _measure(course, case, task)
                 rows += [place | row for row in errors]
                 conversions += [place | row for row in found]
                 orders += _order(place, course, case) if task.direct else []
-                bar.update(task.calls // len(CASES))
+                bar.update(task.calls // len(VARIANTS))
     schedules = {task.schedule.name: task.schedule for task in tasks}
     results: dict[str, Any] = {
         "schedule": first.name,
@@ -127,7 +134,7 @@ def _report(project: Project, everything: bool) -> Report:
 
 def _tasks(config: ScheduleConfig, everything: bool) -> Iterator[Task]:
     """The configured schedule first, on both kinds of latents; others beside it."""
-    names = get_args(ScheduleName) if everything else BESIDE
+    names = tuple(SCHEDULES) if everything else BESIDE
     others = [name for name in names if name not in (config.name, "betas")]
     others = others if everything else others[:2]
     for schedule in (config, *(ScheduleConfig.model_validate({"name": n}) for n in others)):
@@ -146,7 +153,7 @@ def _course(latents: str, schedule: Schedule, spacing: Any) -> OracleProblem:
 
 
 def _measure(
-    course: OracleProblem, case: Case, task: Task
+    course: OracleProblem, case: SamplerVariant, task: Task
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Errors of one sampler by steps, and how far each output of a network leads off them."""
     models = {output: oracle.as_denoiser(course.exact, output) for output in task.outputs}
@@ -167,7 +174,9 @@ def _apart(course: OracleProblem, samples: Tensor, others: Tensor) -> float:
     return course.distance(samples, others) / max(1.0, float(samples.square().mean().sqrt()))
 
 
-def _order(place: dict[str, Any], course: OracleProblem, case: Case) -> list[dict[str, Any]]:
+def _order(
+    place: dict[str, Any], course: OracleProblem, case: SamplerVariant
+) -> list[dict[str, Any]]:
     """Measured order, judged: none where fresh noise on a mixture leaves it to chance.
 
     On levels equally spaced in log-SNR, where an order shows on any schedule; by t, a steep end of
@@ -198,7 +207,7 @@ def _start(schedule: Schedule) -> dict[str, Any]:
 
 def _configured(project: Project, schedule: Schedule) -> dict[str, Any]:
     """The errors of the sampler as `sample` would run it, with a perfect model."""
-    sampling, case = project.sampling, Case.of(project.sampling)
+    sampling, case = project.sampling, SamplerVariant.of(project.sampling)
     course = _course("Gaussian", schedule, sampling.spacing)
     errors = course.errors(case, course.run(case, sampling.steps))
     even = OracleProblem(course.exact, schedule)
