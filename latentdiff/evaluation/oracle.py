@@ -19,7 +19,7 @@ from torch import Tensor
 from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.exact import Exact, ExactNetwork
 from latentdiff.diffusion.noise import NOISE_ONLY, Schedule
-from latentdiff.diffusion.samplers import SamplerState, integrate, levels
+from latentdiff.diffusion.samplers import SamplerState, integrate, make_logsnrs
 from latentdiff.diffusion.settings import SamplingConfig, Spacing
 from latentdiff.specs import Condition, Denoise
 
@@ -148,7 +148,7 @@ class OracleProblem:
         source = Source(model or self.exact, balanced=self.linear)
         walk = SamplerState(source, Condition(), source.fresh, **case.options)
         z = self.starts if starts is None else starts
-        points = levels(self.schedule, steps, self.spacing)
+        points = make_logsnrs(self.schedule, steps, self.spacing)
         return integrate(walk, z if model is None else z.float(), points, case.sampler).double()
 
     def errors(self, case: Case, samples: Tensor) -> Errors:

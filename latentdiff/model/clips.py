@@ -28,6 +28,9 @@ from latentdiff.specs import Codec, Condition
 from latentdiff.tracking import progress
 from latentdiff.training.data import Recording, Windows
 
+CLIP_SECONDS = 3.0
+"""Default length of a real clip: short, so that short files contribute too."""
+NO_CODEC = "the sound was not scored: the codec is unknown (name it with --rave)"
 FEWEST = 8
 """Clips of a set below which they are made shorter instead."""
 
