@@ -24,6 +24,9 @@ from latentdiff.model.model import Model
 from latentdiff.specs import Codec, Condition
 from latentdiff.tracking import progress
 
+CLIP_SECONDS = 3.0
+"""Default length of a real clip: short, so that short files contribute too."""
+NO_CODEC = "the sound was not scored: the codec is unknown (name it with --rave)"
 FEWEST = 8
 """Clips of a set below which they are made shorter instead."""
 
@@ -129,9 +132,9 @@ def conditions(model: Model, store: LatentStore, clips: Clips) -> Condition:
 
 def decode(codec: Codec, raw: Tensor, settings: LatentConfig, what: str) -> list[np.ndarray]:
     """Latents [B, D, T] as sounds [channels, N]."""
-    options = {"chunk_seconds": settings.chunk_seconds, "batch": settings.batch}
+    chunk, batch = settings.chunk_seconds, settings.batch
     with progress(raw.numpy(), unit="clip", what=f"decoding {what}") as clips:
-        return [streaming.decode(codec, z, **options) for z in clips]
+        return [streaming.decode(codec, z, chunk_seconds=chunk, batch=batch) for z in clips]
 
 
 def original(place: Place, frames: int, codec: Codec) -> np.ndarray:
