@@ -123,17 +123,29 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def build(section: type[S], values: Mapping[str, Any], source: str = "config") -> S:
+def build(
+    section: type[S],
+    values: Mapping[str, Any],
+    source: str = "config",
+    given: Mapping[str, Any] | None = None,
+) -> S:
     """`values` as a validated `section`.
 
-    Raises ConfigError naming every unknown key, wrong type and impossible value at once.
+    `given`: the part of `values` that the user asks for now. Settings there must be read by the
+    method that they belong to; elsewhere, as in a run's own config.yaml, every setting has some
+    value. Raises ConfigError naming every unknown key, wrong type, impossible value and unread
+    setting at once.
     """
     # A section left empty in YAML (`training:`) arrives as None and means "all defaults".
     filled = {key: {} if _nested(section, key) and v is None else v for key, v in values.items()}
+    problems = unread(section, filled, given or {})
     try:
-        return section.model_validate(filled)
+        built = section.model_validate(filled)
     except ValidationError as error:
-        raise ConfigError([_explain(section, item) for item in error.errors()], source) from None
+        problems = [_explain(section, item) for item in error.errors()] + problems
+    if problems:
+        raise ConfigError(problems, source)
+    return built
 
 
 def unread(
@@ -164,7 +176,7 @@ def unread(
         default = section.model_fields[key].get_default(call_default_factory=True)
         if getattr(built, key) != default:
             problems.append(
-                f"{prefix}{key}: {method} does not read it, it reads {own}; "
+                f"{prefix}{key}: not read by {method}, which reads {own}; "
                 f"leave it at its default, {_yaml_word(default)} (got {given[key]!r})"
             )
     return problems

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from latentdiff import config, runs
 from latentdiff.errors import UserError
-from latentdiff.model.project import Project
+from latentdiff.model.project import Project, resolve
 
 
 def preset_path(name: str) -> Path:
@@ -55,7 +55,7 @@ def annotated() -> str:
 def validate(paths: list[Path]) -> None:
     """Raise ConfigError, with every problem at once, where a file is not a valid config."""
     for path in paths:
-        config.build(Project, config.read_yaml(path), source=str(path))
+        resolve(None, path)
 
 
 def schema() -> str:

@@ -125,7 +125,8 @@ def guided(
     def denoise_guided(z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
         with_condition = denoise(z_t, logsnr, condition)
         inside = (logsnr >= low) & (logsnr <= high)
-        if not inside.any():
+        # Without a condition the second call would give the same again.
+        if _empty(condition) or not inside.any():
             return with_condition
         without = denoise(z_t, logsnr, Condition())
         z_0 = without + scale * (with_condition - without)
@@ -165,7 +166,7 @@ def dropped(
     condition: Condition, probability: float, batch: int, generator: torch.Generator | None = None
 ) -> Condition:
     """The condition with each of `batch` samples losing it with `probability` (training only)."""
-    if probability == 0 or (condition.features is None and condition.label is None):
+    if probability == 0 or _empty(condition):
         return condition
     given = condition.features if condition.features is not None else condition.label
     assert given is not None
@@ -173,6 +174,10 @@ def dropped(
     keep = torch.rand(batch, generator=generator, device=source) >= probability
     keep = keep.to(given.device)
     return condition._replace(given=keep if condition.given is None else keep & condition.given)
+
+
+def _empty(condition: Condition) -> bool:
+    return condition.features is None and condition.label is None
 
 
 def _deviation(z: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from latentdiff.config import Section, catalogue
 from latentdiff.diffusion.methods import METHODS, SamplerOptions, Variance
 from latentdiff.diffusion.schedules import SCHEDULES
+from latentdiff.errors import UserError
 
 Parametrisation = Literal["v", "eps", "x0", "flow", "regression"]
 LevelsName = Literal["schedule", "logit-normal", "edm", "adaptive"]
@@ -183,6 +184,16 @@ class SamplingConfig(Section):
 
     def read_by_method(self) -> frozenset[str]:
         return METHODS[self.sampler].reads
+
+    def check_guidance(self, conditioned: bool) -> None:
+        """Raises UserError for guidance of samples that have no condition: it would do nothing."""
+        if self.guidance != 1 and not conditioned:
+            raise UserError(
+                f"sampling.guidance={self.guidance:g} has no effect",
+                why="guidance strengthens a condition, and these samples have none",
+                do_this="drop sampling.guidance; or train with condition.kind and give a condition "
+                "to `latentdiff sample`.",
+            )
 
     @model_validator(mode="after")
     def _can_be_met(self) -> SamplingConfig:

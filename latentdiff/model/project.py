@@ -62,14 +62,15 @@ def resolve(
 ) -> Project:
     """Defaults, then the run's own config.yaml, `file`, overrides and options, the last on top.
 
-    Raises ConfigError with every problem at once.
+    Raises ConfigError with every problem at once; settings that the chosen method does not read
+    are among them, unless only the run's config.yaml holds them.
     """
     remembered = config.read_yaml(run.config) if run and run.config.exists() else {}
-    given = config.read_yaml(file) if file else {}
     named = {key: value for key, value in (options or {}).items() if value is not None}
-    values = config.merge(remembered, given, config.parse_overrides(overrides), named)
+    in_file = config.read_yaml(file) if file else {}
+    given = config.merge(in_file, config.parse_overrides(overrides), named)
     source = file or (run.config if run and remembered else "config")
-    return config.build(Project, values, str(source))
+    return config.build(Project, config.merge(remembered, given), str(source), given)
 
 
 def check_upstream(project: Project, stages: Iterable[Path]) -> None:
