@@ -16,6 +16,7 @@ from latentdiff.config import Section
 from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
 from latentdiff.errors import UserError
 from latentdiff.latents.settings import LatentConfig
+from latentdiff.latents.store import same_fingerprint
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.notebook.experiments.settings import ExperimentConfig
 from latentdiff.rave.settings import RaveConfig
@@ -192,6 +193,6 @@ def _other_inputs(before: Mapping[str, Any], inputs: Mapping[str, Input]) -> lis
     lines = []
     for key, value in inputs.items():
         old = before["inputs"].get(key, {"path": "none", "fingerprint": None})
-        if old["fingerprint"] != value.fingerprint:
+        if not same_fingerprint(old["fingerprint"], value.fingerprint):
             lines.append(f"{key}: another than then ({old['path']} -> {value.path})")
     return lines

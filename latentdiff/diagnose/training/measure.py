@@ -26,7 +26,7 @@ from latentdiff.evaluation import activations, directions, pairing, whiteness
 from latentdiff.evaluation.activations import Activations, rms
 from latentdiff.evaluation.directions import Directions
 from latentdiff.evaluation.pairing import Pairing
-from latentdiff.latents.store import LatentStore
+from latentdiff.latents.store import LatentStore, same_fingerprint
 from latentdiff.model import clips as material
 from latentdiff.model.calibrate import draw
 from latentdiff.model.model import Model, make_denoiser, task_of
@@ -139,7 +139,9 @@ def look(
 
 def _same_files(store: LatentStore, info: Mapping[str, Any]) -> bool | None:
     recorded = info["inputs"].get("latents")
-    return None if recorded is None else recorded["fingerprint"] == store.fingerprint()
+    if recorded is None:
+        return None
+    return same_fingerprint(recorded["fingerprint"], store.fingerprint())
 
 
 def _recorded(model: Model) -> float | None:
