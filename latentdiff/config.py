@@ -179,7 +179,7 @@ def unread(
         default = section.model_fields[key].get_default(call_default_factory=True)
         if getattr(built, key) != default:
             problems.append(
-                f"{prefix}{key}: {method} does not read it, it reads {own}; "
+                f"{prefix}{key}: not read by {method}, which reads {own}; "
                 f"leave it at its default, {_yaml_word(default)} (got {given[key]!r})"
             )
     return problems

@@ -16,6 +16,7 @@ from latentdiff.config import Section
 from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
 from latentdiff.errors import UserError
 from latentdiff.latents.settings import LatentConfig
+from latentdiff.latents.store import same_fingerprint
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.notebook.experiments.settings import ExperimentConfig
 from latentdiff.rave.settings import RaveConfig
@@ -201,7 +202,7 @@ def _without(lines: list[str], keys: Iterable[str]) -> list[str]:
 def _other_inputs(before: RunInfo, inputs: Mapping[str, Input]) -> list[str]:
     lines = []
     for key, value in inputs.items():
-        if before.fingerprint(key) != value.fingerprint:
+        if not same_fingerprint(before.fingerprint(key), value.fingerprint):
             old = before.inputs[key].path if key in before.inputs else "none"
             lines.append(f"{key}: another than then ({old} -> {value.path})")
     return lines

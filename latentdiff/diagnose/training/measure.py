@@ -26,7 +26,7 @@ from latentdiff.evaluation import activations, directions, pairing, whiteness
 from latentdiff.evaluation.activations import Activations, rms
 from latentdiff.evaluation.directions import Directions
 from latentdiff.evaluation.pairing import Pairing
-from latentdiff.latents.store import LatentStore
+from latentdiff.latents.store import LatentStore, same_fingerprint
 from latentdiff.model.data import windows_of
 from latentdiff.model.model import Model
 from latentdiff.model.sampling import draw_like
@@ -138,7 +138,7 @@ def look(
 
 def _same_files(store: LatentStore, info: RunInfo) -> bool | None:
     recorded = info.fingerprint("latents")
-    return None if recorded is None else recorded == store.fingerprint()
+    return None if recorded is None else same_fingerprint(recorded, store.fingerprint())
 
 
 def _pairing(model: Model, store: LatentStore) -> Pairing | None:
