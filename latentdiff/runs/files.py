@@ -19,19 +19,19 @@ PARTIAL = ".partial"
 
 
 def make_directory(directory: Path) -> None:
-    """Create a folder and its parents; UserError where that fails."""
+    """Create a folder and its parents. Raises UserError if that fails."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {directory}", why=str(error)) from error
+        raise UserError(f"cannot create the folder {directory}", why=str(error)) from error
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A path to write to; it becomes `path` in one step when the block ends without error.
+    """Yield a path to write to; it is renamed to `path` if the block ends without error.
 
-    The half-written file ends in `.partial`, is flushed to disk before it takes its name, and is
-    removed on any error. Raises UserError where the disk is full or not writable.
+    The half-written file ends in `.partial`. It is flushed to disk before it is renamed, and removed
+    on any error. Raises UserError if the disk is full or not writable.
     """
     partial = path.with_name(path.name + PARTIAL)
     try:
@@ -45,7 +45,7 @@ def atomic(path: Path) -> Iterator[Path]:
         raise UserError(
             f"cannot write {path}",
             why=error.strerror or str(error),
-            do_this="free some space or choose another folder; what was whole before still is.",
+            do_this="free some space or choose another folder; finished files are unharmed.",
         ) from error
     except BaseException:
         with suppress(OSError):
@@ -54,23 +54,23 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text whole or not at all."""
+    """Write text, whole or not at all."""
     with atomic(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all."""
+def write_json(path: Path, value: object) -> None:
+    """Write JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Values]) -> None:
-    """Write one JSON object a line, whole or not at all."""
+    """Write one JSON object per line, whole or not at all."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_jsonl(path: Path) -> list[Values]:
-    """The rows of a JSON-lines file; UserError where it is missing or damaged."""
+    """The rows of a JSON-lines file. Raises UserError if it is missing or damaged."""
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
     except (OSError, ValueError) as error:
@@ -78,13 +78,13 @@ def read_jsonl(path: Path) -> list[Values]:
 
 
 def remove_partial(directory: Path) -> None:
-    """Remove what an interrupted run left half-written."""
+    """Remove the half-written files of an interrupted run, in all subfolders."""
     for path in directory.rglob("*" + PARTIAL):
         path.unlink(missing_ok=True)
 
 
 def sha256_file(path: Path) -> str:
-    """Hex sha256 of a file, read in blocks."""
+    """sha256 of a file in hex, read in blocks."""
     digest = hashlib.sha256()
     with open(path, "rb") as handle:
         while block := handle.read(1 << 20):
@@ -93,7 +93,7 @@ def sha256_file(path: Path) -> str:
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes free on the disk where `path` is or will be."""
+    """Free bytes on the disk where `path` is or will be."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
