@@ -261,7 +261,11 @@ def test_check_tells_level_and_distance(codec, run, audio_folder, caplog):
     original, _ = soundfile.read(store.of("validation")[0].source, dtype="float32")
     mean, _ = codec.encode(torch.from_numpy(original)[None, None])
     decoded = codec.decode(mean)[0, 0, : len(original)].numpy()
-    assert result.distance == pytest.approx(spectral_distance(original, decoded), rel=1e-3)
+    # Both amplified by what brings the recording to -20 dBFS.
+    gain = 10 ** ((-20 - result.original_db) / 20)
+    expected = spectral_distance(gain * original, gain * decoded)
+    assert result.distance == pytest.approx(expected, rel=1e-3)
+    assert result.verdict == "follows"
 
 
 def test_dry_run_writes_nothing(codec, run, audio_folder):

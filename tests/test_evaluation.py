@@ -12,7 +12,7 @@ import torch
 
 from latentdiff.errors import UserError
 from latentdiff.evaluation import compare, embeddings, mel, neighbours, windows
-from latentdiff.evaluation.frechet import Gaussian, Scale, distance
+from latentdiff.evaluation.frechet import Gaussian, ScoreScale, distance
 
 
 @pytest.fixture
@@ -60,13 +60,13 @@ class TestFrechet:
         fit = Gaussian.fit(x)
         np.testing.assert_allclose(fit.covariance, np.cov(x.numpy().T, bias=True), rtol=1e-5)
         np.testing.assert_allclose(fit.mean, x.mean(0), rtol=1e-5)
-        with pytest.raises(ValueError, match="two windows"):
+        with pytest.raises(ValueError, match="at least 2 windows"):
             Gaussian.fit(x[:1])
 
     def test_score_runs_from_ceiling_to_floor_and_no_farther(self):
-        scale = Scale(floor=2.0, ceiling=10.0)
+        scale = ScoreScale(floor=2.0, ceiling=10.0)
         assert [scale.score(d) for d in (1.0, 2.0, 4.0, 10.0, 99.0)] == [1, 1, 0.75, 0, 0]
-        assert math.isnan(Scale(floor=3.0, ceiling=3.0).score(1.0))
+        assert math.isnan(ScoreScale(floor=3.0, ceiling=3.0).score(1.0))
 
 
 class TestWindows:

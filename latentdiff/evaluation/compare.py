@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from latentdiff.evaluation import windows
-from latentdiff.evaluation.frechet import Gaussian, Scale, distance
+from latentdiff.evaluation.frechet import Gaussian, ScoreScale, distance
 
 REFERENCE = "training"
 """Every other clip of the training files; all sets are compared with it."""
@@ -48,7 +48,7 @@ class Comparison:
     to_held_out: dict[str, float]
     """To the held-out clips; empty where there are none. They hold other sound than the training
     clips, so this is larger for all sets where files are few and unlike."""
-    scale: Scale
+    scale: ScoreScale
     error: float | None = None
     """Standard error of the score of SAMPLES, for the chance in drawing them; None: not known."""
 
@@ -117,4 +117,4 @@ def compare(sets: Mapping[str, Tensor]) -> Comparison:
     if held_out is not None:
         far = {n: distance(held_out, fit) for n, fit in fits.items() if n != HELD_OUT}
     floor = min(distances[OTHER], distances.get(HELD_OUT, math.inf))
-    return Comparison(distances, far, Scale(floor, distances[WHITE]))
+    return Comparison(distances, far, ScoreScale(floor, distances[WHITE]))

@@ -1,4 +1,4 @@
-"""A picture as latents: grey, a channel a row, a frame a column.
+"""A greyscale picture as latents: a row is a channel, a column a frame.
 
 Shapes: C channels (rows, from the top), T frames (columns).
 """
@@ -14,9 +14,9 @@ from torch.nn.functional import interpolate
 from latentdiff.errors import UserError
 
 ROWS, COLUMNS = 24, 48
-"""Of our own drawing."""
+"""Size of the built-in drawing."""
 MOST = 64
-"""Rows and columns of a picture from a file; larger ones are shrunk."""
+"""Rows and columns; larger pictures are shrunk."""
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue (ITU-R BT.601)."""
 
@@ -35,9 +35,9 @@ def drawn(rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
 
 
 def read(path: Path) -> Tensor:
-    """The PNG file as [C, T] of mean 0 and variance 1, at most MOST on either side.
+    """A PNG file as [C, T] of mean 0 and variance 1, at most MOST rows and columns.
 
-    Transparent parts are white. Raises UserError where it is no PNG, or of one colour.
+    Transparent parts become white. Raises UserError if it is not a PNG or has only one colour.
     """
     from matplotlib import image
 
@@ -46,20 +46,24 @@ def read(path: Path) -> Tensor:
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(
             f"cannot read the picture {path}",
-            why=str(error).splitlines()[0] if str(error) else "it is no PNG file",
-            do_this="give a PNG file, or --image alone for a drawing.",
+            why=str(error).splitlines()[0] if str(error) else "it is not a PNG file",
+            do_this="name a PNG file, or use --image alone for the built-in drawing.",
         ) from error
     grey = _grey(pixels)
     factor = min(1.0, MOST / max(grey.shape))
     size = [max(4, round(side * factor)) for side in grey.shape]
     small = interpolate(grey[None, None], size=size, mode="area")[0, 0]
     if not small.std() > 0:
-        raise UserError(f"the picture {path} shows nothing", why="it is of one colour")
+        raise UserError(
+            f"the picture {path} shows nothing",
+            why="all of it has one colour",
+            do_this="choose a picture with some contrast.",
+        )
     return standardised(small)
 
 
 def standardised(picture: Tensor) -> Tensor:
-    """The same with mean 0 and variance 1."""
+    """The picture scaled to mean 0 and variance 1."""
     return (picture - picture.mean()) / picture.std(correction=0)
 
 

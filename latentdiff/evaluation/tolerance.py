@@ -1,4 +1,4 @@
-"""How much noise on its latents a decoder bears, and how much a model leaves.
+"""How much noise on its latents a decoder tolerates, and how much a model leaves.
 
 Latents are x + k * noise with unit noise, so k is sigma / alpha and log-SNR is -2 ln k.
 """
@@ -19,37 +19,37 @@ NOISE_LADDER = "noise-ladder"
 RUNGS = (0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 """k, in deviations of whitened latents."""
 HALF = 0.5
-"""Of the distance that white noise makes in place of the latents."""
+"""Share of the distance that white noise in place of the latents causes."""
 AUDIBLE_DB = 0.2
-"""A decoder of which white noise changes the sound by less makes the same of any latents."""
+"""If white noise in place of the latents changes the sound by less, the decoder ignores them."""
 
 Criterion = Literal["half-way to noise", "the codec's own error", "nothing is heard of latents"]
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The k at which the sound breaks: the noise is then the worst that is wrong with it."""
+    """The k from which noise on the latents is what most impairs the sound."""
 
     std: float | None
-    """k; None where no rung breaks it, or nothing is heard of latents at all."""
+    """k; None if no rung reaches the limit, or the decoder ignores its latents."""
     limit: float
-    """Spectral distance, in dB, from the sound without noise."""
+    """Spectral distance in dB from the sound without noise at that k."""
     criterion: Criterion
-    """Of the two limits the one that is reached first, if any can be."""
+    """The lower of the two limits, if the latents are audible at all."""
 
     @property
     def logsnr(self) -> float | None:
-        """Of latents with so much noise."""
+        """log-SNR of latents with noise of this std."""
         return None if self.std is None else -2 * math.log(self.std)
 
 
 def tolerance(
     rungs: Sequence[float], distances: Sequence[float], of_noise: float, of_codec: float | None
 ) -> Tolerance:
-    """From distances (dB) to the sound without noise at rising k.
+    """The tolerance, from the distances (dB) to the sound without noise at rising k.
 
-    The limit is half of `of_noise`, the distance of the sound of white noise; or `of_codec`, that
-    between recordings and what the codec makes of them, where that is known and less.
+    The limit is half of `of_noise`, the distance of decoded white noise, or the lower `of_codec`,
+    the distance between recordings and their reconstructions (None = not known).
     """
     limit = HALF * of_noise
     criterion: Criterion = "half-way to noise"
@@ -61,9 +61,9 @@ def tolerance(
 
 
 def crossing(x: Sequence[float], y: Sequence[float], limit: float) -> float | None:
-    """Where y first rises above the limit, on a straight line between neighbours.
+    """The x at which y first rises above the limit, interpolated linearly.
 
-    None where it never does, or is above from the beginning.
+    None if it never does, or is above it from the start.
     """
     above = next((k for k, value in enumerate(y) if value > limit), 0)
     if above == 0:
@@ -73,9 +73,9 @@ def crossing(x: Sequence[float], y: Sequence[float], limit: float) -> float | No
 
 
 def error_of(objective: Objective, loss: float, logsnr: float) -> float:
-    """Root mean square error of z_0 behind a mean loss at a level.
+    """RMS error of the estimate of z_0 that a mean loss at one log-SNR corresponds to.
 
-    Exact for mse; under l1 errors are taken for normal, under huber for smaller than its delta.
+    Exact for mse; assumes normal errors for l1, and errors below its delta for huber.
     """
     level = torch.tensor([logsnr], dtype=torch.float64)
     plain = loss / float(objective.weight(level))
