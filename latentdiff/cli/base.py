@@ -153,13 +153,15 @@ def stage_command(
     upstream: tuple[str, ...] = (),
     run: Path | None = None,
     run_as_word: bool = False,
+    run_replaced_by: str | None = None,
     group: click.Group = cli,
 ) -> Callable[[Callable[..., list[str]]], click.Command]:
     """A command that works on a run directory.
 
     `upstream`: stages it reads, whose settings may not be contradicted. An option of the same name
     (`--latents DIR`) replaces the run's own stage and lifts that check. `run_as_word`: the first
-    word may be the run directory, without --run.
+    word may be the run directory, without --run. `run_replaced_by`: an option of the command that
+    makes the run directory optional; the worker may then be given None.
     """
 
     needed: dict[str, Any] = {"required": not run_as_word} if run is None else {"default": run}
@@ -177,8 +179,9 @@ def stage_command(
             from latentdiff.runs import Run
 
             if run is None:
-                run, settings = _run_of_words(settings)
-            where = Run(run)
+                optional = run_replaced_by is not None and options.get(run_replaced_by) is not None
+                run, settings = _run_of_words(settings, optional)
+            where = None if run is None else Run(run)
             project = resolve(where, config_file, settings, {"seed": seed, "device": device})
             check_upstream(project, [getattr(where, s) for s in upstream if not options.get(s)])
             return finish(worker(where, project, **options))
@@ -199,9 +202,11 @@ def stage_command(
     return decorate
 
 
-def _run_of_words(words: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
+def _run_of_words(words: tuple[str, ...], optional: bool) -> tuple[Path | None, tuple[str, ...]]:
     """`runs/techno sampling.steps=8` -> the run directory, and the settings after it."""
     if not words or "=" in words[0]:
+        if optional:
+            return None, words
         raise click.UsageError("name the run directory: runs/techno, or --run runs/techno")
     return Path(words[0]), words[1:]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ def draw(job: Job, found: Measured) -> None:
         "scores.png": lambda path: pictures.scores(path, found.comparisons)
     }
     if results["held_out"] is not None:
-        drawing["loss.png"] = lambda path: pictures.losses(path, results["held_out"])
+        curves = {f.name: results["held_out"][f.name] for f in fields(pictures.LossCurves)}
+        drawing["loss.png"] = lambda path: pictures.losses(path, pictures.LossCurves(**curves))
     if job.codec is not None:
         rows = _spectrogram_rows(job, job.codec, found.heard)
         config = mel.config_for(job.codec.sample_rate)

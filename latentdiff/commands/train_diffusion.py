@@ -80,7 +80,7 @@ def train_diffusion(
             stage.record(**_result(outcome))
             _compare(run, project, outcome)
     _conclude(outcome)
-    residual.tell(run, project, data, outcome.best)
+    residual.log_residual_noise(run, project, data, outcome.best)
     return []
 
 

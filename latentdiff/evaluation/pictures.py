@@ -4,37 +4,55 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latentdiff.evaluation import canvas
 from latentdiff.evaluation.compare import REFERENCE, SAMPLES, Comparison
 from latentdiff.evaluation.sound import FLOOR_DB
 
 
-def losses(path: Path, measured: Mapping[str, Any]) -> None:
-    """Loss against log-SNR, between the baselines of the same length: zero, variance, wiener."""
+@dataclass(frozen=True)
+class LossCurves:
+    """Mean losses at noise levels, all of one length."""
+
+    logsnr: Sequence[float]
+    """The levels, clean to noisy."""
+    losses: Sequence[float]
+    """Of the model."""
+    zero: Sequence[float]
+    """Of predicting zero."""
+    variance: Sequence[float]
+    """Of the best denoiser that knows only variances: skill 0."""
+    wiener: Sequence[float]
+    """Of the best linear filter, which knows spectra."""
+    skill: float
+    """Of the model, over all levels."""
+
+
+def losses(path: Path, curves: LossCurves) -> None:
+    """Loss against log-SNR, with the baselines."""
     figure = canvas.figure(7, 4.5)
     axes = figure.subplots()
-    logsnr = measured["logsnr"]
-    for name, label, style in (
-        ("zero", "predicts zero", ":"),
-        ("variance", "knows variances (skill 0)", "--"),
-        ("wiener", "knows spectra (best filter)", "-."),
-        ("losses", "the model", "o-"),
+    for values, label, style in (
+        (curves.zero, "predicts zero", ":"),
+        (curves.variance, "knows variances (skill 0)", "--"),
+        (curves.wiener, "knows spectra (Wiener filter)", "-."),
+        (curves.losses, "the model", "o-"),
     ):
-        axes.plot(logsnr, measured[name], style, label=label)
+        axes.plot(curves.logsnr, values, style, label=label)
     axes.set(xlabel="log-SNR (left: clean, right: noise)", ylabel="loss", ylim=(0, None))
     axes.invert_xaxis()
     axes.legend()
-    axes.set_title(f"held-out windows: skill {measured['skill']:.2f}")
+    axes.set_title(f"held-out windows: skill {curves.skill:.2f}")
     canvas.save(figure, path)
 
 
 def scores(path: Path, comparisons: Mapping[str, Comparison]) -> None:
-    """Bars of the scores of all sets, one group for each kind of features."""
+    """The scores of all sets as bars, grouped by the kind of features."""
     names = list({n: None for c in comparisons.values() for n in c.distances if n != REFERENCE})
     figure = canvas.figure(8, 1.2 + 0.5 * len(names))
     axes = figure.subplots()
@@ -53,8 +71,10 @@ def scores(path: Path, comparisons: Mapping[str, Comparison]) -> None:
     canvas.save(figure, path)
 
 
-def spectrograms(path: Path, rows: Mapping[str, Sequence[np.ndarray]], frame: float) -> None:
-    """Log-mels [bands, frames] in dB, a named row of clips each; `frame` in seconds."""
+def spectrograms(
+    path: Path, rows: Mapping[str, Sequence[NDArray[np.float32]]], frame: float
+) -> None:
+    """Rows of log-mel spectrograms [bands, frames] in dB, by name; `frame` in seconds."""
     columns = max(len(row) for row in rows.values())
     figure = canvas.figure(3 * columns, 2.2 * len(rows) + 0.4)
     grid = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
