@@ -63,6 +63,11 @@ class Run:
         return self.root / "diffusion"
 
     @property
+    def diagnosis(self) -> Path:
+        """One folder a question."""
+        return self.root / "diagnosis"
+
+    @property
     def samples(self) -> Path:
         return self.root / "samples"
 

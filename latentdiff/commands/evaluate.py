@@ -16,7 +16,7 @@ from latentdiff.evaluation import compare, embeddings
 from latentdiff.evaluation.sound import SILENT_DB
 from latentdiff.latents.store import LatentStore
 from latentdiff.model import clips as evaluate_sets
-from latentdiff.model.clips import ClipSets
+from latentdiff.model.clips import CLIP_SECONDS, NO_CODEC, ClipSets
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project, already_done
 from latentdiff.model.resolve import open_codec, open_model
@@ -27,9 +27,6 @@ log = logging.getLogger(__name__)
 
 FOLDER = "evaluation"
 RESULTS, TABLE = "evaluation.json", "evaluation.txt"
-CLIP_SECONDS = 3.0
-"""Of a real clip: short, so that short files give some too. Samples may be longer."""
-NO_CODEC = "the sound was not judged: no codec is known (name one with --rave)"
 COPIES = 0.5
 """Ratio of distances to the nearest training window below which samples look like copies."""
 

@@ -14,6 +14,8 @@ import torch
 
 from latentdiff.diffusion.loss import Objective
 
+NOISE_LADDER = "noise-ladder"
+"""The diagnosis that measures it, and its folder and JSON file in a run."""
 RUNGS = (0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 """k, in deviations of whitened latents."""
 HALF = 0.5

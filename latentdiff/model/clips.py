@@ -24,6 +24,9 @@ from latentdiff.model.model import Model
 from latentdiff.specs import Codec, Condition
 from latentdiff.tracking import progress
 
+CLIP_SECONDS = 3.0
+"""Default length of a real clip: short, so that short files contribute too."""
+NO_CODEC = "the sound was not scored: the codec is unknown (name it with --rave)"
 FEWEST = 8
 """Clips of a set below which they are made shorter instead."""
 

@@ -7,10 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from latentdiff.diagnose import report
-from latentdiff.diagnose.noise_ladder import measure as noise_ladder
 from latentdiff.diffusion.loss import Objective
-from latentdiff.evaluation.tolerance import crossing, error_of
+from latentdiff.evaluation.tolerance import NOISE_LADDER, crossing, error_of
 from latentdiff.latents.store import LatentStore
 from latentdiff.latents.whitening import Whitening
 from latentdiff.model.data import TrainingData
@@ -66,7 +64,7 @@ def decoder_bears(run: Run, store: LatentStore, whitening: Whitening) -> float |
     None where there is none, or where other directions were kept.
     """
     for owner in (run, Run(store.root.parent)):
-        path = report.folder_of(owner, noise_ladder.NAME) / f"{noise_ladder.NAME}.json"
+        path = owner.diagnosis / NOISE_LADDER / f"{NOISE_LADDER}.json"
         found = _read(path)
         same = (found.get("kept"), found.get("dimensions"))
         if same == (whitening.channels, whitening.dimensions):

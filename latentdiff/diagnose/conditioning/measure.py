@@ -14,19 +14,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from latentdiff.commands.evaluate import CLIP_SECONDS, NO_CODEC
-from latentdiff.diagnose import report
 from latentdiff.diagnose.conditioning import picture as conditioning_pictures
 from latentdiff.diagnose.conditioning.losses import exchanged, measure
 from latentdiff.diagnose.conditioning.report import text
 from latentdiff.diagnose.listening import distance_of, level_of, wavs
-from latentdiff.diagnose.report import Report
+from latentdiff.diagnose.report import Report, run_question
 from latentdiff.errors import UserError
 from latentdiff.evaluation import windows
 from latentdiff.evaluation.difference import relative
 from latentdiff.latents.store import LatentStore
 from latentdiff.model import clips as material
-from latentdiff.model.clips import Clips
+from latentdiff.model.clips import CLIP_SECONDS, NO_CODEC, Clips
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
 from latentdiff.model.resolve import open_codec, open_model
@@ -123,9 +121,10 @@ def diagnose_conditioning(
             do_this="train one with condition.kind=mel, label or both.",
         )
     codec = open_codec(run, store, rave, ckpt, device)
-    directory = report.folder_of(run, NAME)
-    report.tell(
+    directory = run.diagnosis / NAME
+    run_question(
         NAME,
+        dict,
         lambda: _report(_job(model, store, codec, project, n, seconds, directory)),
         directory,
         settings={
@@ -177,7 +176,7 @@ def _job(
     return Job(model, store, codec, project, clips, right, scratch)
 
 
-def _report(job: Job) -> Report:
+def _report(job: Job) -> Report[dict[str, Any]]:
     drawn = _draw_all(job)
     results = _results(job, drawn)
     heard = {name: samples.clips for name, samples in drawn.items() if samples.clips is not None}

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentdiff.diagnose import report
 from latentdiff.diagnose.latents import picture as latents_pictures
 from latentdiff.diagnose.latents.report import text
-from latentdiff.diagnose.report import Report
+from latentdiff.diagnose.report import Report, run_question
 from latentdiff.diffusion import noise
 from latentdiff.diffusion.loss import Objective
 from latentdiff.errors import UserError
@@ -76,8 +75,9 @@ def diagnose_latents(
         "latents": {"keep": project.latents.keep, "scaling": project.latents.scaling},
         "diffusion": project.diffusion.model_dump(mode="json"),
     }
-    report.tell(
+    run_question(
         NAME,
+        dict,
         lambda: _report(_subject(store, project), project),
         out or directory,
         settings=settings,
@@ -93,7 +93,7 @@ def _places(run: Run, latents: Path | None) -> tuple[Path, Path | None]:
     of_run = (run.config, run.latents, run.diffusion)
     if latents is None and not any(path.exists() for path in of_run):
         return run.root, None
-    return latents_path(run, latents, run.diffusion), report.folder_of(run, NAME)
+    return latents_path(run, latents, run.diffusion), run.diagnosis / NAME
 
 
 def _subject(store: LatentStore, project: Project) -> Subject:
@@ -107,7 +107,7 @@ def _subject(store: LatentStore, project: Project) -> Subject:
     return Subject(store, statistics, whitening)
 
 
-def _report(subject: Subject, project: Project) -> Report:
+def _report(subject: Subject, project: Project) -> Report[dict[str, Any]]:
     found = profile.measure(subject.statistics, lambda: subject.pieces("looking at latents"))
     results = _results(subject, found, project)
     pictures = {"latents.png": lambda path: latents_pictures.directions(path, results)}

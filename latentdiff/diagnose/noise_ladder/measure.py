@@ -15,19 +15,17 @@ import torch
 from torch import Tensor
 
 from latentdiff import audio as sound
-from latentdiff.commands.evaluate import CLIP_SECONDS
-from latentdiff.diagnose import report
 from latentdiff.diagnose.listening import KEPT, distance_of, level_of, wavs
 from latentdiff.diagnose.noise_ladder import picture as ladder_pictures
 from latentdiff.diagnose.noise_ladder.report import text
-from latentdiff.diagnose.report import Report
+from latentdiff.diagnose.report import Report, run_question
 from latentdiff.errors import UserError
 from latentdiff.evaluation import windows
 from latentdiff.evaluation.tolerance import RUNGS, tolerance
 from latentdiff.latents.store import LatentStore
 from latentdiff.latents.whitening import Whitening
 from latentdiff.model import clips as material
-from latentdiff.model.clips import Place
+from latentdiff.model.clips import CLIP_SECONDS, Place
 from latentdiff.model.project import Project
 from latentdiff.model.resolve import latents_path, open_codec
 from latentdiff.runs import Input, Run
@@ -115,10 +113,11 @@ def diagnose_noise_ladder(
         )
     chosen = {"keep": project.latents.keep, "scaling": project.latents.scaling}
     losses: list[str] = []
-    report.tell(
+    run_question(
         NAME,
+        dict,
         lambda: _report(_climb(store, codec, project, n, seconds), losses),
-        report.folder_of(run, NAME),
+        run.diagnosis / NAME,
         settings={"latents": chosen, "seed": project.seed, "n": n, "seconds": seconds},
         inputs={
             "latents": Input(str(path.resolve()), store.fingerprint()),
@@ -149,7 +148,7 @@ def _climb(store: LatentStore, codec: Codec, project: Project, n: int, seconds: 
     return Ladder(codec, whitening, places, material.read_raw(store, places, frames), project)
 
 
-def _report(ladder: Ladder, losses: list[str]) -> Report:
+def _report(ladder: Ladder, losses: list[str]) -> Report[dict[str, Any]]:
     results = _results(ladder, losses)
     files = {
         f"{NAME}.png": lambda path: ladder_pictures.ladder(path, results),

@@ -20,7 +20,7 @@ from torch import Tensor
 from latentdiff import config, runs
 from latentdiff.diagnose.overfit import picture as overfit_pictures
 from latentdiff.diagnose.overfit.report import text
-from latentdiff.diagnose.report import Report, folder_of, tell
+from latentdiff.diagnose.report import Report, run_question
 from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.errors import UserError
 from latentdiff.evaluation import image as images
@@ -108,10 +108,11 @@ def overfit(
     goal = _goal(project, run, image, latents, windows)
     name = "overfit-as-in-notebook" if as_in_notebook else "overfit"
     sections = ("latents", "diffusion", "network", "training", "sampling", "experiment", "seed")
-    return tell(
+    return run_question(
         name,
+        dict,
         lambda: _report(project, goal, as_in_notebook),
-        out or (folder_of(run, name) if run else None),
+        out or (run.diagnosis / name if run else None),
         settings={**project.sections(sections), "windows": windows},
         inputs=goal.inputs,
         seed=project.seed,
@@ -171,7 +172,7 @@ def _windows_of(project: Project, where: Path, count: int) -> Goal:
     return Goal(f"{len(latents)} of the windows of {where}", latents, inputs)
 
 
-def _report(project: Project, goal: Goal, as_in_notebook: bool) -> Report:
+def _report(project: Project, goal: Goal, as_in_notebook: bool) -> Report[dict[str, Any]]:
     count, channels, frames = goal.latents.shape
     log.info("target: %s, %d channels, %d frames", goal.what, channels, frames)
     for warning in project.recipe.warnings:

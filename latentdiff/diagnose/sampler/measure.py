@@ -10,7 +10,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from latentdiff.diagnose.report import Report, folder_of, tell
+from latentdiff.diagnose.report import Report, run_question
 from latentdiff.diagnose.sampler import picture as sampler_pictures
 from latentdiff.diagnose.sampler import report as sampler_report
 from latentdiff.diffusion import exact, noise
@@ -81,10 +81,11 @@ def sampler(
         "sampling": project.sampling.model_dump(mode="json"),
         "everything": everything,
     }
-    results = tell(
+    results = run_question(
         "sampler",
+        dict,
         lambda: _report(project, everything),
-        out or (folder_of(run, "sampler") if run else None),
+        out or (run.diagnosis / "sampler" if run else None),
         settings=settings,
         overwrite=overwrite,
     )
@@ -92,7 +93,7 @@ def sampler(
 
 
 @torch.no_grad()
-def _report(project: Project, everything: bool) -> Report:
+def _report(project: Project, everything: bool) -> Report[dict[str, Any]]:
     tasks = list(_tasks(project.diffusion.schedule, everything))
     spacing, first = project.sampling.spacing, tasks[0].schedule
     rows, conversions, orders = [], [], []

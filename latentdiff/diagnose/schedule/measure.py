@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from latentdiff import runs
-from latentdiff.diagnose.report import Report, folder_of, tell
+from latentdiff.diagnose.report import Report, run_question
 from latentdiff.diagnose.schedule import picture as schedule_pictures
 from latentdiff.diagnose.schedule import report as schedule_report
 from latentdiff.diffusion import baseline, noise
@@ -22,6 +22,7 @@ from latentdiff.diffusion.gallery import GALLERY, Exhibit
 from latentdiff.diffusion.loss import Objective
 from latentdiff.diffusion.noise import CHAIN_LIMIT, NOISE_ONLY, Schedule
 from latentdiff.errors import UserError
+from latentdiff.evaluation.tolerance import NOISE_LADDER
 from latentdiff.latents.statistics import LatentStatistics
 from latentdiff.latents.store import STATISTICS
 from latentdiff.latents.whitening import Whitening
@@ -75,10 +76,11 @@ def schedule(
         )
     marks = _marks(run, project, std)
     name = "schedules" if gallery else "schedule"
-    tell(
+    run_question(
         name,
+        dict,
         lambda: _gallery(project, marks) if gallery else _single(project, marks),
-        out or (folder_of(run, name) if run else None),
+        out or (run.diagnosis / name if run else None),
         settings={
             "diffusion": project.diffusion.model_dump(mode="json"),
             "latents": project.latents.model_dump(mode="json", include={"keep", "scaling"}),
@@ -89,7 +91,7 @@ def schedule(
     )
 
 
-def _single(project: Project, marks: Marks) -> Report:
+def _single(project: Project, marks: Marks) -> Report[dict[str, Any]]:
     built = noise.build(project.diffusion.schedule)
     results = {
         **facts(built, marks.variance),
@@ -106,7 +108,7 @@ def _single(project: Project, marks: Marks) -> Report:
     )
 
 
-def _gallery(project: Project, marks: Marks) -> Report:
+def _gallery(project: Project, marks: Marks) -> Report[dict[str, Any]]:
     own = Exhibit("configured", project.diffusion.schedule, "your settings")
     known = any(exhibit.config == own.config for exhibit in GALLERY)
     rows = [_exhibited(exhibit, marks) for exhibit in (GALLERY if known else (own, *GALLERY))]
@@ -221,7 +223,7 @@ def _of_run(run: Run, project: Project) -> Marks:
     else:
         ratio = statistics.signal_to_noise()[statistics.kept(project.latents.keep)]
         posterior = np.log(ratio / variance.numpy()).tolist()
-    ladder = folder_of(run, "noise-ladder") / "noise-ladder.json"
+    ladder = run.diagnosis / NOISE_LADDER / f"{NOISE_LADDER}.json"
     if not ladder.is_file():
         measure = f"`latentdiff diagnose noise-ladder --run {run.root}` measures it"
         missing.append(f"the decoder's tolerance is not known: {measure}")

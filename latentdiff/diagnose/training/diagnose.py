@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from latentdiff import runs
-from latentdiff.diagnose.report import Report, folder_of, tell
+from latentdiff.diagnose.report import Report, run_question
 from latentdiff.diagnose.training import report as training_report
 from latentdiff.diagnose.training.causes import findings
 from latentdiff.diagnose.training.evidence import gather, stage_of
@@ -36,16 +37,17 @@ def diagnose_training(
     it was trained on. Returns what could not be looked at.
     """
 
-    def make() -> Report:
+    def make() -> Report[dict[str, Any]]:
         evidence = gather(run, project, pick_device(project.device), diffusion, latents)
         found = findings(evidence)
         facts = training_report.facts(evidence, found)
         return Report(facts, training_report.table(evidence, found))
 
-    results = tell(
+    results = run_question(
         NAME,
+        dict,
         make,
-        folder_of(run, NAME),
+        run.diagnosis / NAME,
         settings={"sampling": project.sampling.model_dump(mode="json")},
         inputs=_inputs(run, stage_of(diffusion or run.diffusion), latents),
         overwrite=overwrite,
