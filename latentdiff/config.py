@@ -250,7 +250,8 @@ def _section_in(annotation: Any) -> type[Section] | None:
         # Python 3.10 takes `tuple[int]` for a type.
         plain = isinstance(candidate, type) and typing.get_origin(candidate) is None
         if plain and issubclass(candidate, Section):
-            return candidate
+            found: type[Section] = candidate
+            return found
     return None
 
 

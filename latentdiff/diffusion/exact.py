@@ -61,13 +61,13 @@ class Exact:
     @property
     def covariance(self) -> Tensor:
         """[N, N] of the values, ordered by C, then T."""
-        scaled: Tensor = self.basis * self._variance
-        return scaled @ self.basis.T
+        return (self.basis * self._variance) @ self.basis.T
 
     @property
     def channel_variance(self) -> Tensor:
         """[C], averaged over the frames."""
-        return self.covariance.diagonal().unflatten(0, self.shape).mean(dim=1)
+        variances: Tensor = self.covariance.diagonal().unflatten(0, self.shape)
+        return variances.mean(dim=1)
 
     def noisy(self, logsnr: float) -> Exact:
         """The marginal distribution of z_t at a log-SNR."""
@@ -106,8 +106,8 @@ class Exact:
         return z.flatten(1).double() @ self.basis
 
     def _back(self, y: Tensor) -> Tensor:
-        values: Tensor = y @ self.basis.T
-        return values.unflatten(1, self.shape)
+        values: Tensor = (y @ self.basis.T).unflatten(1, self.shape)
+        return values
 
     def _score(self, y: Tensor) -> Tensor:
         """Logit of the cumulative distribution at y [B, N]; accurate in both tails."""

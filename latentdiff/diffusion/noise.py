@@ -180,7 +180,7 @@ def _between(config: ScheduleConfig, curve: Curve) -> Schedule:
         return logsnr.clamp(config.logsnr_min, config.logsnr_max).to(t.dtype)
 
     def t_of(logsnr: Tensor) -> Tensor:
-        t = (curve.t_of(logsnr.double() - config.shift) - first) / (last - first)
+        t: Tensor = (curve.t_of(logsnr.double() - config.shift) - first) / (last - first)
         return t.to(logsnr.dtype)
 
     return Schedule(config.name, logsnr_of, t_of)

@@ -206,7 +206,7 @@ def read_array(path: Path) -> np.ndarray:
     Raises UserError if it is missing, damaged, or something else.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(
             f"{path} cannot be read",
