@@ -169,6 +169,16 @@ def already_done(
     return done
 
 
+def is_unfinished(directory: Path, name: str) -> bool:
+    """Whether the folder holds this stage, interrupted or failed.
+
+    A stage that only measures cannot be continued: pass this as its `overwrite`, so that it may
+    start again, with other settings too.
+    """
+    before = runs.read_run(directory, name)
+    return before is not None and not before.is_done
+
+
 def folder_name(name: str) -> str:
     """`name`, which is to be a folder of samples or sound; UserError where it cannot be."""
     if name in ("", ".", "..") or Path(name).name != name:

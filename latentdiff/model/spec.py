@@ -86,6 +86,11 @@ class ModelSpec:
         """What makes the model's parts."""
         return make_recipe(self.network, self.diffusion, self.experiment)
 
+    @property
+    def is_regression(self) -> bool:
+        """Whether it answers in one network call, whatever sampling.steps is."""
+        return self.diffusion.parametrisation == "regression"
+
     def frames(self, seconds: float) -> int:
         """Latent frames that cover `seconds`, at least one."""
         return max(1, -(-round(seconds * self.codec.sample_rate) // self.codec.hop))
