@@ -26,8 +26,8 @@ WHAT_TO_DO = "Train longer, or let it end cleaner: diffusion.schedule.logsnr_max
 def tell(run: Run, project: Project, data: TrainingData, found: Validation | None) -> None:
     """Say how the errors at the validated levels compare with what `diagnose noise-ladder` left.
 
-    Nothing where it was not run on these latents, in this run or beside their store; or in an
-    experiment, whose losses need not be errors of the latents.
+    Nothing where it was not run on these latents, in this run or beside their store; nor with
+    deliberate mistakes, where losses need not be errors of the latents.
     """
     std = decoder_bears(run, data.store, data.model.whitening)
     if std is None or found is None or project.experiment.on:
