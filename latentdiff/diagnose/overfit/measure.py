@@ -31,7 +31,7 @@ from latentdiff.runs import Input, Run
 from latentdiff.tracking import progress
 from latentdiff.training import checkpoint
 from latentdiff.training.data import Recording, Windows
-from latentdiff.training.trainer import Outcome, Trainer
+from latentdiff.training.trainer import Trainer, TrainingOutcome
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ def _report(project: Project, goal: Goal, as_in_notebook: bool) -> Report:
         "frames": frames,
         "as_in_notebook": as_in_notebook,
         "steps": outcome.step,
-        **{key: outcome.training[key] for key in ("loss", "baseline", "skill")},
+        **{key: getattr(outcome.training, key) for key in ("loss", "baseline", "skill")},
         "sampler": project.sampling.sampler,
         "samples": SAMPLES,
         "distances": [
@@ -208,7 +208,7 @@ def _report(project: Project, goal: Goal, as_in_notebook: bool) -> Report:
     )
 
 
-def _train(project: Project, goal: Goal) -> tuple[Denoiser, Outcome]:
+def _train(project: Project, goal: Goal) -> tuple[Denoiser, TrainingOutcome]:
     """The denoiser with its averaged weights, and what training has come to."""
     channels, frames = goal.latents.shape[1:]
     variance = goal.latents.square().mean(dim=(0, 2)).clamp(min=LEAST_VARIANCE)
