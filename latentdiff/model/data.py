@@ -146,7 +146,7 @@ def windows_of(
         model.spec.window,
         whiten=model.whiten,
         standardise=None if standardiser is None else _on_tensors(standardiser),
-        of_window=recipe.transform_windows,
+        transform_windows=recipe.transform_windows,
         memory_gb=memory_gb,
         scratch=scratch,
     )

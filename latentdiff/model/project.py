@@ -47,7 +47,7 @@ class Project(Section):
     """Where to compute; auto takes CUDA, then Apple's MPS, then the CPU."""
 
     @model_validator(mode="after")
-    def _experiment_is_possible(self) -> Project:
+    def _sections_fit(self) -> Project:
         problems = self.experiment.problems(self.diffusion, self.network, self.condition)
         if problems:
             raise ValueError("; ".join(problems))
@@ -56,9 +56,7 @@ class Project(Section):
     @property
     def recipe(self) -> Recipe:
         """What makes the parts of the model that these settings describe."""
-        from latentdiff.notebook.experiments.recipe import make_recipe
-
-        return make_recipe(self.network, self.diffusion, self.experiment)
+        return self.experiment.recipe(self.network, self.diffusion)
 
     def sections(self, names: Iterable[str]) -> dict[str, Any]:
         """The named sections as plain values, as `run.json` and `config.yaml` hold them."""

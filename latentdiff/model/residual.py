@@ -25,7 +25,7 @@ def log_residual_noise(
     """Log how the errors at the validated noise levels compare with the decoder's noise tolerance.
 
     Logs nothing if `diagnose noise-ladder` was not run on these latents, in this run or beside
-    their store; nor in an experiment, whose losses need not be errors of the latents.
+    their store; nor with deliberate mistakes, where losses need not be errors of the latents.
     """
     std = tolerance_std(run, data.store, data.model.whitening)
     if std is None or validation is None or project.experiment.on:

@@ -122,7 +122,7 @@ def look(
     parts: dict[str, Callable[[], Any]] = {
         "directions": partial(directions.measure, files, model.whitening),
         "same_files": partial(_same_files, store, info),
-        "learnable": lambda: judge.task.references(train).learnable,
+        "learnable": lambda: judge.task.baseline_losses(train).learnable,
         "train": partial(judge.losses, model.denoiser, train),
         "held_out": partial(judge.losses, model.denoiser, held_out),
         "recorded": lambda: model.validation_loss,
