@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +10,18 @@ import click
 from latentdiff.cli.base import (
     PATH,
     Group,
+    add_options,
     ckpt_option,
     cli,
     config_options,
+    diffusion_option,
+    overwrite_option,
     plain_command,
     rave_option,
     stage_command,
+    trained_latents_option,
 )
-from latentdiff.errors import EXIT_BROKEN, EXIT_OK
+from latentdiff.errors import EXIT_FAILURE, EXIT_OK
 
 if TYPE_CHECKING:
     from latentdiff.model.project import Project
@@ -27,36 +30,42 @@ if TYPE_CHECKING:
 
 @cli.group(cls=Group)
 def diagnose() -> None:
-    """Find out what is wrong: the sampler, the schedule, the latents, the condition, the training.
+    """Find out what is wrong, one question per command.
 
-    Each command prints its verdict in words, with the numbers it rests on.
+    Is it the sampler, the schedule, the latents, the conditioning or the training? Each command
+    prints a verdict and the numbers behind it.
     """
 
 
-def report_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Of diagnoses that need no run: whose settings, and where the files go, if anywhere."""
-    for decorate in (
-        click.option("--overwrite", is_flag=True, help="Make the report anew."),
-        click.option("--out", type=PATH, help="Folder for files. [diagnosis/... of the run]"),
-        click.option("--run", type=PATH, help="A run directory whose settings to take."),
-        config_options,
-    ):
-        function = decorate(function)
-    return function
+report_options = add_options(
+    config_options,
+    click.option("--run", type=PATH, help="Run directory whose settings to use."),
+    click.option("--out", type=PATH, help="Folder for the report. [diagnosis/... of the run]"),
+    overwrite_option,
+)
+"""Of diagnoses that need no run: whose settings to use, and where to write, if anywhere."""
+
+clip_seconds_option = click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Length of each clip; shorter files are used whole.",
+)
 
 
 @plain_command("latentdiff diagnose sampler diffusion.schedule.name=flow", group=diagnose)
-@click.option("--all", "everything", is_flag=True, help="Every schedule in full; takes minutes.")
+@click.option("--all", "everything", is_flag=True, help="Test every schedule; takes minutes.")
 @report_options
 def sampler(
     config_file: Path | None, settings: tuple[str, ...], run: Path | None, **options: Any
 ) -> int:
-    """Is it the training or the sampling? Every sampler with a perfect model.
+    """Do the samplers work? Tests each with a perfect model.
 
-    On latents of which the best denoiser and the exact flow are known, for 1 to 1000 steps of the
-    configured schedule: errors of mean, covariance and end points, orders of convergence, what a
-    network may put out, and what starting from pure noise costs. Exit code 1 where a sampler misses
-    its order or an output is converted wrongly.
+    The latents are Gaussian mixtures whose best denoiser and exact flow are known. For 1 to 1000
+    steps of the configured schedule: errors of mean, covariance and end points, orders of
+    convergence, the range of network outputs, and what starting from pure noise costs. Exit code 1
+    if a sampler misses its order or a network output is converted wrongly.
     """
     from latentdiff.diagnose.report import project_of
     from latentdiff.diagnose.sampler.measure import sampler as work
@@ -64,7 +73,7 @@ def sampler(
 
     where = Run(run) if run else None
     project = project_of(where, config_file, settings)
-    return EXIT_OK if work(project, run=where, **options) else EXIT_BROKEN
+    return EXIT_OK if work(project, run=where, **options) else EXIT_FAILURE
 
 
 @plain_command(
@@ -72,19 +81,23 @@ def sampler(
     "latentdiff diagnose schedule --gallery --out schedules",
     group=diagnose,
 )
-@click.option("--gallery", is_flag=True, help="Beside those of the literature and the notebook.")
 @click.option(
-    "--std", type=click.FloatRange(min=0, min_open=True), help="Of the latents. [the run's, or 1]"
+    "--gallery", is_flag=True, help="Compare with schedules of the literature and the notebook."
+)
+@click.option(
+    "--std",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Standard deviation of the latents. [the run's, or 1]",
 )
 @report_options
 def schedule(
     config_file: Path | None, settings: tuple[str, ...], run: Path | None, **options: Any
 ) -> None:
-    """What a noise schedule does: where it ends, its gain, and losses that mean nothing.
+    """Which noise levels does the schedule cover?
 
-    Terminal SNR and gain with their limits, and the loss of a model that learned nothing in L1 and
-    MSE for eps, v, x0 and flow: no loss says anything without it. With --run also where on the
-    log-SNR axis the encoder's own noise and the decoder's tolerance lie.
+    Prints terminal SNR and gain with their limits, and the losses of a model that has learned
+    nothing, L1 and MSE, for eps, v, x0 and flow: a loss only means something beside these. With
+    --run also where on the log-SNR axis the encoder's noise and the decoder's noise tolerance are.
     """
     from latentdiff.diagnose.report import project_of
     from latentdiff.diagnose.schedule.measure import schedule as work
@@ -94,62 +107,67 @@ def schedule(
     work(project_of(where, config_file, settings), run=where, **options)
 
 
-@stage_command("latentdiff diagnose latents runs/techno", run_as_word=True, group=diagnose)
-@click.option("--latents", type=PATH, help="Other latents, also a plain folder of .npy files.")
-@click.option("--out", type=PATH, help="Where the files go. [diagnosis/latents of the run]")
+@stage_command(
+    "latentdiff diagnose latents runs/techno\n"
+    "latentdiff diagnose latents --latents runs/techno/latents/mean --out report",
+    run_as_word=True,
+    instead_of_run="latents",
+    group=diagnose,
+)
+@click.option("--latents", type=PATH, help="Other latents: a store, or a folder of .npy files.")
+@click.option("--out", type=PATH, help="Folder for the report. [diagnosis/latents of the run]")
 def latents(run: Run, project: Project, **options: Any) -> list[str]:
-    """How many of the codec's dimensions carry sound, and what noise the others are.
+    """How many of the codec's dimensions carry signal?
 
-    `diagnose latents RUN`, or a folder of latents in its place. Along each principal direction:
-    variance, bits, memory, normality; all of it for draws from the posterior too, and what these
-    do to a loss.
+    `diagnose latents RUN`, or `diagnose latents DIR` for a folder of latents without a run. For
+    each principal direction: variance, bits, autocorrelation and normality, of the posterior means
+    and of draws from the posterior, and how the noise of these draws changes the loss.
     """
     from latentdiff.diagnose.latents.measure import diagnose_latents as work
 
     return work(run, project, **options)
 
 
-@stage_command("latentdiff diagnose training runs/techno", run_as_word=True, group=diagnose)
-@click.option("--diffusion", type=PATH, help="Another diffusion folder or .safetensors file.")
-@click.option("--latents", type=PATH, help="The latents it was trained on. [the run's]")
+@stage_command(
+    "latentdiff diagnose training runs/techno",
+    run_as_word=True,
+    group=diagnose,
+    skips="measurement",
+)
+@diffusion_option
+@trained_latents_option
 def training(run: Run, project: Project, **options: Any) -> list[str]:
-    """Why a training went as it did: causes, heaviest first, each with its evidence.
+    """What went wrong in training? Likely causes, with evidence.
 
     `diagnose training RUN`. Reads the metrics, and measures the model on the latents and conditions
-    it was trained on: losses by noise level, gap, gradients, pairs, magnitudes in the network, a
-    handful of samples. Of a healthy run it says that nothing was found.
+    it was trained on: losses by noise level, overfitting, gradients, pairing of conditions,
+    activations, and a few samples. For a healthy run it reports that it found nothing.
     """
     from latentdiff.diagnose.training.diagnose import diagnose_training as work
 
     return work(run, project, **options)
 
 
-clip_seconds = click.option(
-    "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    default=3.0,
-    show_default=True,
-    help="Of each, where files are so long.",
-)
-
-
 @stage_command(
     "latentdiff diagnose noise-ladder runs/techno --n 2 --seconds 1",
     run_as_word=True,
     group=diagnose,
+    skips="measurement",
 )
 @click.option("--latents", type=PATH, help="Other latents. [the run's, or its model's]")
 @rave_option
 @ckpt_option
-@click.option("--n", type=click.IntRange(min=1), default=8, show_default=True, help="Clips.")
-@clip_seconds
+@click.option(
+    "--n", type=click.IntRange(min=1), default=8, show_default=True, help="Number of clips."
+)
+@clip_seconds_option
 def noise_ladder(run: Run, project: Project, **options: Any) -> list[str]:
-    """How much noise on its latents the decoder bears, and what it makes of other latents.
+    """How much noise on the latents does the decoder tolerate?
 
-    Held-out clips are decoded with more and more noise on their latents, in the directions that a
-    diffusion model sees and in those it does not; beside them white noise, zeros, shuffled frames
-    and mixtures. Level, spectral distance and sound of each. `train-diffusion` compares what its
-    model leaves of the noise with what was found here.
+    Decodes held-out clips with more and more noise on their latents, in the directions that the
+    diffusion model sees and in the others, beside white noise, zeros, shuffled frames and mixtures.
+    Reports level and spectral distance, and writes audio. `train-diffusion` compares the noise that
+    its model leaves with the tolerance found here.
     """
     from latentdiff.diagnose.noise_ladder.measure import diagnose_noise_ladder as work
 
@@ -157,20 +175,25 @@ def noise_ladder(run: Run, project: Project, **options: Any) -> list[str]:
 
 
 @stage_command(
-    "latentdiff diagnose conditioning runs/mel --n 2 --seconds 1", run_as_word=True, group=diagnose
+    "latentdiff diagnose conditioning runs/mel --n 2 --seconds 1",
+    run_as_word=True,
+    group=diagnose,
+    skips="measurement",
 )
-@click.option("--diffusion", type=PATH, help="Another diffusion folder or .safetensors file.")
-@click.option("--latents", type=PATH, help="The latents it was trained on. [the run's]")
+@diffusion_option
+@trained_latents_option
 @rave_option
 @ckpt_option
-@click.option("--n", type=click.IntRange(min=2), default=8, show_default=True, help="Clips.")
-@clip_seconds
+@click.option(
+    "--n", type=click.IntRange(min=2), default=8, show_default=True, help="Number of clips."
+)
+@clip_seconds_option
 def conditioning(run: Run, project: Project, **options: Any) -> list[str]:
-    """Does the model do what it is told? Ignored, weak or followed.
+    """Does the model follow its condition?
 
-    Losses with right and wrong conditions; samples of the same noise with other conditions, and of
-    the same condition with other noise: how unlike they are, as latents and as sound; and what
-    guidance changes.
+    Compares losses with right and wrong conditions; samples from the same noise under different
+    conditions, and under the same condition from different noise, as latents and as audio; and what
+    guidance changes. The verdict is ignored, weak or followed.
     """
     from latentdiff.diagnose.conditioning.measure import diagnose_conditioning as work
 
@@ -183,32 +206,38 @@ def conditioning(run: Run, project: Project, **options: Any) -> list[str]:
     is_flag=False,
     flag_value="drawn",
     metavar="[FILE]",
-    help="A PNG file; alone: a drawing. [windows of latents, the drawing where there are none]",
+    help="Use this PNG file, or without FILE a drawing. [latents; the drawing if there are none]",
 )
-@click.option("--latents", type=PATH, help="Where windows are taken from. [the run's]")
+@click.option("--latents", type=PATH, help="Latents to take windows from. [the run's]")
 @click.option(
-    "--windows", type=click.IntRange(min=1), default=1, show_default=True, help="How many of them."
+    "--windows",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Number of windows.",
 )
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
     default=1500,
     show_default=True,
-    help="Of training, in place of training.steps.",
+    help="Training steps, instead of training.steps.",
 )
 @click.option(
-    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Train so long instead."
+    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Train for this long instead."
 )
-@click.option("--as-in-notebook", is_flag=True, help="With the mistakes made there.")
+@click.option(
+    "--as-in-notebook", is_flag=True, help="With the mistakes made in the notebook's version."
+)
 @report_options
 def overfit(
     config_file: Path | None, settings: tuple[str, ...], run: Path | None, **options: Any
-) -> int:
-    """Are fewer steps better? One picture or window learned by heart, sampled in 1 to 1000 steps.
+) -> None:
+    """Are fewer sampling steps better? Overfits one target.
 
-    A model of a single target has one answer at every noise level: however many steps the sampler
-    takes, it must end there. Tells how far off samples of ddpm are for each number of steps. The
-    network and noise are those of the settings; there is no condition.
+    A model of one picture or one window of latents has a single right answer at every noise level,
+    so its samples must end there in any number of steps. Reports the error of ddpm for 1 to 1000
+    steps. Network and noise come from the settings; there is no condition.
     """
     from latentdiff.diagnose.overfit.measure import overfit as work
     from latentdiff.diagnose.report import project_of
@@ -216,4 +245,3 @@ def overfit(
 
     where = Run(run) if run else None
     work(project_of(where, config_file, settings), run=where, **options)
-    return EXIT_OK
