@@ -505,7 +505,7 @@ def test_another_stage_is_never_overwritten(tmp_path, audio_folder):
 def test_an_output_that_may_not_be_written(tmp_path, audio_folder):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
-    with pytest.raises(UserError, match="cannot make the folder"):
+    with pytest.raises(UserError, match="cannot create the folder"):
         preprocess(Run(closed / "r"), project(), audio=[audio_folder])
 
 

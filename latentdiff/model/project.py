@@ -199,6 +199,7 @@ class _RememberingStage(Stage):
         super()._begin()
         runs.make_directory(self._run.root)
         runs.write_text(self._run.config, config.to_yaml(self._project))
+        self._run.write_elsewhere()
 
 
 def _without(lines: list[str], keys: Iterable[str]) -> list[str]:
