@@ -125,7 +125,7 @@ def preprocess(run: Run, project: Project, **options: Any) -> list[str]:
 
 @stage_command("latentdiff train-rave --run runs/techno rave.steps=20", upstream=("dataset",))
 @click.option("--dataset", type=PATH, help="Another dataset, also one made by `rave preprocess`.")
-@click.option("--ckpt", type=PATH, help="Checkpoint of the same shape whose weights to start from.")
+@click.option("--ckpt", type=PATH, help="Start from the weights of a checkpoint or a RAVE run.")
 def train_rave(run: Run, project: Project, **options: Any) -> list[str]:
     """Dataset -> RAVE codec. The same command again resumes."""
     from latentdiff.commands.train_rave import train_rave as work
