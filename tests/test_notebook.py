@@ -12,15 +12,17 @@ import pytest
 import torch
 
 from latentdiff import cli, config, runs
+from latentdiff.diffusion.settings import DiffusionConfig
 from latentdiff.errors import ConfigError, UserError
 from latentdiff.latents import statistics
 from latentdiff.latents.store import Entry, LatentStore
-from latentdiff.model.data import latents_of
 from latentdiff.model.project import Project
+from latentdiff.networks.settings import NetworkConfig
 from latentdiff.notebook import entry as entries
 from latentdiff.notebook import formulas, table, tell
 from latentdiff.notebook.bench import number_at
 from latentdiff.notebook.entry import LAST, TODAY
+from latentdiff.notebook.experiments.recipe import make_recipe
 from latentdiff.notebook.experiments.settings import DataExperiment, ExperimentConfig
 from latentdiff.notebook.run import run as run_entries
 from latentdiff.runs import Input, Run, Stage
@@ -235,8 +237,9 @@ def make_latents():
 def test_latents_can_be_drawn_without_the_deviation_of_each_frame(tmp_path, make_latents):
     store = LatentStore.open(make_latents(tmp_path, std=False))
     drawn = ExperimentConfig(data=DataExperiment(posterior="sampled"))
+    recipe = make_recipe(NetworkConfig(), DiffusionConfig(), drawn)
     for entry in store.entries:
-        noise = latents_of(store, entry, drawn) - store.mean(entry)
+        noise = recipe.latents(store, entry) - store.mean(entry)
         assert noise.dtype == np.float32 and noise.std() == pytest.approx(0.8, rel=0.1)
 
 

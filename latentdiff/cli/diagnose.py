@@ -14,12 +14,15 @@ from latentdiff.cli.base import (
     ckpt_option,
     cli,
     config_options,
+    diffusion_option,
+    overwrite_option,
     plain_command,
     rave_option,
     stage_command,
+    trained_latents_option,
 )
 from latentdiff.diagnose import QUESTIONS, Question
-from latentdiff.errors import EXIT_BROKEN, EXIT_OK
+from latentdiff.errors import EXIT_FAILURE, EXIT_OK
 
 if TYPE_CHECKING:
     from latentdiff.model.project import Project
@@ -38,12 +41,6 @@ def diagnose() -> None:
 
 positive = click.FloatRange(min=0, min_open=True)
 whole = click.IntRange(min=1)
-diffusion_option = click.option(
-    "--diffusion", type=PATH, help="Another diffusion folder or .safetensors file."
-)
-trained_latents_option = click.option(
-    "--latents", type=PATH, help="The latents it was trained on. [the run's]"
-)
 clip_seconds_option = click.option(
     "--seconds",
     type=positive,
@@ -63,7 +60,7 @@ REPORT_OPTIONS: Sequence[Decorator] = (
     config_options,
     click.option("--run", type=PATH, help="A run directory whose settings to use."),
     click.option("--out", type=PATH, help="Folder for files. [diagnosis/... of the run]"),
-    click.option("--overwrite", is_flag=True, help="Measure again."),
+    overwrite_option,
 )
 """Of questions that need no run."""
 
@@ -136,7 +133,11 @@ def _add(question: Question) -> None:
     if question.needs_run:
         replaced_by = RUN_REPLACED_BY.get(question.name)
         decorate = stage_command(
-            example, run_as_word=True, run_replaced_by=replaced_by, group=diagnose
+            example,
+            run_as_word=True,
+            run_replaced_by=replaced_by,
+            group=diagnose,
+            skips="measurement",
         )
         decorate(_decorated(_about_a_run(question), question, own))
     else:
@@ -163,7 +164,7 @@ def _about_settings(question: Question) -> Callable[..., int]:
         where = Run(run) if run else None
         project = project_of(where, config_file, settings)
         works = question.load()(project, run=where, **options)
-        return EXIT_BROKEN if works is False else EXIT_OK
+        return EXIT_FAILURE if works is False else EXIT_OK
 
     return ask
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentdiff.evaluation import canvas
-from latentdiff.evaluation.compare import REFERENCE, SAMPLES, Comparison
+from latentdiff.evaluation.compare import SAMPLES, Comparison
 from latentdiff.evaluation.sound import FLOOR_DB
 
 
@@ -53,14 +52,14 @@ def losses(path: Path, curves: LossCurves) -> None:
 
 def scores(path: Path, comparisons: Mapping[str, Comparison]) -> None:
     """The scores of all sets as bars, grouped by the kind of features."""
-    names = list({n: None for c in comparisons.values() for n in c.distances if n != REFERENCE})
+    names = list({n: None for c in comparisons.values() for n in c.sets})
     figure = canvas.figure(8, 1.2 + 0.5 * len(names))
     axes = figure.subplots()
     height = 0.8 / len(comparisons)
     for k, (kind, found) in enumerate(comparisons.items()):
-        there = [(i, found.score(n)) for i, n in enumerate(names) if n in found.distances]
+        there = [(i, found.score(n) or 0.0) for i, n in enumerate(names) if n in found.sets]
         shown = [(i + (k - (len(comparisons) - 1) / 2) * height, s) for i, s in there]
-        values = [0.0 if math.isnan(s) else s for _, s in shown]
+        values = [s for _, s in shown]
         axes.barh([y for y, _ in shown], values, height, label=kind)
     axes.set_yticks(range(len(names)), names)
     for tick, name in zip(axes.get_yticklabels(), names, strict=True):

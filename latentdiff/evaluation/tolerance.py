@@ -37,7 +37,7 @@ class Tolerance:
     std: float | None
     """k; None if no rung breaks the sound, or the decoder ignores its latents."""
     limit: float
-    """Spectral distance, in dB, from the sound without noise."""
+    """Spectral distance in dB from the sound without noise at that k."""
     criterion: Criterion
     """Which of the two limits is smaller, if either can be reached."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 
 from latentdiff.diffusion.loss import Objective
-from latentdiff.diffusion.noise import CHAINS
+from latentdiff.diffusion.schedules import SCHEDULES
 from latentdiff.diffusion.settings import ScheduleConfig
 from latentdiff.evaluation import tolerance
 from latentdiff.evaluation.tolerance import crossing, error_of
 from latentdiff.latents.store import LatentStore
 from latentdiff.latents.whitening import Whitening
-from latentdiff.model.data import Data
+from latentdiff.model.data import TrainingData
 from latentdiff.model.project import Project
 from latentdiff.runs import Run
 from latentdiff.training.validation import Validation
@@ -20,14 +20,14 @@ log = logging.getLogger(__name__)
 
 
 def log_residual_noise(
-    run: Run, project: Project, data: Data, validation: Validation | None
+    run: Run, project: Project, data: TrainingData, validation: Validation | None
 ) -> None:
     """Log how the errors at the validated noise levels compare with the decoder's noise tolerance.
 
     Logs nothing if `diagnose noise-ladder` was not run on these latents, in this run or beside
-    their store; nor in an experiment, whose losses need not be errors of the latents.
+    their store; nor with deliberate mistakes, where losses need not be errors of the latents.
     """
-    std = tolerance_std(run, data.store, data.whitening)
+    std = tolerance_std(run, data.store, data.model.whitening)
     if std is None or validation is None or project.experiment.on:
         return
     objective = Objective.from_config(project.diffusion)
@@ -78,6 +78,6 @@ def _cleaner(project: Project) -> str:
     schedule: ScheduleConfig = project.diffusion.schedule
     if schedule.name == "betas":
         return "lower diffusion.schedule.beta_start"
-    if schedule.name in CHAINS:
+    if "logsnr_max" not in SCHEDULES[schedule.name].reads:
         return "choose another diffusion.schedule.name, such as cosine"
     return "raise diffusion.schedule.logsnr_max"

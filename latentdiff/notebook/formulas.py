@@ -11,7 +11,6 @@ from collections.abc import Callable
 import torch
 
 from latentdiff.diffusion import baseline, noise
-from latentdiff.model.model import make_task
 from latentdiff.model.project import Project
 from latentdiff.notebook.entry import Formula
 
@@ -30,7 +29,7 @@ def loss(project: Project, knows: str = "variance", std: float = 1.0) -> float:
     """Mean loss over the schedule of a model that `knows` nothing: it predicts `zero`, or the best
     that knows the `variance` of white latents of deviation `std` only."""
     variance = torch.tensor([std**2], dtype=torch.float64)
-    task = make_task(project.diffusion, variance, project.experiment)
+    task = project.recipe.make_task(variance)
     known = {"zero": baseline.zero, "variance": baseline.variance_only}[knows]
     return float(known(task.objective, task.schedule.visited(), variance).mean())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from latentdiff.evaluation.value_range import Cut
+from latentdiff.evaluation.value_range import Exceedance
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Range:
     std: float
     values: int
     """How many there are."""
-    beyond_unit: Cut
+    beyond_unit: Exceedance
     """Outside -1..1."""
-    beyond_far: Cut
+    beyond_far: Exceedance
     """More than 4 standard deviations from the mean, each channel by its own."""
     noise_reaches: float
     """The largest magnitude, by median, among as many values of unit noise."""

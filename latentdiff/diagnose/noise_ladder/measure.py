@@ -34,7 +34,7 @@ from latentdiff.latents.whitening import Whitening
 from latentdiff.model import clips
 from latentdiff.model.clips import CLIP_SECONDS, Place
 from latentdiff.model.project import Project
-from latentdiff.model.resolve import codec_of, latents_path
+from latentdiff.model.resolve import latents_path, open_codec
 from latentdiff.runs import Input, Run
 from latentdiff.specs import Codec
 from latentdiff.training.data import generator_for
@@ -117,7 +117,7 @@ def diagnose_noise_ladder(
     """
     path = latents_path(run, latents, run.diffusion)
     store = LatentStore.open(path)
-    codec = codec_of(run, store, rave, ckpt, pick_device(project.device))
+    codec = open_codec(run, store, rave, ckpt, pick_device(project.device))
     if codec is None:
         raise UserError(
             f"the codec of the latents in {path} is unknown", do_this="name it with --rave."

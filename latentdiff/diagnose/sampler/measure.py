@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -27,10 +26,11 @@ from latentdiff.diagnose.sampler.results import (
 )
 from latentdiff.diffusion import exact, noise
 from latentdiff.diffusion.noise import Schedule
-from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig, ScheduleName, Spacing
+from latentdiff.diffusion.schedules import SCHEDULES
+from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig, Spacing
 from latentdiff.errors import UserError
 from latentdiff.evaluation import oracle
-from latentdiff.evaluation.oracle import CASES, OUTPUTS, STEPS, Case, OracleProblem
+from latentdiff.evaluation.oracle import OUTPUTS, STEPS, VARIANTS, OracleProblem, SamplerVariant
 from latentdiff.model.project import Project
 from latentdiff.runs import Run
 from latentdiff.tracking import progress
@@ -64,7 +64,7 @@ class Trial:
     @property
     def calls(self) -> int:
         """Sampler steps, for the progress bar."""
-        return len(CASES) * (sum(self.direct) + len(self.outputs) * sum(self.converted))
+        return len(VARIANTS) * (sum(self.direct) + len(self.outputs) * sum(self.converted))
 
 
 def sampler(
@@ -124,12 +124,12 @@ def _measure(project: Project, everything: bool) -> SamplerResults:
     with progress(total=sum(trial.calls for trial in trials), unit="step", what="samplers") as bar:
         for trial in trials:
             problem = _problem(trial.latents, trial.schedule, spacing)
-            for name, case in CASES.items():
+            for name, case in VARIANTS.items():
                 rows, converted = _run(problem, name, case, trial)
                 errors += rows
                 conversions += converted
                 orders += _order(problem, name, case, trial)
-                bar.update(trial.calls // len(CASES))
+                bar.update(trial.calls // len(VARIANTS))
     schedules = {trial.schedule.name: trial.schedule for trial in trials}
     return SamplerResults(
         schedule=first.name,
@@ -146,7 +146,7 @@ def _measure(project: Project, everything: bool) -> SamplerResults:
 
 def _trials(config: ScheduleConfig, everything: bool) -> Iterator[Trial]:
     """The configured schedule first, on both kinds of latents; then others."""
-    names = get_args(ScheduleName) if everything else COMPARED
+    names = tuple(SCHEDULES) if everything else COMPARED
     others = [name for name in names if name not in (config.name, "betas")]
     others = others if everything else others[:2]
     for schedule in (config, *(ScheduleConfig.model_validate({"name": n}) for n in others)):
@@ -165,7 +165,7 @@ def _problem(latents: str, schedule: Schedule, spacing: Spacing) -> OracleProble
 
 
 def _run(
-    problem: OracleProblem, name: str, case: Case, trial: Trial
+    problem: OracleProblem, name: str, case: SamplerVariant, trial: Trial
 ) -> tuple[list[StepsRow], list[ConversionRow]]:
     """Errors of one sampler by steps, and the deviation that each network output causes."""
     setup = (trial.schedule.name, trial.latents, name)
@@ -188,7 +188,7 @@ def _deviation(problem: OracleProblem, samples: Tensor, others: Tensor) -> float
     return problem.distance(samples, others) / max(1.0, float(samples.square().mean().sqrt()))
 
 
-def _order(problem: OracleProblem, name: str, case: Case, trial: Trial) -> list[OrderRow]:
+def _order(problem: OracleProblem, name: str, case: SamplerVariant, trial: Trial) -> list[OrderRow]:
     """The measured order and whether it is right; none if fresh noise leaves it to chance.
 
     On levels equally spaced in log-SNR, where an order shows on any schedule: with steps spaced by
@@ -218,7 +218,7 @@ def _start(schedule: Schedule) -> StartRow:
 
 
 def _configured(sampling: SamplingConfig, schedule: Schedule) -> ConfiguredSampler:
-    case, steps = Case.of(sampling), sampling.steps
+    case, steps = SamplerVariant.of(sampling), sampling.steps
     problem = _problem("Gaussian", schedule, sampling.spacing)
     usual = _problem("Gaussian", schedule, SamplingConfig().spacing)
     errors = problem.errors(case, problem.run(case, steps))
@@ -232,7 +232,7 @@ def _configured(sampling: SamplingConfig, schedule: Schedule) -> ConfiguredSampl
     )
 
 
-def _enough_steps(problem: OracleProblem, case: Case, steps: int) -> int | None:
+def _enough_steps(problem: OracleProblem, case: SamplerVariant, steps: int) -> int | None:
     """The fewest of STEPS, more than `steps`, with an error below COARSE."""
     more = (n for n in STEPS if n > steps)
     return next(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from latentdiff.diffusion.settings import Sampler, Spacing
-from latentdiff.evaluation.oracle import Errors
+from latentdiff.evaluation.oracle import SampleErrors
 
 ErrorName = Literal["end", "covariance", "mean"]
 
@@ -82,9 +82,9 @@ class StartRow:
     last: float
     """Log-SNR where it ends."""
     gain: float
-    true: Errors
+    true: SampleErrors
     """Started from the true distribution at `first`."""
-    noise: Errors
+    noise: SampleErrors
     """Started from pure noise."""
     noise_level_db: float
     """How much stronger than the latents the samples from pure noise are."""
@@ -98,7 +98,7 @@ class ConfiguredSampler:
 
     sampler: Sampler
     steps: int
-    errors: Errors
+    errors: SampleErrors
     judged: float
     """The error that counts: of the end points, else of the covariance."""
     judged_by_default: float | None = None

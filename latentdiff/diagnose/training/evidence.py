@@ -53,8 +53,8 @@ def gather(
         unseen.append("learning by heart: no file is held out")
     return Evidence(
         Curve.of(tracking.read_metrics(stage)),
-        info.get("error"),
-        info["config"].get("training", {}).get("gradient_clip"),
+        info.error,
+        info.config.get("training", {}).get("gradient_clip"),
         measured,
         unseen,
     )

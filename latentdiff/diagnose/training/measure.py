@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,18 +21,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from latentdiff import config
 from latentdiff.diagnose.training.causes_network import BatchNorms, Samples
 from latentdiff.diffusion.noise import alpha_sigma
-from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
+from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.evaluation import activations, directions, pairing, whiteness
 from latentdiff.evaluation.activations import Activations, rms
 from latentdiff.evaluation.directions import Directions
 from latentdiff.evaluation.pairing import Pairing
-from latentdiff.latents.store import LatentStore
-from latentdiff.model import clips as material
-from latentdiff.model.calibrate import draw
-from latentdiff.model.model import Model, make_denoiser, task_of
-from latentdiff.networks.settings import NetworkConfig
+from latentdiff.latents.store import LatentStore, same_fingerprint
+from latentdiff.model.data import windows_of
+from latentdiff.model.model import Model
+from latentdiff.model.sampling import draw_like
+from latentdiff.runs import RunInfo
 from latentdiff.tracking import progress
-from latentdiff.training import checkpoint
 from latentdiff.training.data import Batch, Windows, generator_for
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import Task
@@ -104,7 +103,7 @@ class Judge:
 def look(
     model: Model,
     store: LatentStore,
-    info: Mapping[str, Any],
+    info: RunInfo,
     sampling: SamplingConfig,
     scratch: Path,
 ) -> Measured:
@@ -112,21 +111,21 @@ def look(
 
     Raises UserError where the latents lack what the model needs.
     """
-    settings = config.build(TrainingConfig, info["config"]["training"], source=str(scratch))
+    settings = config.build(TrainingConfig, info.config["training"], source=str(scratch))
     train, held_out = (
-        material.windows_of(model, store, split, settings.memory_gb, scratch)
+        windows_of(model, store, split, memory_gb=settings.memory_gb, scratch=scratch)
         for split in ("train", "validation")
     )
     assert train is not None  # training saw these files
-    judge, probed = Judge(task_of(model), settings), train.spread(PROBED)
+    judge, probed = Judge(model.task(), settings), train.spread(PROBED)
     files = [(store.mean(entry), store.std(entry)) for entry in store.of("train")]
     parts: dict[str, Callable[[], Any]] = {
         "directions": partial(directions.measure, files, model.whitening),
         "same_files": partial(_same_files, store, info),
-        "learnable": lambda: judge.task.references(train).learnable,
+        "learnable": lambda: judge.task.baseline_losses(train).learnable,
         "train": partial(judge.losses, model.denoiser, train),
         "held_out": partial(judge.losses, model.denoiser, held_out),
-        "recorded": partial(_recorded, model),
+        "recorded": lambda: model.validation_loss,
         "pairing": partial(_pairing, model, store),
         "activations": partial(_activations, model, probed),
         "growth": partial(_growth, model),
@@ -137,15 +136,9 @@ def look(
         return Measured(model, **{name: part() for name, part in bar})
 
 
-def _same_files(store: LatentStore, info: Mapping[str, Any]) -> bool | None:
-    recorded = info["inputs"].get("latents")
-    return None if recorded is None else recorded["fingerprint"] == store.fingerprint()
-
-
-def _recorded(model: Model) -> float | None:
-    """The held-out loss of these weights when they were written."""
-    validation = checkpoint.load_weights(model.path).header.get("validation")
-    return None if validation is None else float(validation["loss"])
+def _same_files(store: LatentStore, info: RunInfo) -> bool | None:
+    recorded = info.fingerprint("latents")
+    return None if recorded is None else same_fingerprint(recorded, store.fingerprint())
 
 
 def _pairing(model: Model, store: LatentStore) -> Pairing | None:
@@ -158,7 +151,7 @@ def _pairing(model: Model, store: LatentStore) -> Pairing | None:
         assert features is not None  # the windows were cut from them
         latents = torch.from_numpy(np.array(store.mean(entry), dtype=np.float32))
         told = torch.from_numpy(model.standardiser(np.asarray(features)))
-        files.append((material.whiten(model, latents), told))
+        files.append((model.whiten(latents), told))
         frames += entry.frames
         if frames > PAIRED:
             break
@@ -169,7 +162,7 @@ def _pairing(model: Model, store: LatentStore) -> Pairing | None:
 
 
 def _activations(model: Model, windows: Batch) -> dict[float, Activations]:
-    device = next(model.denoiser.parameters()).device
+    device = model.device
     batch, found = windows.to(device), {}
     noise = torch.randn(windows.latents.shape, generator=generator_for("diagnose")).to(device)
     network: Any = model.denoiser.network
@@ -184,15 +177,7 @@ def _activations(model: Model, windows: Batch) -> dict[float, Activations]:
 
 def _growth(model: Model) -> float:
     """Of weights that begin at something: those of zero have no size to compare with."""
-    header, source = checkpoint.load_weights(model.path).header, str(model.path)
-    fresh = make_denoiser(
-        config.build(NetworkConfig, header["network"], source=source),
-        config.build(DiffusionConfig, header["diffusion"], source=source),
-        channels=model.whitening.channels,
-        features=0 if model.standardiser is None else len(model.standardiser.mean),
-        labels=len(model.labels),
-        experiment=model.experiment,
-    )
+    fresh = Model.create(model.spec, model.whitening, model.standardiser).denoiser
     pairs = zip(model.denoiser.parameters(), fresh.parameters(), strict=True)
     ratios = [
         rms(trained) / rms(begun)
@@ -218,7 +203,7 @@ def _batch_norms(denoiser: nn.Module, judge: Judge, windows: Windows) -> BatchNo
 
 def _samples(model: Model, windows: Batch, settings: SamplingConfig) -> Samples:
     """As long as the windows, following their conditions."""
-    drawn = draw(model, windows, model.draws(settings))
+    drawn = draw_like(model, windows, settings)
     real = windows.latents.transpose(1, 2)[windows.mask].T
     made = drawn.transpose(0, 1).flatten(1)
     std = real.std(dim=1).clamp(min=1e-6)
