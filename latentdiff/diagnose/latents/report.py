@@ -164,7 +164,8 @@ def _losses(r: LatentsResults) -> list[str]:
     loss = r.loss
     what = "latents drawn from the posterior" if loss.of_draws else "these latents"
     rows = loss.objectives.values()
-    at_least = "" if loss.of_draws else ", at least"
+    bounded = not loss.of_draws and all(row.floor is not None for row in rows)
+    at_least = ", at least" if bounded else ""
     lines = [
         f"losses on {what}, all {r.dimensions} directions scaled to variance 1, schedule "
         f"{loss.schedule}",

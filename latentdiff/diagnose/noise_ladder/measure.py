@@ -241,7 +241,7 @@ def _left_out_rungs(decoder: ClipDecoder) -> Iterator[Rung]:
 
 
 def _others(decoder: ClipDecoder) -> Iterator[tuple[str, OtherLatents]]:
-    """Latents that are no encoding of any sound, by name."""
+    """Latents that encode no sound, by name."""
     x, unwhiten = decoder.final, decoder.whitening.unwhiten
     std = decoder.whitening.variance.sqrt()[:, None]
     unmixed = {

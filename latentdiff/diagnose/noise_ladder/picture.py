@@ -19,7 +19,7 @@ LEVELS = {
 
 
 def ladder(path: Path, r: NoiseLadderResults) -> None:
-    """Spectral distance and level against k, with those of latents that are no encoding."""
+    """Spectral distance and level against k, with those of latents that encode no sound."""
     figure = canvas.figure(11, 4.5)
     left, right = figure.subplots(1, 2)
     _draw(left, r, "distance_db")

@@ -83,7 +83,7 @@ def _others(r: NoiseLadderResults) -> list[str]:
         "mean of all": f"the mean of {r.clips} encodings",
         "half-way": "half-way between two encodings",
     }
-    lines = ["latents that are no encoding"]
+    lines = ["latents that encode no sound"]
     for name, row in r.others.items():
         lines.append(_line(labels[name], row.level_db, row.distance_db, _note(row, r)))
     return lines

@@ -31,7 +31,7 @@ class Rung(DecodedSet):
 
 @dataclass(frozen=True)
 class OtherLatents(DecodedSet):
-    """Latents that are no encoding of any sound."""
+    """Latents that encode no sound."""
 
     to_mix_db: float | None = None
     """Of mixed latents: distance to the mix of their sounds; else None."""

@@ -1,4 +1,4 @@
-"""Measure for `diagnose schedule`: log-SNR, end, gain, and losses of untrained models.
+"""Measure for `diagnose schedule`: log-SNR, end, gain, and baseline losses.
 
 Shapes: C latent channels, N noise levels.
 """
@@ -20,6 +20,7 @@ from latentdiff.diagnose.report import Report, run_question
 from latentdiff.diagnose.schedule import picture
 from latentdiff.diagnose.schedule import report as schedule_report
 from latentdiff.diagnose.schedule.results import (
+    BaselineLosses,
     ConfiguredLosses,
     Curve,
     EncoderNoise,
@@ -29,7 +30,6 @@ from latentdiff.diagnose.schedule.results import (
     ScheduleFacts,
     ScheduleResults,
     ToleranceOnSchedule,
-    UntrainedLosses,
 )
 from latentdiff.diffusion import baseline, noise
 from latentdiff.diffusion.gallery import GALLERY, Exhibit
@@ -76,7 +76,7 @@ def schedule(
     std: float | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Report a schedule's log-SNR, its end, its gain, and the losses of untrained models.
+    """Report a schedule's log-SNR, its end, its gain, and its baseline losses.
 
     Given a `run`, also where the encoder's own noise and the decoder's tolerance lie on the
     log-SNR axis. `gallery`: compare with schedules of the literature and of the notebook. `std`:
@@ -178,7 +178,7 @@ def facts(built: Schedule, variance: Tensor) -> ScheduleFacts:
         curve=Curve(t.tolist(), built(t).tolist()),
         losses={
             parametrisation: {
-                kind: _untrained(Objective(parametrisation, kind=kind), visited, variance)
+                kind: _baselines(Objective(parametrisation, kind=kind), visited, variance)
                 for kind in KINDS
             }
             for parametrisation in PARAMETRISATIONS
@@ -187,9 +187,9 @@ def facts(built: Schedule, variance: Tensor) -> ScheduleFacts:
     )
 
 
-def _untrained(objective: Objective, logsnr: Tensor, variance: Tensor) -> UntrainedLosses:
+def _baselines(objective: Objective, logsnr: Tensor, variance: Tensor) -> BaselineLosses:
     """Over the levels [N], with equal weights."""
-    return UntrainedLosses(
+    return BaselineLosses(
         zero=float(baseline.zero(objective, logsnr, variance).mean()),
         variance=float(baseline.variance_only(objective, logsnr, variance).mean()),
     )
@@ -197,7 +197,7 @@ def _untrained(objective: Objective, logsnr: Tensor, variance: Tensor) -> Untrai
 
 def _configured(project: Project, built: Schedule, variance: Tensor) -> ConfiguredLosses:
     diffusion = project.diffusion
-    losses = _untrained(Objective.from_config(diffusion), built.visited(), variance)
+    losses = _baselines(Objective.from_config(diffusion), built.visited(), variance)
     return ConfiguredLosses(
         zero=losses.zero,
         variance=losses.variance,

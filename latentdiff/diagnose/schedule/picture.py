@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from latentdiff.diagnose.schedule.report import gain
 from latentdiff.diagnose.schedule.results import (
+    BaselineLosses,
     GalleryRow,
     ScheduleFacts,
     ScheduleResults,
-    UntrainedLosses,
 )
 from latentdiff.diffusion.noise import TERMINAL_LIMIT
 from latentdiff.diffusion.settings import LossKind, Parametrisation
@@ -69,7 +69,7 @@ def gallery(path: Path, rows: Sequence[GalleryRow]) -> None:
     canvas.save(figure, path)
 
 
-def _bars(axes: Axes, losses: Mapping[Parametrisation, Mapping[LossKind, UntrainedLosses]]) -> None:
+def _bars(axes: Axes, losses: Mapping[Parametrisation, Mapping[LossKind, BaselineLosses]]) -> None:
     """Four bars for each parametrisation."""
     kinds: tuple[LossKind, ...] = ("l1", "mse")
     bars = {
@@ -83,13 +83,13 @@ def _bars(axes: Axes, losses: Mapping[Parametrisation, Mapping[LossKind, Untrain
         )
         axes.bar_label(drawn, fmt="%.2f", fontsize="x-small")
     axes.set_xticks(range(len(losses)), list(losses))
-    axes.set_title("loss of an untrained model", fontsize="medium")
+    axes.set_title("baseline losses: nothing learned yet", fontsize="medium")
     axes.legend(fontsize="small")
 
 
 def _label(r: ScheduleFacts) -> str:
     eps = r.losses["eps"]
     return (
-        f"gain {gain(r)}\neps, untrained:\n"
+        f"gain {gain(r)}\neps, knowing the variance:\n"
         f"L1 {eps['l1'].variance:.3f}, MSE {eps['mse'].variance:.3f}"
     )

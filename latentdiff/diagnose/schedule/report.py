@@ -26,7 +26,7 @@ def gallery(results: GalleryResults) -> str:
     rows = results.schedules
     eps = [row.losses["eps"]["l1"].variance for row in rows]
     lines = [
-        "noise schedules and their losses at skill 0: the best denoiser that knows only the",
+        "noise schedules and their baselines: the loss of the best denoiser that knows only the",
         f"variance of the latents ({results.latents.mean:.3g}), averaged over all noise levels",
         "",
         f"{'schedule':22}{'steps':>6}{'log-SNR':>14}{'gain':>10}{'eps L1':>9}"
@@ -36,10 +36,9 @@ def gallery(results: GalleryResults) -> str:
         "sources",
         *(f"  {row.name:22}{'the notebook, ' if row.notebook else ''}{row.source}" for row in rows),
         "",
-        "verdict: losses cannot be compared between schedules: an untrained model scores "
-        f"{min(eps):.3f} on one",
-        f"and {max(eps):.3f} on another (eps, L1). Compare skill instead: 1 - loss / (loss at "
-        "skill 0).",
+        "verdict: losses cannot be compared between schedules: the baseline is "
+        f"{min(eps):.3f} on one and",
+        f"{max(eps):.3f} on another (eps, L1). Compare skill instead: 1 - loss / baseline.",
         f"A schedule must end below log-SNR {TERMINAL_LIMIT:g}, because sampling starts from pure "
         "noise, and with a",
         f"gain below {GAIN_LIMIT:g}: errors at the noisy end are multiplied by the gain, and "
@@ -104,8 +103,8 @@ def _head(r: ScheduleResults) -> list[str]:
 def _losses(r: ScheduleResults) -> list[str]:
     own = r.configured
     lines = [
-        f"losses of untrained models, for latents of variance {r.latents.mean:.3g}: a model must "
-        "get below the right half",
+        f"baseline losses, for latents of variance {r.latents.mean:.3g}: a model that does not get "
+        "below the right half has learned nothing",
         f"  {'':6}{'predicting zero':>20}{'knowing the variance':>26}",
         f"  {'':6}{'L1':>11}{'MSE':>9}{'L1':>15}{'MSE':>9}",
     ]

@@ -9,8 +9,8 @@ from latentdiff.diffusion.settings import LossKind, Parametrisation, Weighting
 
 
 @dataclass(frozen=True)
-class UntrainedLosses:
-    """Mean losses of two models without training, over the levels that a schedule visits."""
+class BaselineLosses:
+    """Mean losses of two models that have learned nothing, over the levels a schedule visits."""
 
     zero: float
     """Of predicting zero."""
@@ -47,7 +47,7 @@ class ScheduleFacts:
     visited: Mapping[str, float]
     """Log-SNR than which 10, 50 and 90 % of the levels are cleaner, by percentage."""
     curve: Curve
-    losses: Mapping[Parametrisation, Mapping[LossKind, UntrainedLosses]]
+    losses: Mapping[Parametrisation, Mapping[LossKind, BaselineLosses]]
     """Unweighted."""
     warnings: list[str]
 
@@ -66,7 +66,7 @@ class LatentVariance:
 
 
 @dataclass(frozen=True)
-class ConfiguredLosses(UntrainedLosses):
+class ConfiguredLosses(BaselineLosses):
     """The same for the loss that `train-diffusion` minimises."""
 
     parametrisation: Parametrisation
