@@ -138,10 +138,10 @@ class TestFormulas:
             ("N50", "gain", 3.4e5),
             ("N51", "gain", 8.5),
             ("N60", "norm of noise", 220),
-            ("N65", "levels an epoch sees", 0.132),
+            ("N65", "levels an epoch visits", 0.132),
             ("N73", "frames of 5 s", 861.3),
             ("N82", "noise beyond 1", 0.317),
-            ("N100", "the same again", 0.0914),
+            ("N100", "returning the input", 0.0914),
             ("N101", "", 0.1995),
         ],
     )
