@@ -32,8 +32,7 @@ def sampled_posteriors(settings: Project, stored: bool) -> str:
     steps = []
     if stored:
         steps.append("encode again with `latentdiff encode`, which stores the means")
-    if settings.experiment.data.posterior == "sampled":
-        steps.append("set experiment.data.posterior=mean")
+    steps += [f"set {setting}" for setting in settings.recipe.undo("data.posterior")]
     if not steps:
         return "train again with --overwrite: the stored latents are means now."
     return f"{', '.join(steps)}, and train again."
@@ -81,11 +80,7 @@ def ignored_condition(settings: Project) -> str:
 
 def _repaired(settings: Project) -> str:
     """Deliberate mistakes that spoil the condition; empty where there are none."""
-    experiment, fixes = settings.experiment, []
-    if experiment.data.pairing == "shuffled":
-        fixes.append("experiment.data.pairing=key")
-    if experiment.network.layout == "flat-stretched":
-        fixes.append("experiment.network.layout=frames")
+    fixes = settings.recipe.undo("data.pairing", "network.layout")
     return f"set {' and '.join(fixes)}, and train again." if fixes else ""
 
 
@@ -128,8 +123,8 @@ def overfitting(settings: Project) -> str:
 
 def one_level_a_batch(settings: Project) -> str:
     """For batches of a single noise level."""
-    if settings.experiment.training.levels == "batch":
-        return "set experiment.training.levels=window, and train again."
+    if fixes := settings.recipe.undo("training.levels"):
+        return f"set {fixes[0]}, and train again."
     return (
         f"raise training.batch (now {settings.training.batch}): the levels of a step spread over "
         "its batch."
@@ -138,8 +133,8 @@ def one_level_a_batch(settings: Project) -> str:
 
 def untrained_levels(settings: Project) -> str:
     """For noise levels at which the model is worse than knowing nothing."""
-    if settings.experiment.trained.on:
-        return "train without the deliberate mistakes of experiment, and see the other findings."
+    if fixes := settings.recipe.undo("data", "network", "training"):
+        return f"set {' and '.join(fixes)}, and see the other findings."
     steps, levels = [], settings.diffusion.levels.name
     if levels in ("logit-normal", "edm"):
         steps.append(f"set diffusion.levels.name=schedule: {levels} hardly visits some levels")
@@ -183,11 +178,7 @@ def _less_decay(settings: Project) -> list[str]:
 
 def batch_norm(settings: Project) -> str:
     """For a network with BatchNorm."""
-    experiment, fixes = settings.experiment, []
-    if experiment.network.norm == "batch":
-        fixes.append("experiment.network.norm=own")
-    if experiment.training.levels == "batch":
-        fixes.append("experiment.training.levels=window")
+    fixes = settings.recipe.undo("network.norm", "training.levels")
     if fixes:
         return f"set {' and '.join(fixes)}, and train again."
     return "use GroupNorm or LayerNorm, as every network of `network.name` does."
@@ -267,12 +258,8 @@ def _guidable(settings: Project) -> bool:
 
 def _less_bending(settings: Project) -> list[str]:
     """Deliberate mistakes that change finished samples."""
-    sampling, steps = settings.experiment.sampling, []
-    if sampling.clamp is not None:
-        steps.append("set experiment.sampling.clamp=null")
-    if sampling.normalise:
-        steps.append("set experiment.sampling.normalise=false")
-    return steps
+    found = settings.recipe.undo("sampling.clamp", "sampling.normalise")
+    return [f"set {setting}" for setting in found]
 
 
 def _sentence(steps: Iterable[str]) -> str:
