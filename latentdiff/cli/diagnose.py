@@ -62,7 +62,7 @@ def sampler(
 ) -> int:
     """Do the samplers work? Tests each with a perfect model.
 
-    The latents are Gaussian mixtures whose best denoiser and exact flow are known. For 1 to 1000
+    The test latents are Gaussian mixtures with known best denoiser and exact flow. For 1 to 1000
     steps of the configured schedule: errors of mean, covariance and end points, orders of
     convergence, the range of network outputs, and what starting from pure noise costs. Exit code 1
     if a sampler misses its order or a network output is converted wrongly.
