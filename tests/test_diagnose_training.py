@@ -355,7 +355,7 @@ class TestAdvice:
             return  # nothing is clipped
         text = ADVICE[name](settings)
         assert text.endswith(".") and text[0].islower()
-        for key, value in re.findall(r"([a-z]+(?:\.[a-z_]+)+)=([^\s;,:]+)", text):
+        for key, value in re.findall(r"([a-z]+(?:\.[a-z_]+)+)=(\[[^\]]*\]|[^\s;,:]+)", text):
             assert setting(settings, key) != yaml.safe_load(value.rstrip(".")), text
         for key, value in re.findall(r"([a-z]+(?:\.[a-z_]+)+)(?:,| \()now ([^);]+)", text):
             now = setting(settings, key)

@@ -115,8 +115,8 @@ seconds_option = click.option(
 def preprocess(run: Run, project: Project, **options: Any) -> list[str]:
     """Audio files -> dataset.
 
-    Decodes, mixes down and resamples, and holds out whole files for validation. Files that cannot
-    be used are skipped and listed; the exit code is then 3.
+    Decodes, mixes down and resamples, and holds out files (or the ends of few) for validation.
+    Files that cannot be used are skipped and listed; the exit code is then 3.
     """
     from latentdiff.commands.preprocess import preprocess as work
 
