@@ -14,7 +14,7 @@ import pytest
 
 from latentdiff import runs
 from latentdiff.commands.encode import encode
-from latentdiff.commands.encode_jobs import Job
+from latentdiff.commands.encode_jobs import EncodeJob
 from latentdiff.commands.encode_pass import share_out
 from latentdiff.config import build
 from latentdiff.latents.statistics import LatentStatistics
@@ -54,8 +54,8 @@ def start(run, rave_run, recordings, *words):
 
 def encode_here(run, rave_run, recordings):
     project = build(Project, {"data": {"sample_rate": 8000}, "device": "cpu"})
-    losses = encode(Run(run), project, rave=rave_run, audio=[recordings])
-    assert len(losses) == 1
+    skipped = encode(Run(run), project, rave=rave_run, audio=[recordings])
+    assert len(skipped) == 1
 
 
 def files(latents):
@@ -64,7 +64,7 @@ def files(latents):
 
 
 def jobs_of(*seconds):
-    return [Job(str(i), Path(str(i)), x) for i, x in enumerate(seconds)]
+    return [EncodeJob(str(i), Path(str(i)), x) for i, x in enumerate(seconds)]
 
 
 def alone(job):
