@@ -1,4 +1,4 @@
-"""Audio files: found, read as blocks, resampled, written. Files are made here, in many formats."""
+"""Finding, reading, resampling, writing and naming audio files, made here in many formats."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from latentdiff.audio.cut import loudest_db, records
 from latentdiff.audio.resample import resample
 from latentdiff.errors import UserError
 from latentdiff.torchaudio_guard import import_torchaudio
-
-KEY_LENGTH = 60 + 1 + 8
 
 
 def sine(seconds, sample_rate, hertz=440.0, amplitude=0.5):
@@ -88,7 +86,7 @@ def test_find_lists_what_cannot_be_read_with_reasons(tmp_path):
     reasons = dict(audio.find([tmp_path]).skipped)
     assert reasons == {
         str(tmp_path / "empty.wav"): "empty: 0 bytes",
-        str(tmp_path / "gone.wav"): "a link to nowhere",
+        str(tmp_path / "gone.wav"): "broken link",
         str(tmp_path / "pipe.wav"): "not a regular file",
         str(tmp_path / "\\xff.wav"): "its name is not valid UTF-8; rename it",
     }
@@ -131,16 +129,48 @@ def test_find_says_what_is_wrong_with_a_place(tmp_path):
         audio.find([])
 
 
+# --- names --------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
-    "key",
-    ["a b.wav", 'it\'s "loud".wav', "Größe/Übung.mp3", "音楽.flac", "x" * 200 + ".wav", "-.wav"],
+    ("key", "stem"),
+    [
+        ("a b.wav", "a-b"),
+        ('it\'s "loud".wav', "it-s-loud"),
+        ("drum & bass/x.y.wav", "x.y"),
+        ("Größe/U\u0308bung.mp3", "Übung"),
+        ("日本.flac", "日本"),
+        ("हिन्दी.wav", "हिन्दी"),
+        ("...wav", "audio"),
+        ("🎵.wav", "audio"),
+        ("x" * 200 + ".wav", "x" * 100),
+        ("音" * 99 + ".wav", "音" * 33),
+    ],
 )
-def test_file_stem_is_short_ascii_and_a_name_of_its_own(key):
-    stem = audio.file_stem(key)
-    assert stem.isascii() and 8 < len(stem) <= KEY_LENGTH
-    assert not set(stem) & set("/\\ '\"\0") and not stem.startswith(("-", "."))
-    assert stem != audio.file_stem("other/" + key)
-    assert stem == audio.file_stem(key)
+def test_file_names_are_readable_safe_and_short(key, stem):
+    assert audio.file_stems([key]) == {key: stem}
+    alone = audio.file_stem(key)
+    assert alone.startswith(stem + "-") and alone != audio.file_stem("other/" + key)
+    # Within the 143 bytes of the strictest file systems, with the longest suffix of ours.
+    assert len(f"{alone}.npy.partial".encode()) <= 143
+
+
+def test_file_names_are_distinct_whatever_is_lost_of_the_keys():
+    keys = ["日本.wav", "中国.wav", "drum & bass.wav", "drum bass.wav", "🎵.wav", "🎶.wav"]
+    keys += ["a/same.wav", "b/same.wav", "B/Same.wav", "caf\u00e9.wav", "cafe\u0301.wav", "own.wav"]
+    stems = audio.file_stems(keys)
+    assert len({stem.casefold() for stem in stems.values()}) == len(keys)
+    plain = {key for key, stem in stems.items() if "-" not in stem}
+    assert plain == {"日本.wav", "中国.wav", "own.wav"}
+    assert stems == audio.file_stems(reversed(keys))
+
+
+def test_equal_hashes_are_told_apart_too(monkeypatch):
+    from latentdiff.audio import names
+
+    monkeypatch.setattr(names, "_HASH_DIGITS", 1)
+    stems = audio.file_stems(f"{i}/same.wav" for i in range(40))
+    assert len(set(stems.values())) == 40
 
 
 # --- read ---------------------------------------------------------------------------------------
@@ -260,7 +290,7 @@ def test_what_is_no_audio_is_refused_with_a_reason(tmp_path, write_wav, run_ffmp
     run_ffmpeg("-f", "lavfi", "-i", "sine=duration=2", song)
     song.write_bytes(song.read_bytes()[:3000])
     cases = {
-        film: "no sound in it",
+        film: "no audio track",
         song: "moov atom not found",
         touch(tmp_path / "text.wav", b"I am a letter, not a song.\n" * 50): "Invalid data",
         touch(tmp_path / "zero.wav", b""): "not audio",

@@ -14,6 +14,7 @@ from latentdiff.latents.store import CodecFacts
 from latentdiff.latents.whitening import Whitening
 from latentdiff.model.calibrate import SCALES, calibrate, nearest
 from latentdiff.model.model import Model
+from latentdiff.model.sampling import draw_like
 from latentdiff.specs import Condition
 from latentdiff.training import checkpoint
 from latentdiff.training.data import Batch

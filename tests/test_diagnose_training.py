@@ -36,7 +36,7 @@ from latentdiff.latents.store import Entry
 from latentdiff.latents.whitening import Whitening
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
-from latentdiff.networks.build import build
+from latentdiff.networks.build import NETWORKS, build
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.specs import Condition
@@ -520,7 +520,7 @@ class TestMeasures:
         assert plain.growth == pytest.approx(plain.blocks[2].stream_out / plain.blocks[0].stream_in)
         assert not any(module._forward_hooks for module in net.modules())
 
-    @pytest.mark.parametrize("name", ["unet1d", "unet2d", "transformer", "tiny"])
+    @pytest.mark.parametrize("name", NETWORKS)
     @pytest.mark.parametrize("features", [0, 5])
     def test_every_network_has_blocks_that_are_known(self, name, features):
         net = build(NetworkConfig(name=name, channels=16), 4, features)
@@ -723,7 +723,7 @@ class TestCommand:
             diagnose_training(trained, project(), diffusion=other)
 
     def test_settings_that_cannot_be_read_leave_the_rest(self, trained):
-        info = runs.read_run(trained.diffusion)
+        info = runs.read_run(trained.diffusion).to_json()
         info["config"]["training"]["gone"] = 1
         runs.write_json(trained.diffusion / "run.json", info)
         (problem,) = diagnose_training(trained, project())
@@ -749,7 +749,7 @@ class TestCommand:
         assert "no file is held out" in lost
 
     def test_a_training_that_ended_in_nan_before_its_first_checkpoint(self, trained):
-        info = runs.read_run(trained.diffusion)
+        info = runs.read_run(trained.diffusion).to_json()
         info.update(status="failed", error="the loss became NaN or infinite at step 3, in 2 of 16")
         runs.write_json(trained.diffusion / "run.json", info)
         for path in (trained.diffusion / "checkpoints").iterdir():

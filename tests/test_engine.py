@@ -29,7 +29,7 @@ from latentdiff.training.best_tracker import IN_A_ROW, BestTracker
 from latentdiff.training.data import Recording, Windows
 from latentdiff.training.fabric import Launch, make_fabric
 from latentdiff.training.failure import explained, refuse_not_finite
-from latentdiff.training.meter import Culprits
+from latentdiff.training.meter import NonFiniteStep
 from latentdiff.training.process_group import ProcessGroup
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import Task
@@ -287,7 +287,7 @@ class TestOverfitting:
         with caplog.at_level(logging.INFO, logger="latentdiff"):
             outcome = trainer.fit()
         assert outcome.step < 400
-        assert f"at step {trainer._tracker.lowest_step}" in caplog.text
+        assert f"at step {trainer._best_tracker.lowest_step}" in caplog.text
         assert caplog.text.count("overfitting: the held-out loss has risen") == 1
         assert "stopped early at step" in caplog.text
         assert state_of(tmp_path)["step"] == outcome.step
@@ -381,7 +381,7 @@ class TestCheckpoints:
 
         with monkeypatch.context() as patch:
             patch.setattr(Metrics, "scalars", full)
-            with pytest.raises(UserError, match="cannot write what training tells") as error:
+            with pytest.raises(UserError, match="cannot write the metrics") as error:
                 make_trainer(tmp_path).fit()
         assert "No space left" in str(error.value) and "same command continues" in str(error.value)
         assert make_trainer(tmp_path).fit().step == 30
@@ -444,10 +444,10 @@ class TestFailure:
 
     def test_of_two_processes_the_one_with_the_loss_is_named(self):
         found = [
-            Culprits(7, "gradient", [0, 1], [0.0, 1.0], 2),
+            NonFiniteStep(7, "gradient", [0, 1], [0.0, 1.0], 2),
             None,
-            Culprits(7, "loss", [2], [-5.0], 2),
-            Culprits(9, "loss", [3], [9.0], 2),
+            NonFiniteStep(7, "loss", [2], [-5.0], 2),
+            NonFiniteStep(9, "loss", [3], [9.0], 2),
         ]
         with pytest.raises(UserError, match=r"the loss became .* at step 7, in 1 of 4") as error:
             refuse_not_finite(found, walks(0), ProcessGroup(make_fabric(Launch("cpu"))))
@@ -496,5 +496,5 @@ class TestFailure:
                 path.unlink() if how == "gone" else path.write_bytes(path.read_bytes()[:1000])
             return z
 
-        with pytest.raises(UserError, match=r"a\.wav went away"):
+        with pytest.raises(UserError, match=r"a\.wav disappeared"):
             Windows([recording], 8, whiten=whiten)

@@ -68,7 +68,7 @@ def run(tmp_path):
 def test_a_sound_run_says_nothing_of_experiments(run, caplog):
     train_diffusion(run, project())
     assert "unsound" not in caplog.text
-    assert "experiment" not in runs.read_run(run.diffusion)["config"]
+    assert "experiment" not in runs.read_run(run.diffusion).config
 
 
 def test_checkpoints_from_before_experiments_load(run):
@@ -91,9 +91,9 @@ def test_an_experiment_is_warned_of_remembered_and_rebuilt(run, caplog):
     with caplog.at_level(logging.WARNING):
         train_diffusion(run, settings)
     assert caplog.text.count("unsound on purpose") == 8
-    assert runs.read_run(run.diffusion)["config"]["experiment"]["data"]["scaling"] == "window"
+    assert runs.read_run(run.diffusion).config["experiment"]["data"]["scaling"] == "window"
     model = Model.load(checkpoint.best(run.diffusion))
-    assert model.experiment == settings.experiment
+    assert model.spec.experiment == settings.experiment
     caplog.clear()
     inspect(run.diffusion)
     assert caplog.text.count("unsound on purpose") == 8
@@ -102,7 +102,7 @@ def test_an_experiment_is_warned_of_remembered_and_rebuilt(run, caplog):
     final = model.whitening.whiten(torch.from_numpy(drawn))
     assert final.abs().max() <= 1.0 + 1e-4
     sample(run, project(experiment={**wrong, "sampling": {}}), n=2, seconds=0.2, name="b")
-    assert runs.read_run(run.samples / "b")["config"]["experiment"]["sampling"]["clamp"] is None
+    assert runs.read_run(run.samples / "b").config["experiment"]["sampling"]["clamp"] is None
 
 
 def test_a_model_is_sampled_in_its_own_experiment_only(run):

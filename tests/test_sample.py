@@ -14,7 +14,7 @@ from latentdiff.errors import UserError
 from latentdiff.latents.store import CodecFacts, LatentStore
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
-from latentdiff.runs import Run
+from latentdiff.runs import Input, Run
 from latentdiff.training import checkpoint
 
 CODEC = CodecFacts("c" * 64, sample_rate=8000, hop=64, latent_dim=6, channels=1)
@@ -54,10 +54,10 @@ def test_what_is_written(run, make_best):
     # 0.5 s at 8 kHz are 62.5 frames of 64 samples.
     assert all(z.shape == (6, 63) and z.dtype == np.float32 for z in arrays.values())
     info = runs.require_done(run.samples / "first", "samples", "sample")
-    assert info["inputs"]["codec"] == {"path": "/some/codec.ckpt", "fingerprint": "c" * 64}
-    assert info["inputs"]["diffusion"]["path"].endswith("best.safetensors")
-    assert info["result"]["codec"] == "c" * 64 and info["result"]["hop"] == 64
-    assert info["result"]["step"] == 7
+    assert info.inputs["codec"] == Input("/some/codec.ckpt", "c" * 64)
+    assert info.inputs["diffusion"].path.endswith("best.safetensors")
+    assert info.result["codec"] == "c" * 64 and info.result["hop"] == 64
+    assert info.result["step"] == 7
 
 
 def test_samples_are_a_store_of_their_codec(run, make_best):
@@ -188,7 +188,7 @@ class TestConditions:
         one, two = drawn(run, "first").values()
         # Nothing is random about it.
         np.testing.assert_allclose(one, two, atol=1e-5)
-        facts = runs.require_done(run.samples / "first", "samples", "sample")["result"]
+        facts = runs.require_done(run.samples / "first", "samples", "sample").result
         assert facts["network_calls"] == 1
         with pytest.raises(UserError, match="regression needs a condition"):
             make_best(diffusion={"parametrisation": "regression"})
@@ -198,7 +198,7 @@ class TestConditions:
         for variance in (None, torch.tensor([4.0, 0.25])):
             make_best(variance=variance, gain=0.0)
             sample(run, project(sampling={"steps": 64}), n=8, name="first", overwrite=True)
-            result = runs.require_done(run.samples / "first", "samples", "sample")["result"]
+            result = runs.require_done(run.samples / "first", "samples", "sample").result
             spreads.append(result["spread"])
         # Untrained, each direction is what its variance alone makes likely: training's own spread.
         np.testing.assert_allclose(spreads[1], [1, 1], atol=0.25)

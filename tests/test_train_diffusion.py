@@ -37,7 +37,7 @@ def run(tmp_path):
 
 
 def result(run):
-    return runs.require_done(run.diffusion, "diffusion", "train-diffusion")["result"]
+    return runs.require_done(run.diffusion, "diffusion", "train-diffusion").result
 
 
 class TestTruth:

@@ -1,7 +1,8 @@
-"""Audio files: find them, read them as blocks of samples, write them."""
+"""Audio files: find them, read them as blocks of samples, write them, name them."""
 
 from latentdiff.audio.decode import AudioError, AudioInfo, blocks, probe, read
-from latentdiff.audio.find import EXTENSIONS, FoundAudio, file_stem, find, printable
+from latentdiff.audio.find import EXTENSIONS, FoundAudio, find, printable
+from latentdiff.audio.names import distinct_stems, file_stem, file_stems, readable_stem
 from latentdiff.audio.settings import DataConfig
 from latentdiff.audio.write import AudioFormat, WriteReport, write
 
@@ -14,10 +15,13 @@ __all__ = [
     "FoundAudio",
     "WriteReport",
     "blocks",
+    "distinct_stems",
     "file_stem",
+    "file_stems",
     "find",
     "printable",
     "probe",
     "read",
+    "readable_stem",
     "write",
 ]

@@ -1,23 +1,27 @@
-"""Blocks of sound -> records of one length, and how loud a record is.
+"""Cuts blocks of audio into records of equal length, and measures how loud a record is.
 
 Shapes: N samples per block, S samples per record.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 _WINDOW_SECONDS = 0.1
 
 
-def records(blocks: Iterable[np.ndarray], size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Blocks [channels, N] -> (record [channels, S], samples of sound in it), nothing lost.
+def records(
+    blocks: Iterable[NDArray[np.float32]], size: int
+) -> Iterator[tuple[NDArray[np.float32], int]]:
+    """Blocks [channels, N] -> (record [channels, S], number of its samples that are audio).
 
-    The last record is filled up with zeros; all others are full.
+    All records are full but the last one, which is padded with zeros.
     """
-    held: np.ndarray | None = None
+    held: NDArray[np.float32] | None = None
     for block in blocks:
         held = block if held is None else np.concatenate([held, block], axis=1)
         whole = held.shape[1] // size * size
@@ -29,15 +33,15 @@ def records(blocks: Iterable[np.ndarray], size: int) -> Iterator[tuple[np.ndarra
         yield np.pad(held, ((0, 0), (0, size - rest))), rest
 
 
-def loudest_db(audio: np.ndarray, sample_rate: int) -> float:
-    """dBFS RMS of the loudest tenth of a second of [channels, N]; -inf for digital silence.
+def loudest_db(audio: NDArray[np.float32], sample_rate: int) -> float:
+    """RMS in dBFS of the loudest tenth of a second of [channels, N]; -inf for digital silence.
 
-    A short sound in a long silence is as loud as it is, which the RMS of the whole would hide.
+    Unlike the RMS of the whole, it does not call a short sound in a long silence quiet.
     """
     power = np.square(audio, dtype=np.float64).mean(axis=0)
     window = max(1, round(_WINDOW_SECONDS * sample_rate))
-    # The last window may be shorter; it is measured over what it has.
+    # The last window may be shorter: divide by its own length, or it would look quieter.
     starts = np.arange(0, power.size, window)
     lengths = np.diff(np.append(starts, power.size))
     loudest = float((np.add.reduceat(power, starts) / lengths).max())
-    return 10 * np.log10(loudest) if loudest > 0 else -np.inf
+    return 10 * math.log10(loudest) if loudest > 0 else -math.inf

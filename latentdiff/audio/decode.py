@@ -1,6 +1,6 @@
-"""Audio files as a stream of blocks: libsndfile where it can, else the ffmpeg binary.
+"""Audio files as a stream of blocks, read by libsndfile or, failing that, the ffmpeg binary.
 
-Shapes: N samples; blocks in this file are [channels, N] float32, nominally in -1..1.
+Shapes: N samples; blocks are [channels, N] float32, nominally in -1..1.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latentdiff.audio import ffmpeg
 from latentdiff.audio.find import printable
@@ -24,27 +25,27 @@ if TYPE_CHECKING:
 
 
 class AudioError(UserError):
-    """One file cannot be used; `why` says for what reason, in a few words."""
+    """A file that cannot be used; `why` is the reason in a few words."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
         super().__init__(
             f"cannot use {printable(path)}",
             why=reason,
-            do_this="repair or convert the file, or take it out of the folder.",
+            do_this="repair, convert or remove the file.",
         )
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says; nothing has been decoded."""
+    """What a file's header says, without decoding it."""
 
     seconds: float
-    """0 where the header does not tell."""
+    """0 if the header does not say."""
     sample_rate: int
     """Hz."""
     channels: int
     format: str
-    """As the decoder calls it, for example `WAV PCM_16` or `aac (LC)`."""
+    """The decoder's name for it, such as `WAV PCM_16` or `aac (LC)`."""
     decoder: str
     """`soundfile` or `ffmpeg`."""
 
@@ -52,12 +53,12 @@ class AudioInfo:
 @dataclass(frozen=True)
 class _Source:
     info: AudioInfo
-    blocks: Callable[[int], Iterator[np.ndarray]]
-    """Given a number of samples: the sound in blocks of so many."""
+    blocks: Callable[[int], Iterator[NDArray[np.float32]]]
+    """Samples per block -> the blocks."""
 
 
 def probe(path: Path) -> AudioInfo:
-    """What the header of an audio file says. Raises AudioError where it is none."""
+    """Read the header of an audio file. Raises AudioError if it is not one."""
     with _opened(path) as source:
         return source.info
 
@@ -67,14 +68,14 @@ def blocks(
     sample_rate: int | None = None,
     channels: int | None = None,
     block_seconds: float = 10.0,
-) -> Generator[np.ndarray, None, None]:
-    """The file as blocks [channels, N] of float32, in flat memory however long it is.
+) -> Generator[NDArray[np.float32], None, None]:
+    """The file as blocks [channels, N] of float32, in constant memory whatever its length.
 
-    `sample_rate` in Hz and `channels`: None leaves the file's own. To 1 channel is the mean of all;
-    1 to many repeats it. Blocks hold about `block_seconds`.
+    `sample_rate` (Hz) and `channels`: None keeps the file's own. Many channels become 1 by
+    averaging, 1 becomes many by repetition. Blocks last about `block_seconds`.
 
-    Raises AudioError where the file cannot be decoded, holds no sound, NaN or Inf, or has a number
-    of channels that cannot become `channels`. Close the generator to stop early.
+    Raises AudioError if the file cannot be decoded, has no samples or NaN or Inf among them, or has
+    a number of channels that cannot become `channels`. Close the generator to stop early.
     """
     with _opened(path) as source:
         rate = sample_rate or source.info.sample_rate
@@ -87,7 +88,7 @@ def blocks(
 
 def read(
     path: Path, sample_rate: int | None = None, channels: int | None = None
-) -> tuple[np.ndarray, int]:
+) -> tuple[NDArray[np.float32], int]:
     """The whole file [channels, N] and its sample rate in Hz; see `blocks`."""
     rate = sample_rate or probe(path).sample_rate
     return np.concatenate(list(blocks(path, rate, channels)), axis=1), rate
@@ -95,20 +96,21 @@ def read(
 
 def _converted(
     path: Path, source: _Source, rate: int, channels: int | None, block_seconds: float
-) -> Iterator[np.ndarray]:
+) -> Iterator[NDArray[np.float32]]:
     have = source.info.channels
     want = channels or have
     if want not in (1, have) and have != 1:
         raise AudioError(
-            path, f"{have} channels cannot become {want}: only 1, or mono, or equal numbers can"
+            path,
+            f"{have} channels cannot become {want}: only mono can be repeated",
         )
     frames = max(1, round(block_seconds * source.info.sample_rate))
     mixed = (_mixed(block, want) for block in _checked(path, source, frames))
     yield from resample(mixed, source.info.sample_rate, rate)
 
 
-def _checked(path: Path, source: _Source, frames: int) -> Iterator[np.ndarray]:
-    """The blocks of a source; AudioError where a sample is not finite or none comes."""
+def _checked(path: Path, source: _Source, frames: int) -> Iterator[NDArray[np.float32]]:
+    """The blocks of a source; AudioError if a sample is not finite or there are none."""
     total = 0
     for block in source.blocks(frames):
         finite = np.isfinite(block).all(axis=0)
@@ -118,10 +120,10 @@ def _checked(path: Path, source: _Source, frames: int) -> Iterator[np.ndarray]:
         total += block.shape[1]
         yield block
     if total == 0:
-        raise AudioError(path, "it holds no samples")
+        raise AudioError(path, "no samples")
 
 
-def _mixed(block: np.ndarray, channels: int) -> np.ndarray:
+def _mixed(block: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
     if block.shape[0] == channels:
         return block
     mean = block.mean(axis=0, keepdims=True)
@@ -130,7 +132,7 @@ def _mixed(block: np.ndarray, channels: int) -> np.ndarray:
 
 @contextmanager
 def _opened(path: Path, ffmpeg_rate: int | None = None) -> Iterator[_Source]:
-    """The file, open for reading; with `ffmpeg_rate` by ffmpeg, which resamples to it (Hz)."""
+    """The file, open for reading. `ffmpeg_rate` (Hz): have ffmpeg read it and resample to that."""
     import soundfile
 
     if not Path(path).is_file():
@@ -159,7 +161,9 @@ def _sndfile_info(file: soundfile.SoundFile) -> AudioInfo:
     return AudioInfo(seconds, file.samplerate, file.channels, kind, "soundfile")
 
 
-def _sndfile_blocks(path: Path, file: soundfile.SoundFile, frames: int) -> Iterator[np.ndarray]:
+def _sndfile_blocks(
+    path: Path, file: soundfile.SoundFile, frames: int
+) -> Iterator[NDArray[np.float32]]:
     import soundfile
 
     while True:

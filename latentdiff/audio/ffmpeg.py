@@ -1,4 +1,4 @@
-"""The first sound track of anything ffmpeg can read, through a pipe."""
+"""Decodes the first audio track of anything ffmpeg can read, through a pipe."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 STALL_SECONDS = 60.0
-"""ffmpeg is given up when it produces nothing for so long."""
+"""ffmpeg is killed after producing nothing for this long."""
 _AU_HEADER = struct.Struct(">4s5I")
 
 
 class FfmpegError(Exception):
-    """ffmpeg is missing or could not decode the file; the message is short and says why."""
+    """ffmpeg is missing or could not decode the file; the message is a short reason."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +33,19 @@ class Stream:
     """Hz."""
     channels: int
     seconds: float
-    """As the container says; 0 where it does not."""
+    """According to the container; 0 if it does not say."""
     codec: str
-    blocks: Callable[[int], Iterator[np.ndarray]]
-    """Given a number of samples: the sound in blocks [channels, so many] of float32."""
+    blocks: Callable[[int], Iterator[NDArray[np.float32]]]
+    """Samples per block -> the blocks, [channels, samples] float32."""
 
 
 @contextmanager
 def decoded(path: Path, rate: int | None = None) -> Iterator[Stream]:
-    """The first sound track, resampled to `rate` Hz if given.
+    """The first audio track, resampled to `rate` Hz if given.
 
-    The process ends with the context, whatever happens. Raises FfmpegError.
+    Leaving the context ends the process, whatever happens. Raises FfmpegError.
     """
-    # A file, not a pipe: ffmpeg must never wait for somebody to read its messages.
+    # A file, not a pipe: a full pipe would block ffmpeg until someone read its messages.
     with tempfile.NamedTemporaryFile() as messages:
         try:
             process = subprocess.Popen(
@@ -52,7 +53,7 @@ def decoded(path: Path, rate: int | None = None) -> Iterator[Stream]:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=messages,
-                # Ctrl-C is for us; we end ffmpeg.
+                # Keeps the terminal's Ctrl-C from ffmpeg: we end it ourselves.
                 start_new_session=True,
             )
         except OSError as error:
@@ -69,7 +70,7 @@ def decoded(path: Path, rate: int | None = None) -> Iterator[Stream]:
 
 
 class _Pipe:
-    """Reads ffmpeg's output; a read that takes too long ends the process."""
+    """Reads ffmpeg's output; a read that stalls kills the process."""
 
     def __init__(self, process: subprocess.Popen[bytes], messages: Path) -> None:
         assert process.stdout is not None
@@ -87,7 +88,7 @@ class _Pipe:
         self._read(offset - _AU_HEADER.size)
         return sample_rate, channels
 
-    def blocks(self, channels: int, frames: int) -> Iterator[np.ndarray]:
+    def blocks(self, channels: int, frames: int) -> Iterator[NDArray[np.float32]]:
         size = frames * channels * 4
         while data := self._read(size):
             whole = len(data) // (channels * 4) * channels
@@ -97,7 +98,7 @@ class _Pipe:
             raise FfmpegError(_reason(self.text()))
 
     def text(self) -> str:
-        """What ffmpeg has said so far."""
+        """ffmpeg's messages so far."""
         return self._messages.read_text(encoding="utf-8", errors="replace")
 
     def _read(self, size: int) -> bytes:
@@ -125,20 +126,20 @@ def _command(path: Path, rate: int | None) -> list[str]:
     try:
         binary = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
-        raise FfmpegError("libsndfile cannot read it and there is no ffmpeg binary") from error
-    # `file:` and the whitelist: names such as `a:b.mp3` are files, and a playlist that calls itself
-    # mp4 opens no network connection.
+        raise FfmpegError("libsndfile cannot read it, and no ffmpeg binary was found") from error
+    # `file:`, or ffmpeg would take `a:b.mp3` for a protocol; the whitelist, or a playlist disguised
+    # as an mp4 could open network connections.
     reading = ["-protocol_whitelist", "file,pipe", "-i", f"file:{path}"]
-    # The first track with sound; cover art and film are not looked at.
+    # The first audio track only: cover art and video would be decoded for nothing.
     track = ["-map", "0:a:0", "-vn", "-sn", "-dn", "-map_metadata", "-1"]
     resampling = ["-ar", str(rate)] if rate else []
-    # AU: its header tells the true rate and channels, and it needs no length in advance.
+    # AU: its header states rate and channels, and unlike WAV's needs no length in advance.
     writing = ["-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
     return [binary, "-nostdin", "-hide_banner", "-nostats", *reading, *track, *resampling, *writing]
 
 
 def _described(text: str) -> tuple[float, str]:
-    """Seconds (0: unknown) and codec, from what ffmpeg says about its input."""
+    """Seconds (0: unknown) and codec, from ffmpeg's messages about its input."""
     clock = re.search(r"Duration: (\d+):(\d+):(\d+\.?\d*)", text)
     seconds = 0.0
     if clock:
@@ -149,9 +150,9 @@ def _described(text: str) -> tuple[float, str]:
 
 
 def _reason(text: str) -> str:
-    """The few words of ffmpeg's messages that say why it failed."""
+    """The part of ffmpeg's messages that says why it failed."""
     if "matches no streams" in text:
-        return "there is no sound in it"
+        return "it has no audio track"
     said = [re.sub(r"^\[[^]]*\] ", "", line) for line in text.splitlines() if line.startswith("[")]
     words = "; ".join(dict.fromkeys(said)).replace("Error opening input: ", "")
     return f"not audio that libsndfile or ffmpeg can read: {words[:200] or 'no reason given'}"

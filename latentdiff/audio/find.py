@@ -1,15 +1,12 @@
-"""Which files are audio, and the key by which each is known from here on."""
+"""Finds audio files and gives each the key that identifies it from here on."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import stat
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from latentdiff.errors import UserError
 
@@ -17,7 +14,7 @@ _LIBSNDFILE = "wav wave flac ogg oga opus mp3 aif aiff aifc au snd caf w64 rf64"
 _FFMPEG = "m4a m4b aac mp4 mp2 mpga wma wv ape ac3 eac3 dts amr mka spx tta alac"
 _VIDEO = "mkv mov webm avi m4v mpg mpeg flv wmv 3gp ogv"
 EXTENSIONS = frozenset(f"{_LIBSNDFILE} {_FFMPEG} {_VIDEO}".split())
-"""What `find` takes for audio, in lower case; files named one by one may have any extension."""
+"""Lower-case extensions that `find` accepts in folders; a file named by itself may have any."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +24,20 @@ class FoundAudio:
     files: list[tuple[str, Path]] = field(default_factory=list)
     """(key, path): the key is the path below the folder that was searched, with `/` between."""
     hidden: int = 0
-    """Audio files and folders passed over because their name begins with a dot."""
+    """Number of audio files and folders ignored because their name begins with a dot."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
-    """(path, reason) of what looks like audio and cannot be read."""
+    """(path, reason) of files that look like audio but cannot be read."""
 
 
 def find(paths: Sequence[Path | str]) -> FoundAudio:
-    """All audio in the folders and files named, each file once, however many links lead to it.
+    """All audio in the given folders and files, each file once, however many links lead to it.
 
-    Keys are relative to the folder; where several places are named, the folder's name stands in
-    front. Raises UserError where a place does not exist or where nothing looks like audio.
+    Keys are relative to the folder searched; with several folders, they begin with its name.
+    Raises UserError if a path does not exist or nothing looks like audio.
     """
     roots = [_existing(Path(path)) for path in paths]
     if not roots:
-        raise UserError("no audio was named", do_this="give a folder or files with --audio.")
+        raise UserError("no audio given", do_this="name a folder or files with --audio.")
     labels = _labels(roots)
     search = _Search()
     for root in roots:
@@ -52,26 +49,15 @@ def find(paths: Sequence[Path | str]) -> FoundAudio:
     if not search.files and not search.skipped:
         raise UserError(
             f"no audio in {', '.join(map(str, roots))}",
-            why=f"no file there ends in one of: {' '.join(sorted(EXTENSIONS))}"
-            + (f"; {search.hidden} hidden ones were passed over" if search.hidden else ""),
-            do_this="name the folder that holds the recordings.",
+            why=f"no file has one of the extensions {' '.join(sorted(EXTENSIONS))}"
+            + (f"; {search.hidden} hidden ones were ignored" if search.hidden else ""),
+            do_this="name the folder that contains the recordings.",
         )
     return FoundAudio(sorted(search.files), search.hidden, sorted(search.skipped))
 
 
-def file_stem(key: str) -> str:
-    """A file name for what is derived from `key`: readable ASCII, safe anywhere, one per key.
-
-    At most 60 characters of the key's own name, then 8 of its sha256.
-    """
-    name = unicodedata.normalize("NFKD", PurePosixPath(key).stem)
-    slug = re.sub(r"[^A-Za-z0-9._]+", "-", name.encode("ascii", "ignore").decode())
-    digest = hashlib.sha256(key.encode("utf-8")).hexdigest()[:8]
-    return f"{slug.strip('-._')[:60] or 'audio'}-{digest}"
-
-
 class _Search:
-    """Walks folders in the order of their names and remembers what it has seen."""
+    """Walks folders in alphabetical order and remembers what it has seen."""
 
     def __init__(self) -> None:
         self.files: list[tuple[str, Path]] = []
@@ -80,7 +66,7 @@ class _Search:
         self._seen: set[str] = set()
 
     def folder(self, folder: Path, prefix: str) -> None:
-        """Everything below `folder`; its files' keys are `prefix` and the path from there."""
+        """Everything below `folder`; a file's key is `prefix` plus its path from there."""
         pending = [(folder, prefix)]
         while pending:
             here, before = pending.pop()
@@ -103,7 +89,7 @@ class _Search:
                     self.file(path, f"{before}{entry.name}")
 
     def file(self, path: Path, key: str) -> None:
-        """One file, unless it has been seen under another name or cannot be read."""
+        """Add one file, unless it was seen under another name or cannot be read."""
         reason = _why_unreadable(path)
         if reason:
             self._skip(path, reason)
@@ -122,7 +108,7 @@ class _Search:
 
 
 def printable(path: Path | str) -> str:
-    """The path as text that any terminal and any UTF-8 file takes."""
+    """The path as text that can be printed and written as UTF-8, whatever its bytes are."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -138,7 +124,7 @@ def _folder_of(root: Path) -> str:
 
 
 def _labels(roots: Iterable[Path]) -> dict[str, str]:
-    """Folder -> a prefix of its own for keys; none where there is one folder only."""
+    """Folder -> a unique prefix for its keys; no prefixes if there is only one folder."""
     folders = list(dict.fromkeys(_folder_of(root) for root in roots))
     if len(folders) == 1:
         return {}
@@ -165,14 +151,14 @@ def _extension(name: str) -> str:
 
 
 def _why_unreadable(path: Path) -> str:
-    """The reason why a file cannot be used, or nothing."""
+    """Why a file cannot be used; empty if it can."""
     try:
         str(path).encode("utf-8")
         info = path.stat()
     except UnicodeEncodeError:
         return "its name is not valid UTF-8; rename it"
     except FileNotFoundError:
-        return "a link to nowhere"
+        return "broken link"
     except OSError as error:
         return str(error.strerror)
     if not stat.S_ISREG(info.st_mode):
@@ -180,7 +166,7 @@ def _why_unreadable(path: Path) -> str:
     if info.st_size == 0:
         return "empty: 0 bytes"
     try:
-        # The one sure answer to "may it be read", also on network disks.
+        # Permission bits do not tell on network disks; reading does.
         with open(path, "rb") as file:
             file.read(1)
     except OSError as error:

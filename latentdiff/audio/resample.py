@@ -1,4 +1,4 @@
-"""Resampling of a stream, equal to resampling it in one piece.
+"""Resampling of a stream, with the same result as resampling it in one piece.
 
 Shapes: N samples before, M samples after.
 """
@@ -6,39 +6,44 @@ Shapes: N samples before, M samples after.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
-# Kaiser window of librosa's "kaiser_best": flat to 0.9 of the lower Nyquist, -140 dB beyond.
+# The Kaiser window of librosa's "kaiser_best": flat to 0.9 of the lower Nyquist frequency, -140 dB
+# beyond.
 _ZEROS = 64
 _ROLLOFF = 0.9475937167399596
 _BETA = 14.769656459379492
 _LARGEST_KERNEL = 1 << 24
-"""Filter coefficients; pairs of rates that need more have next to no common divisor."""
+"""Filter coefficients. Only pairs of rates with hardly any common divisor need more."""
 
 
 def too_odd(rate: int, new_rate: int) -> bool:
-    """Whether the ratio of two rates (Hz) needs a filter bank too large to hold, as 44101:44100."""
+    """Whether the ratio of two rates (Hz) needs too large a filter bank, as 44101:44100 does."""
     return _kernel_size(rate, new_rate) > _LARGEST_KERNEL
 
 
-def resample(blocks: Iterator[np.ndarray], rate: int, new_rate: int) -> Iterator[np.ndarray]:
+def resample(
+    blocks: Iterator[NDArray[np.float32]], rate: int, new_rate: int
+) -> Iterator[NDArray[np.float32]]:
     """Blocks [channels, N] at `rate` Hz -> blocks [channels, M] at `new_rate` Hz.
 
-    Windowed-sinc interpolation by torchaudio. A stream of N samples becomes ceil(N * new / old),
-    whatever its blocks: each one is filtered together with the kernel's reach on both sides.
+    Windowed-sinc interpolation by torchaudio. N samples become ceil(N * new_rate / rate), however
+    they are divided into blocks.
     """
     if rate == new_rate:
         yield from blocks
         return
     up, down = _reduced(rate, new_rate)
-    # Pieces begin at multiples of `down`, where the phase of the interpolation is 0 again.
+    # Each piece is filtered with `reach` more samples on either side, so that every output sample
+    # sees all of the kernel. Pieces begin at multiples of `down`: there the interpolation's phase
+    # is 0 again, as `convert` assumes of the first sample it is given.
     reach = math.ceil(_width(up, down) / down) * down
     convert = _converter(up, down)
-    held: np.ndarray | None = None
-    done = 0  # samples at the head of `held` whose output has been handed on
+    held: NDArray[np.float32] | None = None
+    done = 0  # samples at the head of `held` whose output has been yielded
     for block in blocks:
         held = block if held is None else np.concatenate([held, block], axis=1)
         ready = (held.shape[1] - reach) // down * down
@@ -51,8 +56,8 @@ def resample(blocks: Iterator[np.ndarray], rate: int, new_rate: int) -> Iterator
         yield convert(held)[:, done // down * up :]
 
 
-def _converter(up: int, down: int) -> Any:
-    """A function [channels, N] -> [channels, ceil(N * up / down)] of arrays of float32."""
+def _converter(up: int, down: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """A function [channels, N] -> [channels, ceil(N * up / down)], both float32."""
     import torch
 
     from latentdiff.torchaudio_guard import import_torchaudio
@@ -66,9 +71,10 @@ def _converter(up: int, down: int) -> Any:
         beta=_BETA,
     )
 
-    def convert(audio: np.ndarray) -> np.ndarray:
+    def convert(audio: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return filters(torch.from_numpy(np.ascontiguousarray(audio))).numpy()
+            resampled: torch.Tensor = filters(torch.from_numpy(np.ascontiguousarray(audio)))
+        return resampled.numpy()
 
     return convert
 
@@ -79,7 +85,7 @@ def _reduced(rate: int, new_rate: int) -> tuple[int, int]:
 
 
 def _width(up: int, down: int) -> int:
-    """Input samples that the kernel reaches to each side."""
+    """Half the kernel's length, in input samples."""
     return math.ceil(_ZEROS * down / (min(up, down) * _ROLLOFF))
 
 

@@ -1,4 +1,4 @@
-"""Settings of `preprocess`: which recordings, and how they become a database."""
+"""Settings of `preprocess`: which recordings to use, and how to make a dataset of them."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from latentdiff.config import Section
 
 
 class DataConfig(Section):
-    """Which recordings are used, and how they are cut into a dataset."""
+    """Which recordings to use, and how to cut them into a dataset."""
 
     audio: list[str] = []
-    """Folders (searched to any depth) and files; `--audio` on the command line takes its place."""
+    """Folders (searched recursively) and files; `--audio` on the command line replaces them."""
     sample_rate: int = Field(44100, ge=1000, le=384_000)
-    """Hz; everything is resampled to it, and the codec will work at it."""
+    """Hz; all audio is resampled to it, and the codec is trained at it."""
     channels: int = Field(1, ge=1, le=8)
-    """1 takes the mean of all channels. Another number takes files of so many channels, and mono
-    files with their channel repeated; all other files are skipped and listed."""
+    """1 averages all channels. A larger number takes files with that many channels, and mono files
+    with their channel repeated; all other files are skipped and listed."""
     silence_db: float | None = Field(None, lt=0, ge=-200)
-    """dBFS. A chunk whose loudest tenth of a second has an RMS below it is dropped; -60 is a good
-    start. Null keeps everything."""
+    """dBFS. Chunks whose loudest tenth of a second has a lower RMS are dropped; try -60. Null keeps
+    everything."""
     validation: float = Field(0.1, gt=0, lt=1)
     """Share of the recordings held out for validation."""
     hold_out: Literal["files", "ends"] = "files"
-    """files: whole files, at least one; of a lone file its end. ends: the end of every file. With
-    a handful of unlike recordings a held-out file tells how unlike it is, its end what was learned
-    of the others; but a model that knows the rest of a piece looks better than on a new one."""
+    """files: hold out whole files, at least one; of a single file, its end. ends: hold out the end
+    of every file. With a handful of very different recordings a held-out file mostly measures how
+    different it is, so ends say more; but scores look better than on pieces the model never saw."""
     chunk: int | None = Field(None, ge=1024, le=1 << 24)
-    """Samples per database record, at sample_rate; a file's last one is filled up with zeros.
-    rave.n_signal may not be longer. Null takes twice rave.n_signal, as RAVE does."""
+    """Samples per database record, at sample_rate; the last one of a file is padded with zeros.
+    Must not be shorter than rave.n_signal. Null: twice rave.n_signal, as in RAVE."""
     workers: int | None = Field(None, ge=1, le=256)
-    """Files read at the same time; null takes one per processor core."""
+    """Number of files read in parallel; null: one per CPU core."""

@@ -1,4 +1,4 @@
-"""Sound to disk: whole or not at all, and every clipped sample counted.
+"""Writes audio files: complete or not at all, with every clipped sample counted.
 
 Shapes: N samples.
 """
@@ -9,9 +9,10 @@ import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latentdiff.errors import UserError
 from latentdiff.runs import atomic
@@ -25,33 +26,33 @@ Subtype = Literal["PCM_16", "PCM_24", "FLOAT"]
 
 @dataclass(frozen=True)
 class WriteReport:
-    """What was written."""
+    """What was written to a file."""
 
     seconds: float
     peak: float
-    """Largest absolute sample before clipping; 1 is full scale."""
+    """Largest magnitude of a sample, before clipping; 1 is full scale."""
     clipped: int
-    """Samples beyond full scale, written as full scale; 0 for FLOAT, which holds them."""
+    """Number of samples clipped to full scale; always 0 for FLOAT, which needs no clipping."""
 
 
 def write(
     path: Path,
-    audio: np.ndarray | Iterable[np.ndarray],
+    audio: NDArray[np.floating[Any]] | Iterable[NDArray[np.floating[Any]]],
     sample_rate: int,
     audio_format: AudioFormat = "wav",
     subtype: Subtype = "PCM_16",
 ) -> WriteReport:
-    """Write sound [channels, N] or [N], or an iterable of such blocks, at `sample_rate` Hz.
+    """Write audio [channels, N] or [N], or an iterable of such blocks, at `sample_rate` Hz.
 
-    Blocks are written as they come; the file takes its name when the last one is on disk.
-    Raises UserError where a sample is NaN or Inf, nothing came, or the disk refuses.
+    Blocks are written as they arrive; the file appears under its name once it is complete.
+    Raises UserError if a sample is NaN or Inf, there are no blocks, or the disk refuses.
     """
     import soundfile
 
     blocks = iter([audio] if isinstance(audio, np.ndarray) else audio)
     first = next(blocks, None)
     if first is None:
-        raise UserError(f"nothing to write to {path}", why="the sound has no blocks")
+        raise UserError(f"nothing to write to {path}", why="the audio has no blocks")
     tally = _Tally(path, clip=subtype != "FLOAT")
     with atomic(path) as partial:
         try:
@@ -60,7 +61,7 @@ def write(
                 "w",
                 samplerate=sample_rate,
                 channels=np.atleast_2d(first).shape[0],
-                # By name: the suffix of the half-written file says nothing.
+                # Explicitly: the partial file's suffix does not name the format.
                 format=audio_format.upper(),
                 subtype=subtype,
             ) as file:
@@ -72,19 +73,19 @@ def write(
     return WriteReport(tally.frames / sample_rate, tally.peak, tally.clipped)
 
 
-def _write(file: soundfile.SoundFile, tally: _Tally, block: np.ndarray) -> None:
+def _write(file: soundfile.SoundFile, tally: _Tally, block: NDArray[np.floating[Any]]) -> None:
     data = tally.checked(np.atleast_2d(block)).T
-    # A full disk shows as a short write, which SoundFile.write only asserts against.
+    # On a full disk libsndfile writes less than asked, which SoundFile.write only asserts against.
     before = file.frames
     try:
         file.write(data)
     except AssertionError:
         written = file.frames - before
-        raise OSError(errno.ENOSPC, f"only {written} of {len(data)} samples fitted") from None
+        raise OSError(errno.ENOSPC, f"only {written} of {len(data)} samples fit") from None
 
 
 class _Tally:
-    """Counts what passes on its way to disk."""
+    """Measures the samples on their way to disk."""
 
     def __init__(self, path: Path, clip: bool) -> None:
         self.frames = 0
@@ -93,12 +94,12 @@ class _Tally:
         self._path = path
         self._clip = clip
 
-    def checked(self, block: np.ndarray) -> np.ndarray:
-        """The block [channels, N], clipped to -1..1 where the file cannot hold more."""
+    def checked(self, block: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """The block [channels, N], clipped to -1..1 if the format needs that."""
         if not np.isfinite(block).all():
             raise UserError(
-                f"will not write {self._path}",
-                why="the sound holds NaN or Inf samples, so what made it has failed",
+                f"{self._path} was not written",
+                why="the audio has NaN or Inf samples, so whatever made it has failed",
             )
         self.frames += block.shape[1]
         if block.size:

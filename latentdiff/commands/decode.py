@@ -87,7 +87,7 @@ def _samples(run: Run, name: str | None) -> Path:
     """The folder of samples called `name`, or the newest finished one."""
     there = sorted(run.samples.iterdir()) if run.samples.is_dir() else []
     infos = {path: runs.read_run(path) for path in there if path.is_dir()}
-    done = {path: info for path, info in infos.items() if info and info["status"] == "done"}
+    done = {path: info for path, info in infos.items() if info and info.is_done}
     if name is not None and run.samples / name in done:
         return run.samples / name
     names = ", ".join(path.name for path in done)
@@ -102,7 +102,7 @@ def _samples(run: Run, name: str | None) -> Path:
             f"there are no samples in {run.samples}",
             do_this="draw some: `latentdiff sample`, or name a folder of latents with --latents.",
         )
-    return max(done, key=lambda path: (done[path]["started"], path.name))
+    return max(done, key=lambda path: (done[path].started, path.name))
 
 
 def _codec_of(
@@ -110,9 +110,9 @@ def _codec_of(
 ) -> tuple[Path, str | None]:
     """Where the codec is, and which of its checkpoints."""
     info = runs.read_run(store.root)
-    recorded = info["inputs"].get("codec") if info else None
-    if rave is None and ckpt is None and recorded and Path(recorded["path"]).is_file():
-        return Path(recorded["path"]), None
+    recorded = info.input_path("codec") if info else None
+    if rave is None and ckpt is None and recorded and recorded.is_file():
+        return recorded, None
     return rave or run.rave, ckpt
 
 
@@ -142,9 +142,9 @@ def _check_fit(store: LatentStore, codec: RaveCodec, source: Path, force: bool) 
 def _usual_level(run: Run, codec: Codec) -> float | None:
     """dBFS RMS of the audio this run's latents were trained on, if they are of this codec."""
     info = runs.read_run(run.latents)
-    if info is None or info["inputs"].get("codec", {}).get("fingerprint") != codec.fingerprint:
+    if info is None or info.fingerprint("codec") != codec.fingerprint:
         return None
-    return info["result"].get("level_db")
+    return info.number("level_db")
 
 
 def _write_all(

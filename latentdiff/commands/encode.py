@@ -20,7 +20,7 @@ from latentdiff import runs
 from latentdiff.commands.encode_jobs import Job, Jobs, find_jobs
 from latentdiff.commands.encode_pass import PRIVATE, FilesPass, Row, share_out
 from latentdiff.conditions.settings import MelConfig
-from latentdiff.errors import UserError
+from latentdiff.errors import EXIT_FAILURE, UserError
 from latentdiff.evaluation.reconstruction import check_reconstruction
 from latentdiff.evaluation.sound import decibels
 from latentdiff.latents.statistics import LatentStatistics, StatisticsAccumulator
@@ -96,8 +96,8 @@ def encode(
 
 def _open_codec(path: Path, ckpt: str | None, device: str) -> RaveCodec:
     info = runs.read_run(path) if path.is_dir() else None
-    if info is not None and info["status"] != "done":
-        log.warning("%s: its training is not finished (%s)", path, info["status"])
+    if info is not None and not info.is_done:
+        log.warning("%s: its training is not finished (%s)", path, info.status)
     return RaveCodec.open(path, ckpt, device)
 
 
@@ -186,8 +186,8 @@ class _Encoding:
         rows = [self._done[job.key] for job in self._jobs if job.key in self._done]
         training = [row for row in rows if row["split"] == "train"] or rows
         sums = self._everywhere(lambda: self._sum_up(training[team.share(len(training))]))
-        if self._stage is not None:
-            self._finish(self._stage, rows, training, sums)
+        # The others wait for it: they fail if it fails.
+        team.lead(lambda: self._finish(rows, training, sums))
         return self._losses
 
     def _everywhere(self, work: Callable[[], T]) -> list[T]:
@@ -203,7 +203,7 @@ class _Encoding:
         if errors and self._team.leads:
             raise errors[0]
         if errors:
-            raise SystemExit(0)
+            raise SystemExit(EXIT_FAILURE)
         return [result for result, _ in outcomes]  # type: ignore[misc]
 
     def _continue(self) -> None:
@@ -264,13 +264,11 @@ class _Encoding:
         return sums
 
     def _finish(
-        self,
-        stage: Stage,
-        rows: list[Row],
-        training: list[Row],
-        sums: list[StatisticsAccumulator],
+        self, rows: list[Row], training: list[Row], sums: list[StatisticsAccumulator]
     ) -> None:
-        """Manifest, statistics and facts."""
+        """Manifest, statistics and facts; of the leader, which holds the stage."""
+        stage = self._stage
+        assert stage is not None
         if not rows:
             listed = "\n    ".join(self._losses[:5])
             raise UserError("nothing could be encoded", why="\n    " + listed)

@@ -62,7 +62,7 @@ def sample(
     else. Returns "path: reason" for conditions that could not be read.
     """
     model = Model.load(checkpoint.find(diffusion or run.diffusion), pick_device(project.device))
-    model = model.with_sampling_of(project.experiment)
+    model = model.with_sampling_of(project)
     follows, skipped = condition_inputs(model, condition, seconds)
     orders = _orders(model, follows, n, project.seed, seconds or project.sampling.seconds)
     directory = run.samples / folder_name(name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
@@ -72,9 +72,8 @@ def sample(
         "n": n,
         "seconds": seconds,
         "condition": [str(path) for path in condition],
+        **model.spec.experiment.to_section(),
     }
-    if model.spec.experiment.on:
-        settings["experiment"] = model.spec.experiment.model_dump(mode="json")
     inputs = {"diffusion": model.as_input()}
     if model.codec.fingerprint:
         inputs["codec"] = Input(model.spec.codec_path, model.codec.fingerprint)

@@ -69,7 +69,7 @@ def prepare(store: LatentStore, project: Project) -> TrainingData:
     if codec is None:
         codec = _assumed_codec(store, project)
     elif (info := runs.read_run(store.root)) is not None:
-        codec_path = info["inputs"].get("codec", {}).get("path", "")
+        codec_path = str(info.input_path("codec") or "")
     spec = ModelSpec.of(project, codec, codec_path, labels)
     found = spec.recipe.statistics(store)
     whitening = Whitening.from_statistics(found, project.latents.keep, project.latents.scaling)
@@ -146,7 +146,7 @@ def windows_of(
         model.spec.window,
         whiten=model.whiten,
         standardise=None if standardiser is None else _on_tensors(standardiser),
-        of_window=recipe.transform_windows,
+        transform_windows=recipe.transform_windows,
         memory_gb=memory_gb,
         scratch=scratch,
     )
@@ -227,8 +227,8 @@ def _assumed_codec(store: LatentStore, project: Project) -> CodecFacts:
 def _check_mel(store: LatentStore, wanted: MelConfig) -> None:
     """The spectrograms of the store must be of the kind that `sample` will compute."""
     info = runs.read_run(store.root)
-    recorded = info["inputs"].get("condition.mel") if info else None
-    made_with = None if recorded is None else json.loads(recorded["path"])
+    recorded = info.inputs.get("condition.mel") if info else None
+    made_with = None if recorded is None else json.loads(recorded.path)
     changed = config.differences(made_with or {}, wanted.model_dump(mode="json"), "condition.mel.")
     if made_with is not None and changed:
         raise UserError(

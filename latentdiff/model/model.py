@@ -23,8 +23,8 @@ from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.errors import UserError
 from latentdiff.latents.store import CodecFacts
 from latentdiff.latents.whitening import Whitening
+from latentdiff.model.project import Project
 from latentdiff.model.spec import ModelSpec
-from latentdiff.notebook.experiments.settings import ExperimentConfig
 from latentdiff.runs import Input
 from latentdiff.specs import Condition, Denoise
 from latentdiff.training import checkpoint
@@ -189,20 +189,12 @@ class Model:
 
     # --- sampling
 
-    def with_sampling_of(self, experiment: ExperimentConfig) -> Model:
-        """The same model with the mistakes in sampling that today's settings ask for.
+    def with_sampling_of(self, project: Project) -> Model:
+        """The same model with the mistakes in sampling that `project` asks for.
 
         Raises UserError for mistakes in training that it was not trained with.
         """
-        trained = self.spec.experiment
-        if experiment.trained.on and experiment.trained != trained.trained:
-            raise UserError(
-                f"{self.name} was not trained with these settings of experiment",
-                why="only those of experiment.sampling can change after training",
-                do_this="drop the others, or train another run with them.",
-            )
-        changed = trained.model_copy(update={"sampling": experiment.sampling})
-        return replace(self, spec=replace(self.spec, experiment=changed))
+        return replace(self, spec=self.spec.with_sampling_of(project, self.name))
 
     def resolve(self, settings: SamplingConfig) -> SamplingConfig:
         """Settings with this model's own autoguidance in place of `auto`.
@@ -247,9 +239,15 @@ class Model:
                 "the samples hold NaN or infinite values",
                 why=f"drawn from {self.name} with {settings.sampler} and guidance "
                 f"{settings.guidance:g}",
-                do_this="lower sampling.guidance, raise sampling.steps, or train longer.",
+                do_this=self._remedies(settings),
             )
         return Samples(latents.float().cpu(), denoise.calls)
+
+    def _remedies(self, settings: SamplingConfig) -> str:
+        """What may help against samples that are not finite, and is not so already."""
+        lower = ["lower sampling.guidance"] if settings.guidance > 1 else []
+        more = [] if self.spec.is_regression else ["raise sampling.steps"]
+        return ", or ".join([*lower, *more, "train longer"]) + "."
 
 
 class _Counted:

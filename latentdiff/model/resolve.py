@@ -48,14 +48,14 @@ def latents_path(run: Run, given: Path | None, diffusion: Path) -> Path:
     if given is not None or run.latents.exists():
         return given or run.latents
     info = runs.read_run(diffusion)
-    recorded = info["inputs"].get("latents") if info else None
+    recorded = info.input_path("latents") if info else None
     if recorded is None:
         raise UserError(
             f"there are no latents in {run.latents}",
             why=f"and no model in {diffusion} that recorded which it was trained on",
             do_this="name them with --latents, or make some: `latentdiff encode`.",
         )
-    return Path(recorded["path"])
+    return recorded
 
 
 def open_codec(
@@ -90,8 +90,7 @@ def find_codec(
 def codec_path(store: LatentStore) -> Path | None:
     """Where the codec was when the latents were made; None where that was not recorded."""
     info = runs.read_run(store.root)
-    recorded = info["inputs"].get("codec") if info else None
-    return None if recorded is None else Path(recorded["path"])
+    return info.input_path("codec") if info else None
 
 
 def require_codec(

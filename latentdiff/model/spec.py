@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,6 @@ from latentdiff.diffusion.settings import DiffusionConfig
 from latentdiff.latents.store import CodecFacts
 from latentdiff.model.project import Project
 from latentdiff.networks.settings import NetworkConfig
-from latentdiff.notebook.experiments.recipe import make_recipe
 from latentdiff.notebook.experiments.settings import NO_EXPERIMENT, ExperimentConfig
 from latentdiff.training.recipe import Recipe
 
@@ -84,7 +83,19 @@ class ModelSpec:
     @cached_property
     def recipe(self) -> Recipe:
         """What makes the model's parts."""
-        return make_recipe(self.network, self.diffusion, self.experiment)
+        return self.experiment.recipe(self.network, self.diffusion)
+
+    def with_sampling_of(self, project: Project, name: str) -> ModelSpec:
+        """The specification with the mistakes in sampling that `project` asks for.
+
+        Raises UserError, calling the model `name`, for mistakes it was not trained with.
+        """
+        return replace(self, experiment=self.experiment.with_sampling_of(project.experiment, name))
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether it answers in one network call, whatever sampling.steps is."""
+        return self.diffusion.parametrisation == "regression"
 
     def frames(self, seconds: float) -> int:
         """Latent frames that cover `seconds`, at least one."""

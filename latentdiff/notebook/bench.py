@@ -14,7 +14,7 @@ from typing import Any
 
 from latentdiff import child, runs
 from latentdiff.commands.train_diffusion import train_diffusion
-from latentdiff.errors import EXIT_INTERRUPTED, EXIT_LOSSES, EXIT_OK, UserError
+from latentdiff.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SKIPPED, UserError
 from latentdiff.model.project import Project
 from latentdiff.notebook import formulas, table
 from latentdiff.notebook.entry import Case
@@ -127,7 +127,7 @@ def _call(words: Sequence[str], folder: Path) -> None:
         code = child.wait([sys.executable, "-m", "latentdiff", *words], output)
     if code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
-    if code not in (EXIT_OK, EXIT_LOSSES):
+    if code not in (EXIT_OK, EXIT_SKIPPED):
         raise UserError(
             f"`latentdiff {' '.join(words)}` failed (exit code {code})",
             why=f"its message is the last one in {path}",

@@ -1,7 +1,7 @@
-"""The parts that a diffusion model is made of, trained with and sampled by.
+"""The parts that make up, train and sample a diffusion model.
 
 A `Recipe` makes each part from the settings. A subclass may replace any of them: the notebook does,
-to repeat mistakes; nothing else in the package needs to know.
+to repeat mistakes, and nothing else in the package needs to know.
 
 Shapes: B windows or samples, C latent channels, D latent dimensions of the codec, K condition
 features, T latent frames.
@@ -36,17 +36,17 @@ Transform = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """The sound way to make every part."""
+    """How every part is made."""
 
     network: NetworkConfig
     diffusion: DiffusionConfig
 
     @property
     def warnings(self) -> list[str]:
-        """What is wrong with the recipe, a line each; empty where nothing is."""
+        """Problems of the recipe, one line each."""
         return self.schedule.warnings
 
-    # --- what is learned
+    # --- the training task
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -54,7 +54,7 @@ class Recipe:
         return noise.schedule_of(self.diffusion)
 
     def noise_level_sampler(self) -> NoiseLevelSampler:
-        """How often training visits each of them."""
+        """How often training visits each level of the schedule."""
         return build_noise_level_sampler(self.diffusion.levels, self.schedule)
 
     def objective(self) -> Objective:
@@ -89,13 +89,13 @@ class Recipe:
     ) -> Denoiser:
         """An untrained denoiser for C latent channels of `variance` [C] (None: ones).
 
-        `features`: K, 0 without a spectrogram; `labels`: size of the vocabulary. The weights depend
-        on `seed` alone. Raises UserError for a regression without a condition.
+        `features`: K, 0 without a spectrogram. `labels`: size of the vocabulary, 0 without labels.
+        The weights depend on `seed` only. Raises UserError for a regression without a condition.
         """
         if self.diffusion.parametrisation == "regression" and not (features or labels):
             raise UserError(
                 "a regression needs a condition",
-                why="diffusion.parametrisation=regression estimates latents from nothing else",
+                why="diffusion.parametrisation=regression predicts latents from it alone",
                 do_this="set condition.kind=mel, or choose another parametrisation.",
             )
         with torch.random.fork_rng(devices=[]):
@@ -108,7 +108,7 @@ class Recipe:
         return build(self.network, channels, features, labels)
 
     def wrap_network(self, network: Network, variance: Tensor | None) -> Denoiser:
-        """The denoiser that reads its estimate of the clean latents off the network's output."""
+        """The denoiser around a network: it turns the network's output into clean latents."""
         diffusion = self.diffusion
         return Denoiser(network, diffusion.parametrisation, diffusion.precondition, variance)
 
@@ -123,16 +123,16 @@ class Recipe:
         return store.statistics()
 
     def condition_sources(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """For each file the one whose condition it gets: itself."""
+        """For each file, the file whose condition it is trained with: itself."""
         return entries
 
     def fit_features(self, features: np.ndarray, frames: int) -> np.ndarray:
-        """Condition features [K, any] of a file's condition source as [K, `frames`]."""
+        """Condition features [K, T'] of a file's condition source, fitted to [K, `frames`]."""
         return features
 
     @property
     def transform_windows(self) -> Transform | None:
-        """Applied to final windows [B, C, T] before training sees them; None: they stay."""
+        """Applied to final windows [B, C, T] before training; None: they are left unchanged."""
         return None
 
     # --- sampling

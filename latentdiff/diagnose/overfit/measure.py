@@ -29,7 +29,7 @@ from latentdiff.runs import Run
 from latentdiff.tracking import progress
 from latentdiff.training import checkpoint
 from latentdiff.training.data import Recording, Windows
-from latentdiff.training.trainer import Outcome, Trainer
+from latentdiff.training.trainer import Trainer, TrainingOutcome
 
 log = logging.getLogger(__name__)
 
@@ -136,9 +136,9 @@ def _report(project: Project, target: Target, as_in_notebook: bool) -> Report[Re
         frames=frames,
         as_in_notebook=as_in_notebook,
         steps=outcome.step,
-        loss=outcome.training["loss"],
-        baseline=outcome.training["baseline"],
-        skill=outcome.training["skill"],
+        loss=outcome.training.loss,
+        baseline=outcome.training.baseline,
+        skill=outcome.training.skill,
         sampler=project.sampling.sampler,
         samples=SAMPLES,
         distances=distances,
@@ -158,7 +158,7 @@ def _row(steps: int, distances: Tensor) -> DistanceRow:
     )
 
 
-def _train(project: Project, target: Target) -> tuple[Model, Outcome]:
+def _train(project: Project, target: Target) -> tuple[Model, TrainingOutcome]:
     """The model with its averaged weights, and the outcome of its training."""
     model, frames = target.model(project), target.latents.shape[-1]
     recordings = [Recording(str(k), z.numpy()) for k, z in enumerate(target.latents)]

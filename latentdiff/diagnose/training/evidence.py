@@ -9,6 +9,7 @@ from latentdiff import config, runs, tracking
 from latentdiff.diagnose.training.curve import Curve
 from latentdiff.diagnose.training.measure import ModelMeasurements, measure_model
 from latentdiff.errors import UserError
+from latentdiff.latents.store import same_fingerprint
 from latentdiff.model.project import Project
 from latentdiff.model.resolve import open_model
 from latentdiff.runs import Run
@@ -45,21 +46,23 @@ def gather(
         )
     measured, unseen, settings = None, [], project
     try:
-        trained = config.build(Project, info["config"], source=str(stage))
+        trained = config.build(Project, info.config, source=str(stage))
         settings = trained.model_copy(update={"sampling": project.sampling})
     except UserError as error:
         unseen.append(f"the settings of the training: {error.what}")
-    recorded = info["inputs"].get("latents")
+    recorded = info.fingerprint("latents")
     try:
         model, store = open_model(run, diffusion, latents, device)
-        same_files = None if recorded is None else recorded["fingerprint"] == store.fingerprint()
+        same_files = None
+        if recorded is not None:
+            same_files = same_fingerprint(recorded, store.fingerprint())
         measured = measure_model(model, store, settings, same_files, stage)
     except UserError as error:
         unseen.append(f"the model on its latents: {error.what}")
     if measured is not None and measured.held_out is None:
         unseen.append("overfitting: no file is held out")
     curve = Curve.of(tracking.read_metrics(stage))
-    return RunEvidence(curve, info.get("error"), settings, measured, unseen)
+    return RunEvidence(curve, info.error, settings, measured, unseen)
 
 
 def stage_of(path: Path) -> Path:

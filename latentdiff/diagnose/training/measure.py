@@ -111,7 +111,7 @@ def measure_model(
             sampling,
             same_files,
             directions=done(directions.measure(files, model.whitening)),
-            learnable=done(model.task().references(train).learnable),
+            learnable=done(model.task().baseline_losses(train).learnable),
             train=done(_validate(model, model.denoiser, train, training)),
             held_out=done(
                 None if held_out is None else _validate(model, model.denoiser, held_out, training)
