@@ -179,7 +179,7 @@ class TestData:
     def test_draws_are_known_without_the_posterior_too(self):
         assert data.sampled_posteriors(made(DRAWS), DEFAULT)
         assert data.sampled_posteriors(made(MEANS), DEFAULT) is None
-        # White noise of one channel tells of no floor; that it is kept is said.
+        # One white channel shows no floor; that it was kept is a finding of its own.
         assert data.sampled_posteriors(made([1.0]), DEFAULT) is None
         rounding = (*MEANS[:3], 1.1e-12, 1e-12, 0.9e-12)
         assert data.sampled_posteriors(made(rounding), DEFAULT) is None
@@ -481,9 +481,9 @@ class TestMeasures:
         rng = np.random.default_rng(seed)
 
         def file():
-            told = rng.standard_normal((5, 600))
-            z = mixing @ told + rng.standard_normal((2, 600))
-            return torch.from_numpy(z), torch.from_numpy(told)
+            features = rng.standard_normal((5, 600))
+            z = mixing @ features + rng.standard_normal((2, 600))
+            return torch.from_numpy(z), torch.from_numpy(features)
 
         mixing = np.linalg.qr(rng.standard_normal((5, 2)))[0].T
         files = [file() for _ in range(4)]
@@ -506,12 +506,12 @@ class TestMeasures:
         torch.manual_seed(0)
         net = build(NetworkConfig(name="diffwave", channels=16, blocks=3), 4, 5)
         z, level = torch.randn(2, 4, 20), torch.zeros(2)
-        told = Condition(torch.randn(2, 5, 20))
+        condition = Condition(torch.randn(2, 5, 20))
         with torch.no_grad():
-            plain = activations.measure(net, lambda: net(z, level, told))
+            plain = activations.measure(net, lambda: net(z, level, condition))
             net.blocks[1].condition.weight.mul_(100)
             net.blocks[1].condition.bias.mul_(100)
-            loud = activations.measure(net, lambda: net(z, level, told))
+            loud = activations.measure(net, lambda: net(z, level, condition))
         assert [block.name for block in plain.blocks] == ["blocks.0", "blocks.1", "blocks.2"]
         assert plain.blocks[1].stream_in == pytest.approx(plain.blocks[0].stream_out)
         assert loud.blocks[1].condition == pytest.approx(100 * plain.blocks[1].condition, rel=1e-4)
@@ -524,8 +524,9 @@ class TestMeasures:
     @pytest.mark.parametrize("features", [0, 5])
     def test_every_network_has_blocks_that_are_known(self, name, features):
         net = build(NetworkConfig(name=name, channels=16), 4, features)
-        told = Condition(torch.randn(2, 5, 20) if features else None)
-        found = activations.measure(net, lambda: net(torch.randn(2, 4, 20), torch.zeros(2), told))
+        condition = Condition(torch.randn(2, 5, 20) if features else None)
+        z, level = torch.randn(2, 4, 20), torch.zeros(2)
+        found = activations.measure(net, lambda: net(z, level, condition))
         assert found.blocks and all(block.signal > 0 for block in found.blocks)
         assert all((block.condition is not None) == bool(features) for block in found.blocks)
 
@@ -589,7 +590,7 @@ def make_store(run):
             for i, sound in enumerate(sounds):
                 z = 5 * mixing @ sound + 0.01 * rng.standard_normal((8, frames))
                 z += rng.standard_normal(z.shape) if drawn else 0
-                told = sounds[(i + 1) % files if shuffled else i][:1]
+                features = sounds[(i + 1) % files if shuffled else i][:1]
                 entry = Entry(
                     f"{i}.wav",
                     None,
@@ -602,7 +603,7 @@ def make_store(run):
                 )
                 np.save(run.latents / entry.mean, z.astype(np.float32))
                 np.save(run.latents / f"std{i}.npy", np.ones_like(z, dtype=np.float32))
-                np.save(run.latents / entry.mel, told.astype(np.float32))
+                np.save(run.latents / entry.mel, features.astype(np.float32))
                 if entry.split == "train":
                     accumulator.update(z, np.ones_like(z) if std else None)
                 rows.append(entry.row())
@@ -722,7 +723,7 @@ class TestCommand:
             diagnose_training(trained, project(), diffusion=other)
 
     def test_settings_that_cannot_be_read_leave_the_rest(self, trained):
-        info = runs.read_run(trained.diffusion)
+        info = runs.read_run(trained.diffusion).to_json()
         info["config"]["training"]["gone"] = 1
         runs.write_json(trained.diffusion / "run.json", info)
         (problem,) = diagnose_training(trained, project())

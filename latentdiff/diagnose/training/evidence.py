@@ -53,7 +53,9 @@ def gather(
     recorded = info.fingerprint("latents")
     try:
         model, store = open_model(run, diffusion, latents, device)
-        same_files = None if recorded is None else same_fingerprint(recorded, store.fingerprint())
+        same_files = None
+        if recorded is not None:
+            same_files = same_fingerprint(recorded, store.fingerprint())
         measured = measure_model(model, store, settings, same_files, stage)
     except UserError as error:
         unseen.append(f"the model on its latents: {error.what}")
