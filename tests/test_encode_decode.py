@@ -344,6 +344,38 @@ def test_encode_then_decode_gives_the_sound_back(codec, run, audio_folder):
         assert level_db(decoded - original) < level_db(original) - 10
 
 
+@pytest.mark.parametrize("seconds", [0.1, 20.0])
+def test_a_file_whose_end_was_held_out_comes_back_in_one_piece(
+    codec, run, tmp_path, write_wav, melody, seconds
+):
+    """Both parts end within a frame: what fills it must not be heard between them."""
+    settings = {"data": {"sample_rate": 8000, "validation": 0.3}}
+    settings["latents"] = {"chunk_seconds": seconds}
+    path = write_wav(tmp_path / "one.wav", melody(5)[:-7])
+    encode(run, project(**settings), audio=[path])
+    assert len(LatentStore.open(run.latents).entries) == 2
+    decode(run, project(**settings), latents=run.latents, name="back")
+    (row,) = table(run.audio / "back")
+    assert (row["key"], row["file"]) == ("one.wav", "one.wav")
+    original, _ = soundfile.read(path)
+    decoded, _ = soundfile.read(run.audio / "back" / "one.wav")
+    assert decoded.shape == original.shape
+    assert level_db(decoded - original) < level_db(original) - 10
+    assert runs.read_run(run.audio / "back")["result"]["files"] == 1
+
+
+def test_parts_that_do_not_follow_each_other_stay_apart(codec, run, tmp_path, write_wav, melody):
+    path = write_wav(tmp_path / "one.wav", melody(5))
+    encode(run, project(), audio=[path])
+    head, tail = table(run.latents)
+    runs.write_jsonl(run.latents / MANIFEST, [head, {**tail, "start": tail["start"] + 0.1}])
+    decode(run, project(), latents=run.latents, name="parts")
+    decode(run, project(), latents=run.latents / tail["mean"], name="end")
+    names = {row["file"] for row in table(run.audio / "parts")}
+    assert names == {"one-train.wav", "one-validation.wav"}
+    assert [row["key"] for row in table(run.audio / "end")] == ["one validation.wav"]
+
+
 def test_names_tell_the_seed_and_the_newest_samples_are_taken(codec, run):
     write_samples(run, "old", {"seed1-free": latents(9)}, codec, started="2026-01-02")
     write_samples(
@@ -387,9 +419,15 @@ def test_latents_of_another_codec_are_refused_unless_forced(codec, run, caplog):
 
 
 def test_wrong_number_of_dimensions_is_refused_even_when_forced(codec, run, tmp_path):
-    np.save(tmp_path / "x.npy", np.zeros((9, 8), np.float32))
+    np.save(tmp_path / "x.npy", np.zeros((9, 7), np.float32))
     with pytest.raises(UserError, match="have 9 dimensions, the codec 8"):
         decode(run, project(), latents=tmp_path / "x.npy", force=True)
+
+
+def test_transposed_latents_are_recognised(codec, run, tmp_path):
+    np.save(tmp_path / "x.npy", latents(30).T)
+    with pytest.raises(UserError, match=r"transposed(?s:.*)numpy\.save"):
+        decode(run, project(), latents=tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -398,7 +436,7 @@ def test_nan_latents_are_named_and_leave_no_sound(codec, run, tmp_path, value):
     array[3, 5500] = value
     (tmp_path / "in").mkdir()
     np.save(tmp_path / "in" / "bad.npy", array)
-    with pytest.raises(UserError, match=r"bad\.npy holds NaN or infinite"):
+    with pytest.raises(UserError, match=r"bad\.npy has NaN or infinite"):
         decode(run, project(), latents=tmp_path / "in")
     assert not list(run.audio.rglob("*.wav*"))
 
@@ -409,7 +447,7 @@ def test_plain_folder_with_equal_names_loses_nothing(codec, run, tmp_path, caplo
         np.save(tmp_path / "in" / folder / "x.npy", latents(5 + i)[None])
     decode(run, project(), latents=tmp_path / "in")
     assert len(list((run.audio / "in").glob("x-*.wav"))) == 2
-    assert "does not say whose" in caplog.text
+    assert "the codec is unknown" in caplog.text
 
 
 def test_existing_output_is_kept(codec, run, caplog):
