@@ -1,8 +1,8 @@
 """YAML and `key=value` overrides -> validated, frozen sections.
 
-Each room declares its section as a `Section` subclass with a docstring under every field; this
-module knows none of them. pydantic does the checking; what is added here is the reading of YAML,
-"did you mean", and the reference printed from the docstrings.
+Each package declares its section as a `Section` subclass with a docstring under every field; this
+module knows none of them. pydantic validates; this module adds reading YAML, "did you mean", and
+the reference table made from the docstrings.
 """
 
 from __future__ import annotations
@@ -12,18 +12,34 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from latentdiff.errors import ConfigError, UserError
 
 S = TypeVar("S", bound="Section")
 
+Values = dict[str, Any]
+"""A mapping as YAML and JSON hold it: text, numbers, lists and mappings of these."""
+
 
 class Section(BaseModel):
     """A frozen group of settings. Unknown keys are errors; field docstrings are the reference."""
+
+    method_key: ClassVar[str | None] = None
+    """The field that names a method, in a section whose methods read different fields."""
+
+    @classmethod
+    def method_fields(cls) -> frozenset[str]:
+        """The fields that some methods read and others do not."""
+        return frozenset(cls.model_fields) - {cls.method_key}
+
+    def read_by_method(self) -> frozenset[str]:
+        """Those of `method_fields` that the chosen method reads."""
+        return self.method_fields()
 
     model_config = ConfigDict(
         extra="forbid",
@@ -35,7 +51,7 @@ class Section(BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key given twice is an error, not a silent last-one-wins."""
+    """YAML in which a duplicate key is an error, instead of the last one silently winning."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -44,16 +60,16 @@ class _Loader(yaml.SafeLoader):
             if key in seen:
                 line = key_node.start_mark.line + 1
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key}' stands twice (line {line})", key_node.start_mark
+                    None, None, f"duplicate key '{key}' (line {line})", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> Values:
     """The mapping in a YAML file; an empty file is an empty mapping.
 
-    Raises UserError where the file is missing, unreadable, not YAML, or not a mapping.
+    Raises UserError if the file is missing, unreadable, not YAML, or not a mapping.
     """
     try:
         loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
@@ -75,16 +91,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
+def parse_overrides(words: Iterable[str]) -> Values:
     """`["training.steps=20000"]` -> `{"training": {"steps": 20000}}`; values are YAML."""
-    tree: dict[str, Any] = {}
+    tree: Values = {}
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise UserError(
-                f"cannot make sense of the word '{word}'",
-                why="after the options only key=value settings may stand",
-                do_this="write for example training.steps=20000, or see --help for the options.",
+                f"cannot understand '{word}'",
+                why="only key=value settings may follow the options",
+                do_this="write for example training.steps=20000; --help lists the options.",
             )
         try:
             value = yaml.load(text, Loader=_Loader)
@@ -100,9 +116,9 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
     return tree
 
 
-def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings laid over each other, the last one on top; lists are replaced, not joined."""
-    result: dict[str, Any] = {}
+def merge(*layers: Mapping[str, Any]) -> Values:
+    """Merge nested mappings; the last one wins, and lists are replaced, not joined."""
+    result: Values = {}
     for layer in layers:
         for key, value in layer.items():
             below = result.get(key)
@@ -111,23 +127,67 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def build(section: type[S], values: Mapping[str, Any], source: str = "config") -> S:
+def build(
+    section: type[S],
+    values: Mapping[str, Any],
+    source: str = "config",
+    given: Mapping[str, Any] | None = None,
+) -> S:
     """`values` as a validated `section`.
 
-    Raises ConfigError naming every unknown key, wrong type and impossible value at once.
+    `given`: the part of `values` that the user asks for now. Settings there must be read by the
+    method that they belong to; elsewhere, as in a run's own config.yaml, every setting has some
+    value. Raises ConfigError naming every unknown key, wrong type, impossible value and unread
+    setting at once.
     """
     # A section left empty in YAML (`training:`) arrives as None and means "all defaults".
-    filled = {
-        key: {} if _is_section(section, key) and v is None else v for key, v in values.items()
-    }
+    filled = {key: {} if _nested(section, key) and v is None else v for key, v in values.items()}
+    problems = unread(section, filled, given or {})
     try:
-        return section.model_validate(filled)
+        built = section.model_validate(filled)
     except ValidationError as error:
-        raise ConfigError([_explain(section, item) for item in error.errors()], source) from None
+        problems = [_explain(section, item) for item in error.errors()] + problems
+    if problems:
+        raise ConfigError(problems, source)
+    return built
+
+
+def unread(
+    section: type[Section], values: Mapping[str, Any], given: Mapping[str, Any], prefix: str = ""
+) -> list[str]:
+    """A line for each setting in `given` that the method chosen in `values` does not read.
+
+    `given` is a part of `values`. A setting at its default is no problem. Sections that are not
+    valid are left out: `build` reports them.
+    """
+    problems = []
+    for key, inner in given.items():
+        nested = _nested(section, key)
+        if nested is not None and isinstance(inner, Mapping):
+            problems += unread(nested, values[key], inner, f"{prefix}{key}.")
+    if section.method_key is None:
+        return problems
+    try:
+        built = section.model_validate(values)
+    except ValidationError:
+        return problems
+    method = f"{prefix}{section.method_key}={getattr(built, section.method_key)}"
+    read = built.read_by_method()
+    own = ", ".join(sorted(read)) or "no setting of its own"
+    for key in given:
+        if key not in section.method_fields() - read:
+            continue
+        default = section.model_fields[key].get_default(call_default_factory=True)
+        if getattr(built, key) != default:
+            problems.append(
+                f"{prefix}{key}: not read by {method}, which reads {own}; "
+                f"leave it at its default, {_yaml_word(default)} (got {given[key]!r})"
+            )
+    return problems
 
 
 def to_yaml(section: Section) -> str:
-    """The section as YAML text that `read_yaml` and `build` turn into an equal section."""
+    """The section as YAML; `read_yaml` and `build` turn it back into an equal section."""
     return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -140,14 +200,13 @@ def reference(section: type[Section], prefix: str = "") -> list[tuple[str, str, 
             rows += reference(inner, f"{prefix}{name}.")
             continue
         value = field.get_default(call_default_factory=True)
-        default = yaml.safe_dump(value, default_flow_style=True).split("\n...")[0]
         meaning = " ".join((field.description or "").split())
-        rows.append((prefix + name, _type_name(field.annotation), default.strip(), meaning))
+        rows.append((prefix + name, _type_name(field.annotation), _yaml_word(value), meaning))
     return rows
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Lines `key: old -> new` for every leaf that differs between two dumped sections."""
+    """A line `key: old -> new` for every leaf that differs between two dumped sections."""
     lines = []
     for key in [*old, *(k for k in new if k not in old)]:
         a, b = old.get(key), new.get(key)
@@ -158,13 +217,18 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return lines
 
 
+def catalogue(summaries: Mapping[str, str]) -> str:
+    """The description of a setting that names a method: each name with its summary."""
+    return " ".join(f"{name}: {summary}." for name, summary in summaries.items())
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"`, or nothing where no known word is near."""
+    """`"; did you mean 'x'?"`, or an empty string if no known word is close."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
-def _explain(section: type[Section], item: Any) -> str:
+def _explain(section: type[Section], item: ErrorDetails) -> str:
     """One line for one pydantic error, with the key as the user would type it."""
     path = [str(part) for part in item["loc"]]
     key = ".".join(path)
@@ -172,7 +236,7 @@ def _explain(section: type[Section], item: Any) -> str:
         *parents, last = path
         owner = section
         for parent in parents:
-            # A key of a mapping, or a place in a list, is no field; what it holds is known already.
+            # Keys of mappings and indices of lists are no fields; `owner` is their Section already.
             if parent in owner.model_fields:
                 owner = _section_in(owner.model_fields[parent].annotation) or owner
         return f"{key}: unknown key{did_you_mean(last, owner.model_fields)}"
@@ -180,23 +244,29 @@ def _explain(section: type[Section], item: Any) -> str:
     return f"{key}: {message} (got {item['input']!r})" if key else message
 
 
-def _section_in(annotation: Any) -> type[Section] | None:
-    """The Section class that an annotation such as `X` or `X | None` names, if it does."""
+def _section_in(annotation: object) -> type[Section] | None:
+    """The Section class in an annotation such as `X` or `X | None`; None if there is none."""
     candidates = typing.get_args(annotation) or (annotation,)
     for candidate in candidates:
         # Python 3.10 takes `tuple[int]` for a type.
         plain = isinstance(candidate, type) and typing.get_origin(candidate) is None
         if plain and issubclass(candidate, Section):
-            return candidate
+            found: type[Section] = candidate
+            return found
     return None
 
 
-def _is_section(section: type[Section], key: str) -> bool:
+def _nested(section: type[Section], key: str) -> type[Section] | None:
+    """The Section class of a field; None for another field, and for a key that is none."""
     field = section.model_fields.get(key)
-    return field is not None and _section_in(field.annotation) is not None
+    return None if field is None else _section_in(field.annotation)
 
 
-def _type_name(annotation: Any) -> str:
+def _yaml_word(value: object) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip()
+
+
+def _type_name(annotation: object) -> str:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return " | ".join(str(arg) for arg in args)

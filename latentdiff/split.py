@@ -1,4 +1,4 @@
-"""Which files are held out for validation: by file, seeded, and stable when files come and go."""
+"""Which files are held out for validation; stable when other files are added or removed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import PurePosixPath
 
 
 def held_out(keys: Iterable[str], share: float, seed: int) -> set[str]:
-    """`share` of the keys, at least one and never all: those whose seeded hash comes first.
+    """The `share` (0..1) of keys whose seeded hashes are lowest; at least one key, never all.
 
-    So a file's side does not depend on its neighbours' names, and more files move few of the old.
+    Hashing makes the split independent of order, and adding files moves only few of the old ones.
     """
 
     def rank(key: str) -> bytes:

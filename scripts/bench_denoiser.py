@@ -20,7 +20,6 @@ from measuring import cpu_name, in_turns, median_ratio
 from torch import nn
 
 from latentdiff.config import build
-from latentdiff.model.model import make_denoiser
 from latentdiff.model.project import Project
 from latentdiff.specs import Condition
 
@@ -29,7 +28,7 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     project = build(Project, {"network": {"name": options.network}})
-    denoiser = make_denoiser(project.network, project.diffusion, channels=options.channels).eval()
+    denoiser = project.recipe.make_denoiser(channels=options.channels).eval()
     z = torch.randn(options.batch, options.channels, options.frames)
     logsnr = torch.linspace(-8, 6, options.batch)
 

@@ -182,7 +182,7 @@ def work(jobs: Sequence[Job], at_a_time: int) -> tuple[list[dict[str, Any]], lis
 
 def is_done(stage: Path) -> bool:
     info = runs.read_run(stage)
-    return info is not None and info["status"] == "done"
+    return info is not None and info.is_done
 
 
 def figures(run: Run) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def figures(run: Run) -> dict[str, Any]:
     """
     info = runs.read_run(run.diffusion)
     assert info is not None  # it is finished
-    result = info["result"]
+    result = info.result
     metrics = runs.read_jsonl(run.diffusion / "metrics.jsonl")
     validations = [row for row in metrics if "validation/skill" in row]
     best = [row for row in validations if row["step"] == result["best_step"]]

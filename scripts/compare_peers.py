@@ -33,7 +33,7 @@ from latentdiff.diffusion import noise as noises
 from latentdiff.diffusion.samplers import sample
 from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig
 from latentdiff.latents.store import LatentStore, array_writer
-from latentdiff.model.data import Data, prepare
+from latentdiff.model.data import TrainingData, prepare
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
 from latentdiff.rave.codec import RaveCodec
@@ -55,7 +55,7 @@ class Ground:
 
     options: argparse.Namespace
     store: LatentStore
-    data: Data
+    data: TrainingData
     kept: int
     """Directions of the latents that our models see."""
     frames: int
@@ -112,10 +112,10 @@ def arguments() -> argparse.Namespace:
 def prepare_ground(options: argparse.Namespace) -> Ground:
     store = LatentStore.open(options.latents)
     data = prepare(store, build(Project, {"device": "cpu"}))
-    facts = data.codec
+    facts = data.model.codec
     frames = max(1, round(options.seconds * facts.sample_rate / facts.hop))
     codec = None if options.rave is None else RaveCodec.open(options.rave, None, "cpu")
-    return Ground(options, store, data, data.whitening.channels, frames, codec)
+    return Ground(options, store, data, data.model.whitening.channels, frames, codec)
 
 
 def row_of(ground: Ground, name: str, seed: int) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def row_of(ground: Ground, name: str, seed: int) -> dict[str, Any]:
         "training steps": trained.steps,
         "own skill": trained.skills.own,
         "skill": trained.skills.matched,
-        **scores(trained.raw, ground.store, ground.data.whitening, ground.codec),
+        **scores(trained.raw, ground.store, ground.data.model.whitening, ground.codec),
         "sampler steps": trained.sampler_steps,
         "audio s/s": audio_seconds(ground, trained) / trained.seconds,
     }
@@ -307,7 +307,7 @@ def common_levels() -> list[float]:
 
 
 def audio_seconds(ground: Ground, trained: Trained) -> float:
-    facts = ground.data.codec
+    facts = ground.data.model.codec
     return len(trained.raw) * ground.frames * facts.hop / facts.sample_rate
 
 

@@ -133,7 +133,7 @@ def size(folder: Path) -> int:
 
 def finished(folder: Path) -> bool:
     info = runs.read_run(folder)
-    return info is not None and info["status"] == "done"
+    return info is not None and info.is_done
 
 
 def last_step(folder: Path) -> int:

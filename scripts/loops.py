@@ -19,7 +19,6 @@ from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.levels import build_noise_level_sampler
 from latentdiff.diffusion.loss import Objective
-from latentdiff.model.model import make_denoiser
 from latentdiff.model.project import Project
 from latentdiff.training.data import Recording, Windows
 from latentdiff.training.task import Task
@@ -56,7 +55,7 @@ def make_parts(values: dict[str, Any], latents: np.ndarray) -> Parts:
     """By the settings `values` (sections of the YAML), on latents [C, F] taken as they are."""
     project = build(Project, values)
     channels = latents.shape[0]
-    denoiser = make_denoiser(project.network, project.diffusion, channels=channels)
+    denoiser = project.recipe.make_denoiser(channels=channels)
     schedule = noise.build(project.diffusion.schedule)
     levels = build_noise_level_sampler(project.diffusion.levels, schedule)
     task = Task(Objective.from_config(project.diffusion), schedule, levels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 
 import numpy as np
@@ -32,6 +34,15 @@ class FakeCodec:
     def decode(self, z):
         audio = torch.einsum("dn,bdt->btn", self.basis, z).flatten(1)
         return audio[:, None].repeat(1, self.channels, 1)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before():
+    """The command line sets up our logger, which must not change what the next test sees."""
+    ours = logging.getLogger("latentdiff")
+    before = ours.level, ours.propagate, list(ours.handlers)
+    yield
+    ours.level, ours.propagate, ours.handlers = before
 
 
 @pytest.fixture
@@ -131,3 +142,126 @@ def make_rave_run():
 def rave_run(make_rave_run, tmp_path_factory):
     """One such run, of v2, shared by all tests: do not write into it."""
     return make_rave_run(tmp_path_factory.mktemp("rave") / "tiny_a1b2c3")
+
+
+def resonance(rng, frames, channels=2):
+    """[channels, T] of an AR(2) process with a resonance, of unit variance."""
+    noise = rng.standard_normal((channels, frames + 200))
+    z = np.zeros_like(noise)
+    for t in range(2, frames + 200):
+        z[:, t] = 1.815 * z[:, t - 1] - 0.9025 * z[:, t - 2] + noise[:, t]
+    return z[:, 200:] / 8.4
+
+
+@pytest.fixture(scope="session")
+def make_store():
+    """Writes a latent store at 8 kHz, hop 64: 2 directions of sound in 6, the rest posterior noise.
+
+    The sound is a resonance, or white along time. `mel`: its first direction is stored as the
+    spectrogram. `labels`: files are labelled `even` and `odd` in turn.
+    """
+
+    def make(
+        root, *, files=10, held_out=2, frames=300, white=False, mel=False, labels=False, seed=0
+    ):
+        from latentdiff import runs
+        from latentdiff.conditions.settings import MelConfig
+        from latentdiff.latents import statistics
+        from latentdiff.latents.store import Entry
+        from latentdiff.runs import Input, Stage
+
+        rng = np.random.default_rng(seed)
+        mixing = np.linalg.qr(np.random.default_rng(99).standard_normal((6, 6)))[0][:, :2]
+        settings = json.dumps(MelConfig().model_dump(mode="json"))
+        inputs = {"codec": Input("codec", "c" * 64), "condition.mel": Input(settings, "m")}
+        with Stage(root, "encode", inputs=inputs) as stage:
+            accumulator, rows = statistics.StatisticsAccumulator(), []
+            for i in range(files):
+                sound = rng.standard_normal((2, frames)) if white else resonance(rng, frames)
+                z = 3 * mixing @ sound + 0.1 * rng.standard_normal((6, frames)) + 5
+                split = "validation" if i < held_out else "train"
+                np.save(root / f"{i}.npy", z.astype(np.float32))
+                if mel:
+                    np.save(root / f"mel{i}.npy", (sound[:1] + 0.1).astype(np.float32))
+                if split == "train":
+                    accumulator.update(z, np.full_like(z, 0.3))
+                entry = Entry(
+                    f"a/{i}.wav",
+                    source=None,
+                    split=split,
+                    samples=frames * 64,
+                    frames=frames,
+                    mean=f"{i}.npy",
+                    mel=f"mel{i}.npy" if mel else None,
+                    label=("even", "odd")[i % 2] if labels else None,
+                )
+                rows.append(entry.row())
+            accumulator.finish().save(root / "stats.safetensors")
+            runs.write_jsonl(root / "manifest.jsonl", rows)
+            stage.record(sample_rate=8000, hop=64, latent_dim=6, channels=1)
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    """Writes the checkpoint of a model with random weights, as training would leave it.
+
+    `gain`: deviation of the weights; 0 leaves them as an untrained network has them. By default a
+    tiny network on 2 directions of 6, of a codec at 8 kHz with hop 64.
+    """
+
+    def make(
+        path,
+        *,
+        network=None,
+        diffusion=None,
+        condition=None,
+        codec=None,
+        codec_path="/some/codec.ckpt",
+        labels=(),
+        window=32,
+        whitening=None,
+        variance=None,
+        gain=0.1,
+        step=7,
+    ):
+        from dataclasses import replace
+
+        from latentdiff import config
+        from latentdiff.conditions.settings import ConditionConfig
+        from latentdiff.conditions.standardiser import Standardiser
+        from latentdiff.diffusion.settings import DiffusionConfig
+        from latentdiff.latents.store import CodecFacts
+        from latentdiff.latents.whitening import Whitening
+        from latentdiff.model.model import Model
+        from latentdiff.model.spec import ModelSpec
+        from latentdiff.networks.settings import NetworkConfig
+
+        if whitening is None:
+            generator = torch.Generator().manual_seed(1)
+            directions = torch.linalg.qr(torch.randn(6, 6, generator=generator))[0][:2]
+            scale = torch.tensor([3.0, 0.5])
+            whitening = Whitening(torch.arange(6.0), directions, scale, variance)
+        condition = config.build(ConditionConfig, condition or {})
+        bands = condition.mel.bands if condition.follows_mel else 0
+        arrays = np.zeros(bands, np.float32), np.ones(bands, np.float32)
+        spec = ModelSpec(
+            config.build(NetworkConfig, network or {"name": "tiny", "channels": 8}),
+            config.build(DiffusionConfig, diffusion or {}),
+            condition,
+            codec or CodecFacts("c" * 64, sample_rate=8000, hop=64, latent_dim=6, channels=1),
+            codec_path,
+            list(labels),
+            window,
+        )
+        model = Model.create(spec, whitening, Standardiser(*arrays) if bands else None)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for weight in model.denoiser.parameters() if gain else ():
+                torch.nn.init.normal_(weight, std=gain)
+        replace(model, step=step).save(path)
+        return path
+
+    return make

@@ -7,16 +7,14 @@ import math
 import pytest
 import torch
 
-from latentdiff import config
-from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import knows_variance
 from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
 from latentdiff.latents.store import CodecFacts
 from latentdiff.latents.whitening import Whitening
-from latentdiff.model.calibrate import SCALES, calibrate, draw, nearest
-from latentdiff.model.model import Model, header_of, make_denoiser
-from latentdiff.networks.settings import NetworkConfig
+from latentdiff.model.calibrate import SCALES, calibrate, nearest
+from latentdiff.model.model import Model
+from latentdiff.model.sampling import draw_like
 from latentdiff.specs import Condition
 from latentdiff.training import checkpoint
 from latentdiff.training.data import Batch
@@ -43,17 +41,12 @@ def test_where_the_distance_is_least(distances, scale):
 
 
 @pytest.fixture
-def weights(tmp_path):
+def weights(tmp_path, make_model):
     """A checkpoint of a network that has learned nothing yet."""
-    network = config.build(NetworkConfig, {"name": "tiny", "channels": 8})
-    denoiser = make_denoiser(network, DiffusionConfig(), channels=CHANNELS)
     whitening = Whitening(torch.zeros(CHANNELS), torch.eye(CHANNELS), torch.ones(CHANNELS))
     codec = CodecFacts("c" * 64, sample_rate=8000, hop=64, latent_dim=CHANNELS, channels=1)
-    header = header_of(network, DiffusionConfig(), ConditionConfig(), codec, "", [], FRAMES)
-    tensors = checkpoint.pack(network=denoiser.state_dict(), whitening=whitening.state_dict())
     path = tmp_path / "best.safetensors"
-    checkpoint.save_weights(path, tensors, {**header, "step": 7})
-    return path
+    return make_model(path, whitening=whitening, codec=codec, window=FRAMES, gain=0)
 
 
 def windows(power=1.0, count=64):
@@ -80,7 +73,7 @@ def test_what_a_model_holds_back_is_given_back(weights, monkeypatch):
 
     monkeypatch.setattr("latentdiff.diffusion.denoiser.Denoiser.forward", knowing)
     wanted = SETTINGS.model_copy(update={"autoguidance": 1.3})
-    power = float(draw(Model.load(weights), windows(), wanted).square().mean())
+    power = float(draw_like(Model.load(weights), windows(), wanted).square().mean())
     found = calibrate(weights, windows(power=power), SETTINGS, "cpu")
     assert found == pytest.approx(1.3, abs=0.05)
     after = checkpoint.load_weights(weights)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,21 +16,29 @@ import soundfile
 import torch
 
 from latentdiff import audio, config, runs, tracking
+from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.conditions.standardiser import Standardiser
-from latentdiff.diffusion import noise
-from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig
+from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
 from latentdiff.latents import statistics
 from latentdiff.latents.store import CodecFacts, LatentStore
 from latentdiff.latents.whitening import Whitening
 from latentdiff.model import demos
-from latentdiff.model.demos import Demos, Subject
+from latentdiff.model.demos import Demos
+from latentdiff.model.model import Model
 from latentdiff.model.project import Project
-from latentdiff.runs import Input, Stage
+from latentdiff.model.spec import ModelSpec
+from latentdiff.networks.settings import NetworkConfig
+from latentdiff.runs import Input, Run, Stage
 from latentdiff.tracking import Tracker
 from latentdiff.tracking import mosaic as pictures
 
 SECONDS = 0.5
 FRAMES = 62  # 0.5 s at 8000 Hz, 64 samples each, rounded
+
+
+class Subject(NamedTuple):
+    model: Model
+    store: LatentStore
 
 
 class Follower(torch.nn.Module):
@@ -64,14 +75,14 @@ def subject(tmp_path, audio_folder, fake_codec):
             rows.append({**row, **sizes, "mean": f"{i}.npy", "mel": f"mel{i}.npy"})
         runs.write_jsonl(root / "manifest.jsonl", rows)
         stage.record(sample_rate=8000, hop=64, latent_dim=8, channels=1)
-    return Subject(
-        store=LatentStore.open(root),
-        whitening=Whitening.from_statistics(accumulator.finish(), "all"),
-        schedule=noise.build(ScheduleConfig()),
-        codec=CodecFacts(fake_codec.fingerprint, 8000, 64, 8, 1),
-        standardiser=None,
-        labels=[],
+    spec = ModelSpec(
+        NetworkConfig(name="tiny", channels=8),
+        DiffusionConfig(),
+        ConditionConfig(),
+        CodecFacts(fake_codec.fingerprint, 8000, 64, 8, 1),
     )
+    whitening = Whitening.from_statistics(accumulator.finish(), "all")
+    return Subject(Model.create(spec, whitening), LatentStore.open(root))
 
 
 @pytest.fixture
@@ -81,7 +92,7 @@ def build(tmp_path, subject, fake_codec):
     def build(subject=subject, codec=fake_codec, every=1, **options):
         return Demos(
             tmp_path / "demos",
-            subject,
+            *subject,
             SamplingConfig(steps=3),
             lambda: codec,
             count=options.pop("count", 2),
@@ -107,8 +118,10 @@ def make(tmp_path, build):
     return make
 
 
-def conditioned(subject, **fields):
-    return Subject(**{**subject.__dict__, **fields})
+def conditioned(subject, standardiser=None, labels=()):
+    spec = replace(subject.model.spec, labels=list(labels))
+    model = replace(subject.model, standardiser=standardiser, spec=spec)
+    return subject._replace(model=model)
 
 
 def test_a_demo_is_sound_pictures_and_numbers(tmp_path, make):
@@ -212,7 +225,7 @@ def test_labels_are_those_of_held_out_files(make, subject):
 def test_without_held_out_files_training_files_are_the_reference(subject):
     entries = [e for e in subject.store.entries if e.split == "train"]
     store = LatentStore(subject.store.root, entries, 8)
-    found = conditioned(subject, store=store).references(6, SECONDS)
+    found = demos.references(subject.model, store, 6, SECONDS)
     assert len(found) == 6 and {r.entry.split for r in found} == {"train"}
     assert len({r.latents.shape for r in found}) == 1
 
@@ -220,7 +233,7 @@ def test_without_held_out_files_training_files_are_the_reference(subject):
 def test_one_file_gives_one_stretch_after_the_other(subject):
     (longest,) = sorted(subject.store.of("validation"), key=lambda e: e.frames)[-1:]
     store = LatentStore(subject.store.root, [longest], 8)
-    found = conditioned(subject, store=store).references(4, SECONDS)
+    found = demos.references(subject.model, store, 4, SECONDS)
     last = longest.frames - FRAMES
     assert [r.first for r in found] == [min(k * FRAMES, last) for k in range(4)]
     for r in found:
@@ -228,7 +241,7 @@ def test_one_file_gives_one_stretch_after_the_other(subject):
 
 
 def test_recordings_shorter_than_asked_for(subject):
-    found = subject.references(2, 1000.0)
+    found = demos.references(*subject, 2, 1000.0)
     assert found[0].latents.shape[1] == min(e.frames for e in subject.store.of("validation"))
 
 
@@ -240,16 +253,21 @@ def test_without_a_codec_latents_are_shown(tmp_path, make):
     assert not list(folder.rglob("*.wav"))
 
 
-@pytest.mark.parametrize("path", ["", "/nowhere/best.ckpt"])
-def test_a_codec_that_is_not_at_hand_is_said(path, caplog):
-    assert demos.codec_of(path, CodecFacts("f", 8000, 64, 8, 1), "cpu") is None
-    assert "make no sound" in caplog.text and (path or "not recorded") in caplog.text
+def test_a_codec_that_is_not_at_hand_is_said(tmp_path, subject, caplog):
+    assert demos._codec(Run(tmp_path), subject.store, "cpu") is None
+    assert "make no sound: their codec was not found" in caplog.text
 
 
-def test_a_codec_that_was_trained_further_is_not_used(rave_run, caplog):
+def test_a_codec_that_was_trained_further_is_not_used(tmp_path, subject, rave_run, caplog):
     (path,) = (rave_run / "version_0" / "checkpoints").glob("*.ckpt")
-    assert demos.codec_of(str(path), CodecFacts("f", 8000, 64, 6, 1), "cpu") is None
-    assert "not the codec" in caplog.text
+    facts = CodecFacts("f", 8000, 64, 6, 1)
+    store = LatentStore(tmp_path / "latents", subject.store.entries, 6, facts)
+    info = json.loads((store.root / runs.RUN_FILE).read_text())
+    info["inputs"]["codec"]["path"] = str(path)
+    (store.root / runs.RUN_FILE).write_text(json.dumps(info))
+    assert demos._codec(Run(tmp_path), store, "cpu") is None
+    assert "make no sound: the latents in" in caplog.text
+    assert "are of another codec" in caplog.text
 
 
 def test_a_failing_demo_is_told_once_and_training_goes_on(tmp_path, make, caplog):
@@ -267,7 +285,7 @@ def test_a_failing_demo_is_told_once_and_training_goes_on(tmp_path, make, caplog
 def test_settings_decide(tmp_path, subject):
     training = {"demo_samples": 3, "demo_seconds": 0.25, "demo_every": 10}
     project = config.build(Project, {"training": training, "device": "cpu", "seed": 4})
-    show = demos.demos_of(tmp_path / "diffusion", project, subject, "/nowhere")
+    show = demos.demos_of(Run(tmp_path), project, *subject)
     with Tracker(tmp_path) as tracker:
         show(10, Follower(), tracker)
     folder = tmp_path / "diffusion" / "demos" / "step-000010"
@@ -303,8 +321,8 @@ class TestPace:
     def shown(self, build, clock, monkeypatch, cost, steps, seconds_a_step):
         show, taken = build(every=None), []
 
-        def work(step, model, device, tracker):
-            taken.append(step)
+        def work(model, tracker):
+            taken.append(model.step)
             clock[0] += cost
             show._last_cost = cost
 
@@ -334,8 +352,8 @@ class TestPace:
             show = build(every=None)
             taken = []
 
-            def work(step, model, device, tracker):
-                taken.append(step)
+            def work(model, tracker):
+                taken.append(model.step)
                 show._last_cost = 1.0
                 clock[0] += first if len(taken) == 1 else 1.0
 

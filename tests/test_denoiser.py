@@ -19,8 +19,14 @@ from latentdiff.diffusion.denoiser import (
     knows_variance,
 )
 from latentdiff.diffusion.loss import Objective
-from latentdiff.diffusion.settings import DiffusionConfig, LossKind, Parametrisation, Weighting
-from latentdiff.errors import ConfigError
+from latentdiff.diffusion.settings import (
+    DiffusionConfig,
+    LossKind,
+    Parametrisation,
+    SamplingConfig,
+    Weighting,
+)
+from latentdiff.errors import ConfigError, UserError
 from latentdiff.specs import Condition
 
 PARAMETRISATIONS = get_args(Parametrisation)
@@ -122,7 +128,7 @@ def test_regression_has_no_levels_to_weigh():
 
 def test_network_output_of_another_shape_is_told():
     broadcastable = Denoiser(lambda z, logsnr, c: z[:, :1])
-    with pytest.raises(ValueError, match=r"\(5, 3, 7\).*\(5, 1, 7\)"):
+    with pytest.raises(ValueError, match=r"\(5, 1, 7\).*\(5, 3, 7\)"):
         broadcastable(torch.zeros(5, 3, 7), LEVELS, FREE)
 
 
@@ -298,6 +304,25 @@ def test_guidance_outside_its_interval_costs_one_call():
 
     guided(counted, 3.0, (10.0, 11.0))(torch.zeros(5, 3, 7), LEVELS, FREE)
     assert len(calls) == 1
+
+
+def test_guidance_without_a_condition_costs_one_call():
+    calls = []
+
+    def model(z_t, logsnr, condition):
+        calls.append(condition)
+        return z_t
+
+    z = torch.randn(2, 3, 8)
+    assert torch.equal(guided(model, 20.0)(z, torch.zeros(2), Condition()), z)
+    assert len(calls) == 1
+
+
+def test_guidance_of_samples_without_a_condition_is_refused():
+    SamplingConfig(guidance=20).check_guidance(conditioned=True)
+    SamplingConfig().check_guidance(conditioned=False)
+    with pytest.raises(UserError, match=r"sampling\.guidance=20 has no effect"):
+        SamplingConfig(guidance=20).check_guidance(conditioned=False)
 
 
 def test_rescaled_guidance_has_the_level_of_none():

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from latentdiff.diffusion import noise
-from latentdiff.diffusion.samplers import METHODS, NoiseLevel, SamplerState
+from latentdiff.diffusion.methods import METHODS, NoiseLevel, SamplerOptions, SamplerState
 from latentdiff.specs import Condition
 
 diffusers = pytest.importorskip("diffusers")
@@ -45,7 +45,7 @@ def ours(method, timesteps, **options):
     """x after each step from one of these timesteps to the next."""
     start, *rest = noises()
     fresh = iter(rest)
-    state = SamplerState(estimate, Condition(), lambda: next(fresh), **options)
+    state = SamplerState(estimate, Condition(), lambda: next(fresh), SamplerOptions(**options))
     points = [NoiseLevel.at(LOGSNR[n].item()) for n in timesteps]
     x, trajectory = start, []
     for here, there in pairwise(points):

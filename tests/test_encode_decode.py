@@ -70,7 +70,7 @@ def test_encode_writes_what_the_codec_says(codec, run, audio_folder):
         assert entry.samples == samples.shape[1] and entry.label in ("a", "b")
         mel = store.mel(entry)
         assert mel.shape == (80, entry.frames) and 0 <= mel.min() < mel.max() <= 1
-    result = runs.read_run(run.latents)["result"]
+    result = runs.read_run(run.latents).result
     assert result["frames"] == sum(entry.frames for entry in store.entries)
     assert result["level_db"] == pytest.approx(-13, abs=3)
     assert not (run.latents / PROGRESS).exists() and not (run.latents / "std.npy").exists()
@@ -253,7 +253,7 @@ def test_interrupted_encode_continues_with_whole_files(codec, run, audio_folder,
     with pytest.raises(KeyboardInterrupt):
         encode(run, settings, audio=[audio_folder])
     whole = [json.loads(line)["key"] for line in (run.latents / PROGRESS).open()]
-    assert 0 < len(whole) < 6 and runs.read_run(run.latents)["status"] == "failed"
+    assert 0 < len(whole) < 6 and runs.read_run(run.latents).status == "failed"
     assert not list(run.latents.rglob("*.partial"))
     with pytest.raises(UserError, match="not finished"):
         LatentStore.open(run.latents)
@@ -277,12 +277,12 @@ def test_a_file_changed_since_the_interruption_is_encoded_again(
     settings = project()
     encode(run, settings, audio=[audio_folder])
     rows = table(run.latents)
-    info = runs.read_run(run.latents)
+    info = runs.read_run(run.latents).to_json()
     rows = [{**r, "identity": [], "level": {"squares": 1, "count": 1}} for r in rows]
     runs.write_jsonl(run.latents / PROGRESS, [{**r, "posterior": [1.0] * 8} for r in rows])
     runs.write_json(run.latents / "run.json", {**info, "status": "failed"})
     encode(run, settings, audio=[audio_folder])
-    assert runs.read_run(run.latents)["result"]["level_db"] < -1
+    assert runs.read_run(run.latents).result["level_db"] < -1
 
 
 def test_check_tells_level_and_distance(codec, run, audio_folder, caplog):
@@ -322,7 +322,7 @@ def write_samples(run, name, arrays, codec, started="2026-01-01"):
         ]
         runs.write_jsonl(folder / MANIFEST, rows)
         stage.record(codec=codec.fingerprint, **{fact: getattr(codec, fact) for fact in facts})
-    info = runs.read_run(folder)
+    info = runs.read_run(folder).to_json()
     runs.write_json(folder / "run.json", {**info, "started": started})
     return folder
 
@@ -379,7 +379,7 @@ def test_parts_that_do_not_follow_each_other_stay_apart(codec, run, tmp_path, wr
 def test_names_tell_the_seed_and_the_newest_samples_are_taken(codec, run):
     write_samples(run, "old", {"seed1-free": latents(9)}, codec, started="2026-01-02")
     write_samples(
-        run, "new", {"seed3-free": latents(9), "seed4-free": latents(5)}, codec, "2026-02"
+        run, "new", {"seed3-free": latents(9), "seed4-free": latents(5)}, codec, "2026-02-01"
     )
     decode(run, project())
     names = {path.name for path in (run.audio / "new").glob("*.wav")}
@@ -465,7 +465,7 @@ def test_existing_output_is_kept(codec, run, caplog):
 
 def test_levels_clipping_and_near_silence_are_told(codec, run, audio_folder, caplog):
     encode(run, project(), audio=[audio_folder])
-    usual = runs.read_run(run.latents)["result"]["level_db"]
+    usual = runs.read_run(run.latents).result["level_db"]
     arrays = {"seed1": latents(200), "seed2": latents(200, 1e-4), "seed3": latents(200, 30)}
     arrays["seed4"] = np.zeros((8, 20), np.float32)
     write_samples(run, "s", arrays, codec)
@@ -478,7 +478,7 @@ def test_levels_clipping_and_near_silence_are_told(codec, run, audio_folder, cap
     samples, _ = soundfile.read(run.audio / "s" / "seed1.wav")
     assert rows["seed1"]["level_db"] == pytest.approx(level_db(samples), abs=0.05)
     assert rows["seed3"]["clipped"] > 0 and rows["seed4"]["level_db"] is None
-    assert runs.read_run(run.audio / "s")["result"]["training_level_db"] == usual
+    assert runs.read_run(run.audio / "s").result["training_level_db"] == usual
 
 
 def test_interrupted_decode_starts_again(codec, run, monkeypatch):

@@ -160,7 +160,7 @@ def test_the_chain(studio):
         if line.startswith("latentdiff train-rave"):
             code = stop_midway(studio, line, "runs/techno/rave", 10, signal.SIGINT)
             assert code == 130
-            assert runs.read_run(studio / "runs/techno/rave")["status"] == "failed"
+            assert runs.read_run(studio / "runs/techno/rave").status == "failed"
         if line == "latentdiff train-diffusion --run runs/techno":
             stop_midway(studio, line, "runs/techno/diffusion", 120, signal.SIGKILL)
         latentdiff(studio, line)
@@ -180,7 +180,7 @@ def test_the_chain(studio):
 
 
 def check_dataset(directory):
-    result = runs.read_run(directory)["result"]
+    result = runs.read_run(directory).result
     dropped = sum(result["dropped"].values())
     assert result["seconds_in"] == pytest.approx(result["seconds_kept"] + dropped, abs=1e-6)
     assert result["seconds_in"] == pytest.approx(7 * 6, abs=0.5)
@@ -194,8 +194,8 @@ def check_metrics(run):
     for stage, last in (("rave", 30), ("diffusion", 300)):
         steps = [row["step"] for row in tracking.read_metrics(run / stage) if "loss" in row]
         assert steps == sorted(set(steps)), stage
-        assert runs.read_run(run / stage)["status"] == "done"
-        assert runs.read_run(run / stage)["result"]["step"] == last
+        assert runs.read_run(run / stage).status == "done"
+        assert runs.read_run(run / stage).result["step"] == last
     assert not list(run.rglob("*.partial"))
 
 
@@ -230,7 +230,7 @@ def test_finished_stages_say_so_and_refuse_other_settings(studio):
 def test_latents_of_another_codec_are_refused(studio):
     first = studio / "runs/techno/samples/first"
     foreign = shutil.copytree(first, first.with_name("foreign"))
-    codec = runs.read_run(first)["inputs"]["codec"]["fingerprint"]
+    codec = runs.read_run(first).fingerprint("codec")
     text = (first / "run.json").read_text(encoding="utf-8")
     (foreign / "run.json").write_text(text.replace(codec, "0" * 64), encoding="utf-8")
     latentdiff(studio, "latentdiff decode --run runs/techno --name foreign", expect=2)

@@ -29,7 +29,7 @@ from latentdiff.training.best_tracker import IN_A_ROW, BestTracker
 from latentdiff.training.data import Recording, Windows
 from latentdiff.training.fabric import Launch, make_fabric
 from latentdiff.training.failure import explained, refuse_not_finite
-from latentdiff.training.meter import Culprits
+from latentdiff.training.meter import NonFiniteStep, TrainingMetrics
 from latentdiff.training.process_group import ProcessGroup
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import Task
@@ -138,6 +138,14 @@ class TestSource:
             a, b = (source.draw(step) for source in sources)
             assert torch.equal(a.batch.latents, b.batch.latents)
             assert torch.equal(a.batch.files, b.batch.files)
+
+
+class TestMetrics:
+    def test_a_line_of_metrics_is_read_back_from_its_names(self):
+        metrics = TrainingMetrics(0.3, 0.4, 0.1, 120.0, 0.02, 1.5)
+        values = metrics.metrics()
+        assert values["skill"] == pytest.approx(0.25) and "audio_seconds_per_second" not in values
+        assert TrainingMetrics.from_metrics(values) == metrics
 
 
 class TestSpeed:
@@ -287,7 +295,7 @@ class TestOverfitting:
         with caplog.at_level(logging.INFO, logger="latentdiff"):
             outcome = trainer.fit()
         assert outcome.step < 400
-        assert f"at step {trainer._tracker.lowest_step}" in caplog.text
+        assert f"at step {trainer._best_tracker.lowest_step}" in caplog.text
         assert caplog.text.count("overfitting: the held-out loss has risen") == 1
         assert "stopped early at step" in caplog.text
         assert state_of(tmp_path)["step"] == outcome.step
@@ -381,7 +389,7 @@ class TestCheckpoints:
 
         with monkeypatch.context() as patch:
             patch.setattr(Metrics, "scalars", full)
-            with pytest.raises(UserError, match="cannot write what training tells") as error:
+            with pytest.raises(UserError, match="cannot write the metrics") as error:
                 make_trainer(tmp_path).fit()
         assert "No space left" in str(error.value) and "same command continues" in str(error.value)
         assert make_trainer(tmp_path).fit().step == 30
@@ -396,6 +404,22 @@ class TestCheckpoints:
 
         with pytest.raises(OSError, match="No space left"):
             checkpoint._write({"step": 1, "x": torch.zeros(100_000)}, Full())
+
+    def test_states_on_disk_keep_their_keys(self, tmp_path):
+        make_trainer(tmp_path, steps=10).fit()
+        state = state_of(tmp_path)
+        assert set(state) == {
+            *("format", "step", "seen", "elapsed", "training", "judged", "watch"),
+            *("model", "ema", "more_ema", "halflives", "optimizer", "precision", "levels"),
+        }
+        assert set(state["watch"]) == {
+            *("best", "best_step", "lowest", "lowest_step", "last", "since", "risen", "said"),
+        }
+        assert set(state["training"]) == {
+            *("loss", "baseline", "skill", "step_seconds", "windows_per_second", "data_wait"),
+            *("gradient_norm", "audio_seconds_per_second"),
+        }
+        assert state["format"] == checkpoint.STATE_FORMAT == 3
 
     def test_a_state_of_another_version_is_refused(self, tmp_path):
         torch.save({"step": 1}, tmp_path / "last.state.pt")
@@ -444,10 +468,10 @@ class TestFailure:
 
     def test_of_two_processes_the_one_with_the_loss_is_named(self):
         found = [
-            Culprits(7, "gradient", [0, 1], [0.0, 1.0], 2),
+            NonFiniteStep(7, "gradient", [0, 1], [0.0, 1.0], 2),
             None,
-            Culprits(7, "loss", [2], [-5.0], 2),
-            Culprits(9, "loss", [3], [9.0], 2),
+            NonFiniteStep(7, "loss", [2], [-5.0], 2),
+            NonFiniteStep(9, "loss", [3], [9.0], 2),
         ]
         with pytest.raises(UserError, match=r"the loss became .* at step 7, in 1 of 4") as error:
             refuse_not_finite(found, walks(0), ProcessGroup(make_fabric(Launch("cpu"))))
@@ -496,5 +520,5 @@ class TestFailure:
                 path.unlink() if how == "gone" else path.write_bytes(path.read_bytes()[:1000])
             return z
 
-        with pytest.raises(UserError, match=r"a\.wav went away"):
+        with pytest.raises(UserError, match=r"a\.wav disappeared"):
             Windows([recording], 8, whiten=whiten)

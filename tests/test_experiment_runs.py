@@ -15,7 +15,7 @@ from latentdiff.commands.train_diffusion import train_diffusion
 from latentdiff.errors import UserError
 from latentdiff.latents import statistics
 from latentdiff.latents.store import Entry, LatentStore
-from latentdiff.model.data import prepare
+from latentdiff.model.data import prepare, windows_of
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
 from latentdiff.notebook.experiments.settings import NO_EXPERIMENT
@@ -68,7 +68,7 @@ def run(tmp_path):
 def test_a_sound_run_says_nothing_of_experiments(run, caplog):
     train_diffusion(run, project())
     assert "unsound" not in caplog.text
-    assert "experiment" not in runs.read_run(run.diffusion)["config"]
+    assert "experiment" not in runs.read_run(run.diffusion).config
 
 
 def test_checkpoints_from_before_experiments_load(run):
@@ -77,7 +77,7 @@ def test_checkpoints_from_before_experiments_load(run):
     weights = checkpoint.load_weights(path)
     header = {key: value for key, value in weights.header.items() if key != "experiment"}
     checkpoint.save_weights(path, weights.tensors, header)
-    assert Model.load(path).experiment == NO_EXPERIMENT
+    assert Model.load(path).spec.experiment == NO_EXPERIMENT
 
 
 def test_an_experiment_is_warned_of_remembered_and_rebuilt(run, caplog):
@@ -91,9 +91,9 @@ def test_an_experiment_is_warned_of_remembered_and_rebuilt(run, caplog):
     with caplog.at_level(logging.WARNING):
         train_diffusion(run, settings)
     assert caplog.text.count("unsound on purpose") == 8
-    assert runs.read_run(run.diffusion)["config"]["experiment"]["data"]["scaling"] == "window"
+    assert runs.read_run(run.diffusion).config["experiment"]["data"]["scaling"] == "window"
     model = Model.load(checkpoint.best(run.diffusion))
-    assert model.experiment == settings.experiment
+    assert model.spec.experiment == settings.experiment
     caplog.clear()
     inspect(run.diffusion)
     assert caplog.text.count("unsound on purpose") == 8
@@ -102,7 +102,7 @@ def test_an_experiment_is_warned_of_remembered_and_rebuilt(run, caplog):
     final = model.whitening.whiten(torch.from_numpy(drawn))
     assert final.abs().max() <= 1.0 + 1e-4
     sample(run, project(experiment={**wrong, "sampling": {}}), n=2, seconds=0.2, name="b")
-    assert runs.read_run(run.samples / "b")["config"]["experiment"]["sampling"]["clamp"] is None
+    assert runs.read_run(run.samples / "b").config["experiment"]["sampling"]["clamp"] is None
 
 
 def test_a_model_is_sampled_in_its_own_experiment_only(run):
@@ -120,37 +120,37 @@ def test_another_experiment_is_another_run(run):
 
 def data_of(run, **sections):
     settings = project(latents={"keep": "all"}, **sections)
-    return prepare(LatentStore.open(run.latents), settings), settings.training
+    return prepare(LatentStore.open(run.latents), settings)
 
 
 def test_statistics_are_those_of_the_draws(run):
-    means, _ = data_of(run)
-    draws, training = data_of(run, experiment={"data": {"posterior": "sampled"}})
+    means = data_of(run)
+    draws = data_of(run, experiment={"data": {"posterior": "sampled"}})
     more = np.diag(draws.statistics.covariance) - np.diag(means.statistics.covariance)
     # The posterior's variance of 4, but for chance beside latents that wander far.
     assert np.allclose(more, 4.0, atol=2.5)
     assert draws.statistics.posterior_variance is None
-    latents = draws.windows("train", training).spread(1000).latents
+    latents = windows_of(draws.model, draws.store, "train").spread(1000).latents
     assert torch.allclose(latents.square().mean((0, 2)), torch.ones(DIMENSIONS), atol=0.1)
 
 
 def test_the_baseline_knows_the_variance_of_scaled_windows(run):
-    data, training = data_of(run, experiment={"data": {"scaling": "window"}})
-    latents = data.windows("train", training).spread(1000).latents
+    data = data_of(run, experiment={"data": {"scaling": "window"}})
+    latents = windows_of(data.model, data.store, "train").spread(1000).latents
     assert latents.amax() == 1.0 and latents.amin() == -1.0
-    assert torch.allclose(latents.square().mean((0, 2)), data.whitening.variance)
+    assert torch.allclose(latents.square().mean((0, 2)), data.model.whitening.variance)
 
 
 def test_shuffled_conditions_are_those_of_other_files(run):
     sections = {"condition": {"kind": "mel"}, "experiment": {"data": {"pairing": "shuffled"}}}
-    data, training = data_of(run, **sections)
-    own, _ = data_of(run, condition={"kind": "mel"})
-    shuffled, right = (d.windows("train", training).spread(1000) for d in (data, own))
+    data = data_of(run, **sections)
+    own = data_of(run, condition={"kind": "mel"})
+    shuffled, right = (windows_of(d.model, d.store, "train").spread(1000) for d in (data, own))
     assert torch.equal(shuffled.latents, right.latents)
 
     def correlation(batch):
         # The spectrogram is two of the latents' own dimensions.
-        raw = own.whitening.unwhiten(batch.latents)[:, :2].flatten()
+        raw = own.model.whitening.unwhiten(batch.latents)[:, :2].flatten()
         return float(torch.corrcoef(torch.stack([raw, batch.condition.features.flatten()]))[0, 1])
 
     assert correlation(right) > 0.8 and abs(correlation(shuffled)) < 0.5

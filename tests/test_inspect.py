@@ -11,14 +11,10 @@ from safetensors.torch import save_file
 
 from latentdiff import runs
 from latentdiff.commands.inspect import inspect
-from latentdiff.conditions.settings import ConditionConfig
-from latentdiff.diffusion.settings import DiffusionConfig
 from latentdiff.errors import UserError
 from latentdiff.latents.statistics import LatentStatistics, fit
 from latentdiff.latents.store import STATISTICS, CodecFacts
 from latentdiff.latents.whitening import Whitening
-from latentdiff.model.model import header_of, make_denoiser
-from latentdiff.networks.settings import NetworkConfig
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.training import checkpoint
 
@@ -63,17 +59,16 @@ def test_arrays_and_weights(tmp_path, told):
     assert "1 tensors, 12 numbers" in told.text and "step: 7" in told.text
 
 
-def test_a_model_tells_its_network(tmp_path, told):
+def test_a_model_tells_its_network(tmp_path, told, make_model):
     run = make_run(tmp_path / "run")
-    network, diffusion = NetworkConfig(name="tiny", kernel=5), DiffusionConfig()
-    denoiser = make_denoiser(network, diffusion, channels=2)
     whitening = Whitening.from_statistics(LatentStatistics.load(run.latents / STATISTICS), 2)
     codec = CodecFacts("c", sample_rate=8000, hop=400, latent_dim=6, channels=1)
     with Stage(run.diffusion, "train-diffusion"):
-        checkpoint.save_weights(
+        make_model(
             checkpoint.last(run.diffusion),
-            checkpoint.pack(network=denoiser.state_dict(), whitening=whitening.state_dict()),
-            {**header_of(network, diffusion, ConditionConfig(), codec, "", [], 32), "step": 1},
+            network={"name": "tiny", "kernel": 5},
+            codec=codec,
+            whitening=whitening,
         )
     inspect(run.diffusion)
     line = "network: tiny: 30 k parameters, 43 kFLOP a frame (in 32 frames), sees 9 frames (0.5 s)"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -15,16 +18,15 @@ from latentdiff.specs import Condition
 C, K, LABELS = 3, 5, 2
 FREE = Condition()
 CASES = {
+    **{name: {"blocks": 2, "multipliers": (1, 2)} for name in NETWORKS},
     "diffwave": {"blocks": 4, "dilation_cycle": 3},
     "diffwave-attention": {"blocks": 4, "dilation_cycle": 3, "attention_every": 2},
     "unet1d": {"blocks": 1, "multipliers": (1, 2, 3)},
     "unet1d-attention": {"blocks": 2, "multipliers": (1, 2), "factor": 3, "attention_every": 1},
-    "unet2d": {"blocks": 1, "multipliers": (1, 2)},
-    "transformer": {"blocks": 2},
     "transformer-no-convolution": {"blocks": 2, "kernel": 1},
     "transformer-whole": {"blocks": 1, "attention_reach": None},
-    "tiny": {},
 }
+"""Every network, some with settings of their own; what a network does not read is ignored here."""
 BOUNDED = [case for case in CASES if case != "transformer-whole"]
 
 
@@ -276,3 +278,49 @@ def test_impossible_networks_are_refused(bad):
 
 def test_heads_matter_to_attention_only():
     assert NetworkConfig(name="diffwave", heads=48).width == 64
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_declares_what_it_reads_and_its_own_defaults_fit(name):
+    config = NetworkConfig(name=name)
+    network = NETWORKS[name]
+    assert network.reads <= set(NetworkConfig.model_fields) - {"name"}
+    assert (config.width, config.depth) == (network.default_width, network.default_depth)
+    assert config.width % 8 == 0
+    network.check(NetworkConfig(name=name, channels=config.width))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_changes_with_the_settings_that_it_reads_and_no_others(name):
+    """Weights, output or receptive field; an attention is only in some where it is asked for."""
+    other = {
+        **{"channels": 24, "blocks": 4, "kernel": 5, "dilation_cycle": 2, "dropout": 0.5},
+        **{"multipliers": (1, 3), "factor": 4, "heads": 1, "attention_every": 1},
+        **{"attention_reach": 3, "expansion": 2},
+    }
+    assert set(other) == set(NetworkConfig.model_fields) - {"name"}
+    base = {"name": name, "channels": 16, "blocks": 3, "multipliers": (1, 2), "heads": 2}
+    if "attention_every" in NETWORKS[name].reads:
+        base["attention_every"] = 2
+    for key, value in other.items():
+        changed = look(base | {key: value}) != look(base)
+        assert changed == (key in NETWORKS[name].reads), key
+
+
+def look(settings):
+    torch.manual_seed(0)
+    network = build(NetworkConfig(**settings), C).train()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    torch.manual_seed(0)
+    return network.receptive_field, network(latents(), levels(), FREE).sum().item()
+
+
+def test_settings_are_read_without_torch():
+    code = (
+        "import sys, latentdiff.model.project as project;"
+        "project.Project(); project.Project.model_json_schema();"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

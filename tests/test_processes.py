@@ -182,10 +182,10 @@ def test_two_trainers_interrupts_and_a_stale_lock(tmp_path, store):
     finally:
         process.kill()
         process.communicate()
-    assert runs.read_run(run.diffusion)["status"] == "running"
+    assert runs.read_run(run.diffusion).status == "running"
     step = state_of(run)["step"]
     train_here(run, store, f"training.steps={step + 1}")
-    assert runs.read_run(run.diffusion)["result"]["step"] == step + 1
+    assert runs.read_run(run.diffusion).result["step"] == step + 1
 
 
 @pytest.mark.parametrize("by", ["--devices", "torchrun"])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from latentdiff import config
-from latentdiff.errors import UserError
+from latentdiff.errors import ConfigError, UserError
 from latentdiff.model.project import Project, begin, check_upstream, resolve
+from latentdiff.notebook import entry
 from latentdiff.runs import Input, Run
 
+ROOT = Path(__file__).parent.parent
 SOURCE = {"audio": Input("recordings", "abc")}
 
 
@@ -37,6 +41,70 @@ def test_later_layers_win(run, tmp_path):
     assert resolved.seed == 9
 
 
+UNREAD = [
+    (["network.name=tiny", "network.blocks=4"], "network.blocks", "network.name=tiny"),
+    (["network.name=tiny", "network.multipliers=[1,3]"], "network.multipliers", "kernel"),
+    (["network.name=tiny", "network.attention_every=2"], "network.attention_every", "channels"),
+    (["network.heads=8"], "network.heads", "network.name=diffwave"),
+    (
+        ["diffusion.schedule.name=diffwave", "diffusion.schedule.shift=-1"],
+        "diffusion.schedule.shift",
+        "no setting of its own",
+    ),
+    (["diffusion.schedule.beta_end=0.05"], "diffusion.schedule.beta_end", "logsnr_max"),
+    (["sampling.sampler=heun", "sampling.eta=0.5"], "sampling.eta", "sampling.sampler=heun"),
+    (["sampling.eta=0.5"], "sampling.eta", "sampling.sampler=dpmpp-2m"),
+    (["sampling.sampler=ddim", "sampling.variance=beta"], "sampling.variance", "which reads eta"),
+]
+
+
+@pytest.mark.parametrize(("words", "key", "says"), UNREAD)
+def test_a_setting_that_the_method_does_not_read_is_refused(words, key, says):
+    with pytest.raises(ConfigError) as caught:
+        resolve(None, None, words)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{key}: ") and says in problem
+
+
+def test_unread_settings_are_reported_with_all_other_problems(run, tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "network: {name: tiny, blocks: 4}\nsampling: {sampler: euler, eta: 1}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        resolve(run, tmp_path / "c.yaml", ["training.batch=-1", "diffusion.schedule.name=cosin"])
+    keys = {problem.partition(":")[0] for problem in caught.value.problems}
+    assert keys == {"network.blocks", "sampling.eta", "training.batch", "diffusion.schedule.name"}
+
+
+def test_defaults_may_be_written_down_and_read_settings_given():
+    words = ["network.name=tiny", "network.blocks=null", "network.multipliers=[1,2,2]"]
+    assert resolve(None, None, words).network.name == "tiny"
+    words = ["network.attention_every=2", "network.heads=8", "sampling.sampler=ddim"]
+    assert resolve(None, None, [*words, "sampling.eta=0.5"]).sampling.eta == 0.5
+
+
+def test_what_a_run_remembers_is_not_refused(run):
+    run.root.mkdir()
+    run.config.write_text(config.to_yaml(project(network={"name": "unet1d", "factor": 3})))
+    assert resolve(run, None, ["network.name=tiny"]).network.factor == 3
+    # Given again, it is.
+    with pytest.raises(ConfigError, match=r"network\.factor"):
+        resolve(run, None, ["network.name=tiny", "network.factor=3"])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_preset_resolves(path):
+    resolve(None, path)
+
+
+@pytest.mark.parametrize("name", entry.load_all())
+def test_every_case_of_the_notebook_gives_only_what_is_read(name):
+    experiment = entry.load_all()[name]
+    for case in experiment.story.entries[name].cases:
+        values = config.merge(experiment.sections, case.settings)
+        config.build(Project, values, name, given=values)
+
+
 def test_settings_are_remembered_once_a_stage_accepts_them(run):
     stage = start(run, project(training={"steps": 5}))
     assert not run.config.exists()
@@ -61,6 +129,15 @@ def test_other_settings_or_inputs_are_refused_with_the_difference(run):
         start(run, project(training={"batch": 2}), inputs={"audio": Input("elsewhere", "xyz")})
     with pytest.raises(UserError, match="seed: 0 -> 1"):
         start(run, project(training={"batch": 2}, seed=1))
+
+
+def test_latents_recorded_by_version_0_1_are_the_same_input(run):
+    old, new = {"latents": Input("l", "abc")}, {"latents": Input("l", "abc+def")}
+    with start(run, project(), inputs=old):
+        pass
+    assert start(run, project(), inputs=new) is None
+    with pytest.raises(UserError, match="latents: another than then"):
+        start(run, project(), inputs={"latents": Input("l", "xyz+def")})
 
 
 def test_what_may_change_continues_and_binds_nobody_downstream(run):

@@ -10,13 +10,11 @@ import torch
 
 from latentdiff import config, runs
 from latentdiff.commands.sample import sample
-from latentdiff.conditions.standardiser import Standardiser
 from latentdiff.errors import UserError
 from latentdiff.latents.store import CodecFacts, LatentStore
-from latentdiff.latents.whitening import Whitening
-from latentdiff.model.model import Model, header_of, make_denoiser
+from latentdiff.model.model import Model
 from latentdiff.model.project import Project
-from latentdiff.runs import Run
+from latentdiff.runs import Input, Run
 from latentdiff.training import checkpoint
 
 CODEC = CodecFacts("c" * 64, sample_rate=8000, hop=64, latent_dim=6, channels=1)
@@ -34,43 +32,12 @@ def run(tmp_path):
 
 
 @pytest.fixture
-def make_model(run):
-    """Writes a checkpoint with random weights, as training would leave it."""
+def make_best(run, make_model):
+    """Writes the run's best checkpoint, with random weights."""
 
-    def make(kind="none", dropout=0.1, labels=(), gain=0.1, diffusion=None, variance=None):
+    def make(kind="none", dropout=0.1, **options):
         condition = {"kind": kind, "dropout": dropout, "mel": MEL}
-        settings = project(condition=condition, diffusion=diffusion or {})
-        generator = torch.Generator().manual_seed(1)
-        directions = torch.linalg.qr(torch.randn(6, 6, generator=generator))[0][:2]
-        whitening = Whitening(torch.arange(6.0), directions, torch.tensor([3.0, 0.5]), variance)
-        features = 5 if kind in ("mel", "both") else 0
-        denoiser = make_denoiser(
-            settings.network,
-            settings.diffusion,
-            channels=2,
-            features=features,
-            labels=len(labels),
-        )
-        torch.manual_seed(0)
-        for weight in denoiser.parameters():
-            torch.nn.init.normal_(weight, std=gain)
-        constants = {"network": denoiser.state_dict(), "whitening": whitening.state_dict()}
-        if features:
-            arrays = Standardiser(np.zeros(5, np.float32), np.ones(5, np.float32)).arrays()
-            constants["features"] = {k: torch.from_numpy(v) for k, v in arrays.items()}
-        header = header_of(
-            settings.network,
-            settings.diffusion,
-            settings.condition,
-            CODEC,
-            "/some/codec.ckpt",
-            list(labels),
-            32,
-        )
-        path = checkpoint.best(run.diffusion)
-        tensors = checkpoint.pack(**constants)
-        checkpoint.save_weights(path, tensors, {**header, "step": 7})
-        return path
+        return make_model(checkpoint.best(run.diffusion), condition=condition, **options)
 
     return make
 
@@ -79,22 +46,22 @@ def drawn(run, name):
     return {path.stem: np.load(path) for path in sorted((run.samples / name).glob("*.npy"))}
 
 
-def test_what_is_written(run, make_model):
-    make_model()
+def test_what_is_written(run, make_best):
+    make_best()
     assert sample(run, project(), n=3, seconds=0.5, name="first") == []
     arrays = drawn(run, "first")
     assert list(arrays) == ["seed3-free", "seed4-free", "seed5-free"]
     # 0.5 s at 8 kHz are 62.5 frames of 64 samples.
     assert all(z.shape == (6, 63) and z.dtype == np.float32 for z in arrays.values())
     info = runs.require_done(run.samples / "first", "samples", "sample")
-    assert info["inputs"]["codec"] == {"path": "/some/codec.ckpt", "fingerprint": "c" * 64}
-    assert info["inputs"]["diffusion"]["path"].endswith("best.safetensors")
-    assert info["result"]["codec"] == "c" * 64 and info["result"]["hop"] == 64
-    assert info["result"]["step"] == 7
+    assert info.inputs["codec"] == Input("/some/codec.ckpt", "c" * 64)
+    assert info.inputs["diffusion"].path.endswith("best.safetensors")
+    assert info.result["codec"] == "c" * 64 and info.result["hop"] == 64
+    assert info.result["step"] == 7
 
 
-def test_samples_are_a_store_of_their_codec(run, make_model):
-    make_model()
+def test_samples_are_a_store_of_their_codec(run, make_best):
+    make_best()
     sample(run, project(), n=2, seconds=0.5, name="first")
     store = LatentStore.open(run.samples / "first")
     assert store.codec == CODEC
@@ -102,8 +69,8 @@ def test_samples_are_a_store_of_their_codec(run, make_model):
     assert store.entries[0].samples == 63 * 64
 
 
-def test_the_same_seed_gives_the_same_latents_whatever_n_and_batch(run, make_model):
-    make_model()
+def test_the_same_seed_gives_the_same_latents_whatever_n_and_batch(run, make_best):
+    make_best()
     sample(run, project(seed=3), n=5, seconds=1, name="a")
     sample(run, project(seed=5, sampling={"batch": 2}), n=2, seconds=1, name="b")
     a, b = drawn(run, "a"), drawn(run, "b")
@@ -114,8 +81,8 @@ def test_the_same_seed_gives_the_same_latents_whatever_n_and_batch(run, make_mod
 
 
 @pytest.mark.parametrize("fill", ["mean", "noise"])
-def test_directions_left_out(run, make_model, fill):
-    make_model()
+def test_directions_left_out(run, make_best, fill):
+    make_best()
     sample(run, project(sampling={"fill": fill}), n=2, seconds=20, name="first")
     model = Model.load(checkpoint.best(run.diffusion))
     z = torch.from_numpy(np.stack(list(drawn(run, "first").values())))
@@ -126,15 +93,15 @@ def test_directions_left_out(run, make_model, fill):
     assert not torch.equal(rest[0], rest[1]) or fill == "mean"
 
 
-def test_the_model_needs_only_its_file(run, make_model, tmp_path):
-    path = make_model().rename(tmp_path / "shared.safetensors")
+def test_the_model_needs_only_its_file(run, make_best, tmp_path):
+    path = make_best().rename(tmp_path / "shared.safetensors")
     sample(run, project(), diffusion=path, n=1, seconds=0.5, name="first")
     assert len(drawn(run, "first")) == 1 and not list(run.diffusion.rglob("*.safetensors"))
 
 
 class TestConditions:
-    def test_length_and_name_follow_the_song(self, run, make_model, tmp_path, write_wav, melody):
-        make_model("mel")
+    def test_length_and_name_follow_the_song(self, run, make_best, tmp_path, write_wav, melody):
+        make_best("mel")
         song = write_wav(tmp_path / "My Söng.wav", melody(1.7))
         other = write_wav(tmp_path / "other.wav", melody(0.9, seed=1))
         sample(run, project(), n=2, condition=[song, other], name="first")
@@ -146,36 +113,36 @@ class TestConditions:
             "seed4-other": pytest.approx(0.9 * 125, abs=2),
         }
 
-    def test_seconds_overrule_the_songs_length(self, run, make_model, tmp_path, write_wav, melody):
-        make_model("mel")
+    def test_seconds_overrule_the_songs_length(self, run, make_best, tmp_path, write_wav, melody):
+        make_best("mel")
         song = write_wav(tmp_path / "song.wav", melody(1.7))
         sample(run, project(), n=1, seconds=3, condition=[song], name="first")
         assert drawn(run, "first")["seed3-song"].shape == (6, 375)
 
-    def test_another_song_gives_other_latents(self, run, make_model, tmp_path, write_wav, melody):
-        make_model("mel", gain=0.3)
+    def test_another_song_gives_other_latents(self, run, make_best, tmp_path, write_wav, melody):
+        make_best("mel", gain=0.3)
         songs = [write_wav(tmp_path / f"{k}.wav", melody(1, seed=k)) for k in (1, 2)]
         sample(run, project(), n=1, condition=songs, name="first")
         a, b = drawn(run, "first").values()
         assert np.abs(a - b).max() > 0.01
 
-    def test_without_one_the_model_runs_free(self, run, make_model):
-        make_model("mel")
+    def test_without_one_the_model_runs_free(self, run, make_best):
+        make_best("mel")
         sample(run, project(), n=1, seconds=0.5, name="first")
         assert list(drawn(run, "first")) == ["seed3-free"]
 
-    def test_without_one_a_model_that_never_ran_free_refuses(self, run, make_model):
-        make_model("mel", dropout=0)
+    def test_without_one_a_model_that_never_ran_free_refuses(self, run, make_best):
+        make_best("mel", dropout=0)
         with pytest.raises(UserError, match="needs a condition"):
             sample(run, project(), n=1, name="first")
 
-    def test_a_free_model_refuses_one(self, run, make_model, tmp_path):
-        make_model()
+    def test_a_free_model_refuses_one(self, run, make_best, tmp_path):
+        make_best()
         with pytest.raises(UserError, match="follows no condition"):
             sample(run, project(), condition=[tmp_path / "song.wav"], name="first")
 
-    def test_a_song_that_cannot_be_read_is_a_loss(self, run, make_model, tmp_path, write_wav):
-        make_model("mel")
+    def test_a_song_that_cannot_be_read_is_a_loss(self, run, make_best, tmp_path, write_wav):
+        make_best("mel")
         good = write_wav(tmp_path / "good.wav", np.full(8000, 0.1))
         bad = tmp_path / "bad.wav"
         bad.write_text("no sound")
@@ -185,8 +152,8 @@ class TestConditions:
         with pytest.raises(UserError, match="no condition could be read"):
             sample(run, project(), n=1, condition=[bad], name="second")
 
-    def test_labels_are_given_by_name(self, run, make_model, tmp_path):
-        make_model("label", labels=["drum", "voice"], gain=0.5)
+    def test_labels_are_given_by_name(self, run, make_best, tmp_path):
+        make_best("label", labels=["drum", "voice"], gain=0.5)
         sample(run, project(), n=1, seconds=1, condition=["voice", "drum"], name="first")
         arrays = drawn(run, "first")
         assert set(arrays) == {"seed3-voice", "seed3-drum"}
@@ -195,9 +162,9 @@ class TestConditions:
             sample(run, project(), condition=["drums"], name="second")
 
     def test_a_song_and_a_label_are_followed_together(
-        self, run, make_model, tmp_path, write_wav, melody
+        self, run, make_best, tmp_path, write_wav, melody
     ):
-        make_model("both", dropout=0, labels=["drum", "voice"], gain=0.3)
+        make_best("both", dropout=0, labels=["drum", "voice"], gain=0.3)
         songs = [write_wav(tmp_path / f"{k}.wav", melody(1, seed=k)) for k in (1, 2)]
         sample(run, project(), n=1, condition=["voice", *songs, "drum"], name="first")
         arrays = drawn(run, "first")
@@ -214,24 +181,24 @@ class TestConditions:
         with pytest.raises(UserError, match="did you mean 'drum'"):
             sample(run, project(), condition=["drums", *songs], name="fourth")
 
-    def test_a_regression_is_one_call(self, run, make_model, tmp_path, write_wav, melody, caplog):
+    def test_a_regression_is_one_call(self, run, make_best, tmp_path, write_wav, melody, caplog):
         song = write_wav(tmp_path / "song.wav", melody(1))
-        make_model("mel", diffusion={"parametrisation": "regression"}, gain=0.3)
+        make_best("mel", diffusion={"parametrisation": "regression"}, gain=0.3)
         sample(run, project(), n=2, condition=[song], name="first")
         one, two = drawn(run, "first").values()
         # Nothing is random about it.
         np.testing.assert_allclose(one, two, atol=1e-5)
-        facts = runs.require_done(run.samples / "first", "samples", "sample")["result"]
+        facts = runs.require_done(run.samples / "first", "samples", "sample").result
         assert facts["network_calls"] == 1
         with pytest.raises(UserError, match="regression needs a condition"):
-            make_model(diffusion={"parametrisation": "regression"})
+            make_best(diffusion={"parametrisation": "regression"})
 
-    def test_spread_is_told_beside_that_of_the_training(self, run, make_model):
+    def test_spread_is_told_beside_that_of_the_training(self, run, make_best):
         spreads = []
         for variance in (None, torch.tensor([4.0, 0.25])):
-            make_model(variance=variance, gain=0.0)
+            make_best(variance=variance, gain=0.0)
             sample(run, project(sampling={"steps": 64}), n=8, name="first", overwrite=True)
-            result = runs.require_done(run.samples / "first", "samples", "sample")["result"]
+            result = runs.require_done(run.samples / "first", "samples", "sample").result
             spreads.append(result["spread"])
         # Untrained, each direction is what its variance alone makes likely: training's own spread.
         np.testing.assert_allclose(spreads[1], [1, 1], atol=0.25)
@@ -243,19 +210,19 @@ class TestRefusals:
         with pytest.raises(UserError, match="no diffusion checkpoint"):
             sample(run, project(), name="first")
 
-    def test_a_truncated_model(self, run, make_model):
-        path = make_model()
+    def test_a_truncated_model(self, run, make_best):
+        path = make_best()
         path.write_bytes(path.read_bytes()[:-100])
         with pytest.raises(UserError, match=r"best\.safetensors is damaged"):
             sample(run, project(), name="first")
 
-    def test_a_name_with_folders(self, run, make_model):
-        make_model()
+    def test_a_name_with_folders(self, run, make_best):
+        make_best()
         with pytest.raises(UserError, match="cannot be the name"):
             sample(run, project(), name="../first")
 
-    def test_the_same_command_again_and_another(self, run, make_model, caplog):
-        make_model()
+    def test_the_same_command_again_and_another(self, run, make_best, caplog):
+        make_best()
         sample(run, project(), n=1, seconds=0.5, name="first")
         with caplog.at_level(logging.INFO, logger="latentdiff"):
             sample(run, project(), n=1, seconds=0.5, name="first")
@@ -265,14 +232,14 @@ class TestRefusals:
         sample(run, project(), n=2, seconds=0.5, name="first", overwrite=True)
         assert len(drawn(run, "first")) == 2
 
-    def test_dry_run_writes_nothing(self, run, make_model):
-        make_model()
+    def test_dry_run_writes_nothing(self, run, make_best):
+        make_best()
         sample(run, project(), name="first", dry_run=True)
         assert not run.samples.exists()
 
-    def test_samples_that_explode_are_said(self, run, make_model, caplog):
-        make_model(gain=3.0)
+    def test_samples_that_explode_are_said(self, run, make_best, caplog):
+        make_best(gain=3.0)
         with caplog.at_level(logging.INFO, logger="latentdiff"):
             sample(run, project(), n=1, seconds=1, name="first")
         assert "far stronger than the training latents" in caplog.text
-        assert "network calls a sample" in caplog.text
+        assert "network calls per sample" in caplog.text

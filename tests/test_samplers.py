@@ -10,22 +10,22 @@ import torch
 
 from latentdiff.config import build as build_section
 from latentdiff.diffusion import exact, noise, samplers
-from latentdiff.diffusion.samplers import (
-    METHODS,
-    SamplerState,
-    SeededNoise,
-    integrate,
-    make_logsnrs,
-    sample,
-)
+from latentdiff.diffusion.methods import METHODS, SamplerOptions, SamplerState
+from latentdiff.diffusion.samplers import SeededNoise, integrate, make_logsnrs, sample
 from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig
 from latentdiff.errors import ConfigError
 from latentdiff.specs import Condition
 
 C, T = 2, 6
 SCHEDULE = noise.build(ScheduleConfig())
-ODE = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp-2m": 2}
-"""Sampler -> order of convergence."""
+VARIANTS = [
+    (name, options)
+    for name, method in METHODS.items()
+    for options in (SamplerOptions(), *method.variants.values())
+]
+ODE = [name for name, method in METHODS.items() if not method.stochastic(SamplerOptions())]
+STEPS = {1: 120, 2: 40}
+"""Steps that suffice for the moments, by order of convergence; with fresh noise 200."""
 
 
 GAUSSIAN = exact.gaussian(C, T)
@@ -38,34 +38,26 @@ def seeded(seed):
 def walk_from(z, logsnrs, method, eta=0.0):
     fresh = seeded(9)
     draw = lambda: torch.randn(z.shape, generator=fresh, dtype=z.dtype)  # noqa: E731
-    return integrate(SamplerState(GAUSSIAN, Condition(), draw, eta), z, logsnrs, method)
+    options = SamplerOptions(eta=eta)
+    return integrate(SamplerState(GAUSSIAN, Condition(), draw, options), z, logsnrs, method)
 
 
-COVARIANCE_CASES = [
-    ("dpmpp-2m", 30, {}),
-    ("ddim", 120, {"eta": 0.0}),
-    ("ddim", 150, {"eta": 0.5}),
-    ("ddim", 200, {"eta": 1.0}),
-    ("ddpm", 200, {"variance": "posterior"}),
-    ("ddpm", 200, {"variance": "beta"}),
-    ("euler", 120, {}),
-    ("heun", 40, {}),
-]
-
-
-@pytest.mark.parametrize(("method", "steps", "options"), COVARIANCE_CASES)
-def test_samples_have_the_mean_and_covariance_of_the_data(method, steps, options):
+@pytest.mark.parametrize(("method", "options"), [*VARIANTS, ("ddim", SamplerOptions(eta=0.5))])
+def test_samples_have_the_mean_and_covariance_of_the_data(method, options):
+    found = METHODS[method]
+    steps = 200 if found.stochastic(options) else STEPS[found.order]
     z, fresh = torch.randn(6000, C, T, generator=seeded(1)), seeded(2)
     draw = lambda: torch.randn(z.shape, generator=fresh)  # noqa: E731
-    state = SamplerState(GAUSSIAN, Condition(), draw, **options)
+    state = SamplerState(GAUSSIAN, Condition(), draw, options)
     x = integrate(state, z, make_logsnrs(SCHEDULE, steps), method).flatten(1).double()
     torch.testing.assert_close(x.mean(0), GAUSSIAN.mean, atol=0.08, rtol=0)
     error = torch.linalg.norm(torch.cov(x.T) - GAUSSIAN.covariance)
     assert error < 0.08 * torch.linalg.norm(GAUSSIAN.covariance)
 
 
-@pytest.mark.parametrize(("method", "order"), ODE.items())
-def test_ode_samplers_follow_the_exact_flow_at_their_order(method, order):
+@pytest.mark.parametrize("method", ODE)
+def test_ode_samplers_follow_the_exact_flow_at_their_order(method):
+    order = METHODS[method].order
     z = torch.randn(50, C, T, generator=seeded(1)).double()
     first, last = -5.0, 4.0
     end = GAUSSIAN.flow(z, first, last)
@@ -103,20 +95,18 @@ def test_a_sample_depends_on_its_seed_alone(method):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_few_steps_are_finite_and_counted(method, steps):
-    calls, shown = [], []
+    calls = []
 
     def counted(z_t, logsnr, condition):
         calls.append(logsnr)
         return GAUSSIAN(z_t, logsnr, condition)
 
     config = SamplingConfig(sampler=method, steps=steps)
-    x = sample(counted, SCHEDULE, config, [0, 1], C, T, callback=shown.append)
+    x = sample(counted, SCHEDULE, config, [0, 1], C, T)
     assert x.shape == (2, C, T)
     assert torch.isfinite(x).all()
-    assert len(calls) == (2 * steps - 1 if method == "heun" else steps)
-    assert [p.step for p in shown] == list(range(1, steps + 1))
-    assert torch.equal(shown[-1].z_0, x)
-    assert torch.equal(shown[0].z_t, SeededNoise([0, 1], C, T)())
+    assert len(calls) == METHODS[method].network_calls(steps)
+    assert calls[0][0] == pytest.approx(SCHEDULE.logsnr_min)
 
 
 def test_sixteen_steps_of_the_default_are_close_to_many():

@@ -11,13 +11,10 @@ import torch
 
 from latentdiff import config, runs
 from latentdiff.commands.train_diffusion import train_diffusion
-from latentdiff.conditions.settings import MelConfig
 from latentdiff.errors import UserError
-from latentdiff.latents import statistics
-from latentdiff.latents.store import Entry
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
-from latentdiff.runs import Input, Run, Stage
+from latentdiff.runs import Run
 from latentdiff.tracking import read_metrics
 from latentdiff.training import checkpoint
 
@@ -34,54 +31,13 @@ def project(**sections):
     return config.build(Project, config.merge(SMALL, sections))
 
 
-def resonance(rng, frames, channels=2):
-    """[channels, T] of an AR(2) process with a resonance, of unit variance."""
-    noise = rng.standard_normal((channels, frames + 200))
-    z = np.zeros_like(noise)
-    for t in range(2, frames + 200):
-        z[:, t] = 1.815 * z[:, t - 1] - 0.9025 * z[:, t - 2] + noise[:, t]
-    return z[:, 200:] / 8.4
-
-
 @pytest.fixture
 def run(tmp_path):
     return Run(tmp_path / "runs" / "techno")
 
 
-@pytest.fixture
-def make_store():
-    """Writes a store: 2 directions of sound in 6 dimensions, the rest the encoder's noise."""
-
-    def make(root, *, files=10, held_out=2, frames=300, white=False, mel=False, seed=0):
-        rng = np.random.default_rng(seed)
-        mixing = np.linalg.qr(np.random.default_rng(99).standard_normal((6, 6)))[0][:, :2]
-        codec = Input("codec", "c" * 64)
-        settings = json.dumps(MelConfig().model_dump(mode="json"))
-        inputs = {"codec": codec, "condition.mel": Input(settings, "m")}
-        with Stage(root, "encode", inputs=inputs) as stage:
-            accumulator, rows = statistics.StatisticsAccumulator(), []
-            for i in range(files):
-                sound = rng.standard_normal((2, frames)) if white else resonance(rng, frames)
-                z = 3 * mixing @ sound + 0.1 * rng.standard_normal((DIMENSIONS, frames)) + 5
-                std = np.full_like(z, 0.3)
-                split = "validation" if i < held_out else "train"
-                np.save(root / f"{i}.npy", z.astype(np.float32))
-                if mel:
-                    np.save(root / f"mel{i}.npy", (sound[:1] + 0.1).astype(np.float32))
-                if split == "train":
-                    accumulator.update(z, std)
-                entry = Entry(f"a/{i}.wav", None, split, frames * 64, frames, f"{i}.npy")
-                rows.append({**entry.row(), "mel": f"mel{i}.npy" if mel else None})
-            accumulator.finish().save(root / "stats.safetensors")
-            runs.write_jsonl(root / "manifest.jsonl", rows)
-            stage.record(sample_rate=8000, hop=64, latent_dim=DIMENSIONS, channels=1)
-        return root
-
-    return make
-
-
 def result(run):
-    return runs.require_done(run.diffusion, "diffusion", "train-diffusion")["result"]
+    return runs.require_done(run.diffusion, "diffusion", "train-diffusion").result
 
 
 class TestTruth:
@@ -257,9 +213,19 @@ class TestChecks:
         assert result(run)["validated"] is False
         assert checkpoint.find(run.diffusion) == checkpoint.last(run.diffusion)
 
-    def test_window_longer_than_every_file(self, run, make_store):
+    def test_a_window_longer_than_every_file_is_shortened_and_said(self, run, make_store, caplog):
         make_store(run.latents, frames=40)
-        with pytest.raises(UserError, match=r"training\.window=40 or less"):
+        settings = project(training={"window": 64, "steps": 2})
+        with caplog.at_level(logging.WARNING, logger="latentdiff"):
+            train_diffusion(run, settings)
+        assert "training.window: 39 frames instead of 64" in caplog.text
+        assert Model.load(checkpoint.best(run.diffusion)).spec.window == 39
+        # The same command again is the same run.
+        train_diffusion(run, settings)
+
+    def test_a_window_is_never_shortened_to_nothing(self, run, make_store):
+        make_store(run.latents, files=3, held_out=1, frames=12)
+        with pytest.raises(UserError, match=r"training\.batch=2 or less"):
             train_diffusion(run, project(training={"window": 64}))
 
     def test_batch_larger_than_the_windows(self, run, make_store):
@@ -295,10 +261,10 @@ class TestChecks:
         for i in range(5):
             path = tmp_path / "plain" / f"{i}.npy"
             path.parent.mkdir(exist_ok=True)
-            np.save(path, resonance(rng, 200, channels=3)[None].astype(np.float32))
+            np.save(path, rng.standard_normal((1, 3, 200), np.float32))
         train_diffusion(run, project(training={"steps": 10}), latents=tmp_path / "plain")
         assert result(run)["step"] == 10
-        assert "does not say whose latents they are" in caplog.text
+        assert "does not name the codec of its latents" in caplog.text
 
     def test_a_damaged_state_is_named(self, run, make_store):
         make_store(run.latents)

@@ -343,7 +343,7 @@ class TestSkill:
     def test_white_noise_cannot_be_learned(self, tmp_path, seed):
         outcome = make_trainer(tmp_path, seed=seed, white=True).fit()
         assert abs(outcome.validation.skill) < 0.02
-        assert abs(outcome.training["skill"]) < 0.02
+        assert abs(outcome.training.skill) < 0.02
 
     @pytest.mark.parametrize("seed", range(2))
     def test_a_resonance_can(self, tmp_path, seed):
@@ -359,8 +359,8 @@ class TestSkill:
         assert "ignored" not in verdict.conditioning(outcome.best.conditioning_gain)
         assert "ignored" in verdict.conditioning(0.01)
 
-    def test_references_are_those_of_the_process(self):
-        known = TASK.references(data(0, 40))
+    def test_baseline_losses_are_those_of_the_process(self):
+        known = TASK.baseline_losses(data(0, 40))
         assert known.variance == pytest.approx(1.0, abs=1e-4)
         # Wiener filter of the AR(2) spectrum, integrated over frequencies and levels.
         frequency = np.exp(-2j * np.pi * np.arange(4096) / 4096)
@@ -369,25 +369,25 @@ class TestSkill:
         snr = TASK.levels(64).double().exp()[:, None]
         error = (power / (1 + snr * power)).mean(1) * (1 + snr[:, 0])
         assert known.spectrum == pytest.approx(error.mean().item(), abs=0.04)
-        assert TASK.references(data(0, 40, white=True)).learnable < 0.01
+        assert TASK.baseline_losses(data(0, 40, white=True)).learnable < 0.01
 
     def test_the_spectrum_of_a_large_store_is_estimated_from_a_part_of_it(self, monkeypatch):
         files = data(0, 40)
-        known = TASK.references(files)
+        known = TASK.baseline_losses(files)
         taken = []
         spread = Windows.spread
         monkeypatch.setattr("latentdiff.training.task.MOST_VALUES", 40 * 128 * 2)
         monkeypatch.setattr(
             Windows, "spread", lambda *args: taken.append(spread(*args)) or taken[-1]
         )
-        assert TASK.references(files).spectrum == pytest.approx(known.spectrum, abs=0.03)
+        assert TASK.baseline_losses(files).spectrum == pytest.approx(known.spectrum, abs=0.03)
         assert [len(batch.files) for batch in taken] == [32, 32, 32]
 
 
 class TestValidation:
-    def test_references_of_other_variances_are_those_of_the_denoiser(self):
+    def test_baselines_of_other_variances_are_those_of_the_denoiser(self):
         task = Task(Objective("eps"), TASK.schedule, variance=torch.tensor([0.2, 1.8]))
-        known = task.references(data(0, 10, white=True))
+        known = task.baseline_losses(data(0, 10, white=True))
         z = torch.randn(400, 2, 32, generator=generator_for(1)) * task.variance.sqrt()[:, None]
         noise_of = torch.randn(z.shape, generator=generator_for(2))
         batch = Batch(z, torch.ones(400, 32), Condition(), torch.zeros(400))
@@ -453,7 +453,7 @@ class TestResume:
 
         def interrupted_update(draw):
             update(draw)
-            if trainer._step == stop:
+            if trainer._progress.step == stop:
                 os.kill(os.getpid(), signal.SIGINT)
 
         monkeypatch.setattr(trainer, "_update", interrupted_update)

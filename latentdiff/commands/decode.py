@@ -21,7 +21,7 @@ from latentdiff.evaluation.sound import SILENT_DB, LevelMeter, json_db
 from latentdiff.latents.settings import LatentConfig
 from latentdiff.latents.store import MANIFEST, Entry, LatentStore
 from latentdiff.model.project import Project, already_done, folder_name
-from latentdiff.rave.codec import RaveCodec
+from latentdiff.model.resolve import open_codec
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.specs import Codec
 from latentdiff.split import whole_key
@@ -91,8 +91,13 @@ def decode(
     """
     source = latents or _samples(run, name)
     store = LatentStore.open(source)
-    codec = RaveCodec.open(*_codec_of(run, store, rave, ckpt), pick_device(project.device))
-    _check_fit(store, codec, source, force)
+    codec = open_codec(run, store, rave, ckpt, pick_device(project.device), force=force)
+    if codec is None:
+        raise UserError(
+            f"no codec is known for the latents in {source}",
+            why=f"they recorded none that is still there, and {run.rave} does not exist",
+            do_this="name their codec with --rave.",
+        )
     directory = run.audio / folder_name(name or source.resolve().with_suffix("").name)
     settings = {"format": audio_format}
     inputs = {
@@ -121,7 +126,7 @@ def _samples(run: Run, name: str | None) -> Path:
     """The folder of samples called `name`, or the newest finished one."""
     there = sorted(run.samples.iterdir()) if run.samples.is_dir() else []
     infos = {path: runs.read_run(path) for path in there if path.is_dir()}
-    done = {path: info for path, info in infos.items() if info and info["status"] == "done"}
+    done = {path: info for path, info in infos.items() if info and info.is_done}
     if name is not None and run.samples / name in done:
         return run.samples / name
     names = ", ".join(path.name for path in done)
@@ -136,60 +141,15 @@ def _samples(run: Run, name: str | None) -> Path:
             f"there are no samples in {run.samples}",
             do_this="make some with `latentdiff sample`, or name latents with --latents.",
         )
-    return max(done, key=lambda path: (done[path]["started"], path.name))
-
-
-def _codec_of(
-    run: Run, store: LatentStore, rave: Path | None, ckpt: str | None
-) -> tuple[Path, str | None]:
-    """Path of the codec, and which of its checkpoints."""
-    info = runs.read_run(store.root)
-    recorded = info["inputs"].get("codec") if info else None
-    if rave is None and ckpt is None and recorded and Path(recorded["path"]).is_file():
-        return Path(recorded["path"]), None
-    return rave or run.rave, ckpt
-
-
-def _check_fit(store: LatentStore, codec: RaveCodec, source: Path, force: bool) -> None:
-    if store.latent_dim != codec.latent_dim:
-        raise _wrong_dimensions(store, codec, source)
-    if store.codec is None:
-        log.warning("%s: the codec is unknown; assuming that it is %s", source, codec.origin.path)
-    elif store.codec.fingerprint != codec.fingerprint:
-        error = UserError(
-            f"the latents in {source} are of another codec",
-            why=f"they were made with {store.codec.fingerprint[:12]}..., and "
-            f"{codec.origin.path} is {codec.fingerprint[:12]}...",
-            do_this="name their codec with --rave or --ckpt; if it was trained further, run "
-            "`latentdiff encode` again. --force decodes them anyway.",
-        )
-        if not force:
-            raise error
-        log.warning("forced: %s", error.what)
-
-
-def _wrong_dimensions(store: LatentStore, codec: RaveCodec, source: Path) -> UserError:
-    if all(entry.frames == codec.latent_dim for entry in store.entries):
-        return UserError(
-            f"the latents in {source} are transposed",
-            why=f"they are [{store.latent_dim}, {codec.latent_dim}], and the codec has "
-            f"{codec.latent_dim} dimensions: arrays must be [dimensions, frames]",
-            do_this="save their transpose: numpy.save(path, array.T).",
-        )
-    return UserError(
-        f"the latents in {source} have {store.latent_dim} dimensions, the codec {codec.latent_dim}",
-        why="they are of another codec, or transposed: arrays must be [dimensions, frames]",
-        do_this="name their codec with --rave, or save the transpose of each array.",
-    )
+    return max(done, key=lambda path: (done[path].started, path.name))
 
 
 def _usual_level(run: Run, codec: Codec) -> float | None:
     """RMS in dBFS of the audio that this run's latents were made of, if by this codec."""
     info = runs.read_run(run.latents)
-    if info is None or info["inputs"].get("codec", {}).get("fingerprint") != codec.fingerprint:
+    if info is None or info.fingerprint("codec") != codec.fingerprint:
         return None
-    level: float | None = info["result"].get("level_db")
-    return level
+    return info.number("level_db")
 
 
 @dataclass(frozen=True)

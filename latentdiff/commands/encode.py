@@ -24,7 +24,7 @@ from latentdiff.commands.encode_jobs import EncodeJob, EncodeJobs, find_jobs
 from latentdiff.commands.encode_pass import FilesPass, share_out
 from latentdiff.commands.encode_progress import EncodedFile, ProgressLog
 from latentdiff.conditions.settings import MelConfig
-from latentdiff.errors import UserError
+from latentdiff.errors import EXIT_FAILURE, UserError
 from latentdiff.evaluation.reconstruction import check_reconstruction
 from latentdiff.evaluation.sound import LevelMeter, json_db
 from latentdiff.latents.statistics import LatentStatistics, StatisticsAccumulator
@@ -96,8 +96,8 @@ def encode(
 
 def _open_codec(path: Path, ckpt: str | None, device: str) -> RaveCodec:
     info = runs.read_run(path) if path.is_dir() else None
-    if info is not None and info["status"] != "done":
-        log.warning("%s: training has not finished (%s)", path, info["status"])
+    if info is not None and not info.is_done:
+        log.warning("%s: training has not finished (%s)", path, info.status)
     return RaveCodec.open(path, ckpt, device)
 
 
@@ -241,7 +241,7 @@ class _Encoding:
         if errors and self._team.leads:
             raise errors[0]
         if errors:
-            raise SystemExit(1)
+            raise SystemExit(EXIT_FAILURE)
         return [outcome for outcome in outcomes if not isinstance(outcome, UserError)]
 
     def _resume(self) -> None:

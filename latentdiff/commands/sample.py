@@ -1,33 +1,26 @@
 """`sample`: a diffusion model -> new latents, in a folder that `decode` turns into sound.
 
-Shapes: B samples drawn together, C latent channels, D latent dimensions, T latent
-frames.
+Shapes: B samples drawn together, C latent channels, D latent dimensions, T latent frames.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from latentdiff import runs
 from latentdiff.diffusion.settings import SamplingConfig
-from latentdiff.errors import UserError
 from latentdiff.latents.store import MANIFEST, Entry, array_writer
-from latentdiff.model.condition_inputs import ConditionInput, condition_inputs
+from latentdiff.model.condition_inputs import ConditionInput, as_condition, condition_inputs
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project, already_done, folder_name
-from latentdiff.notebook.experiments import descriptions as told
-from latentdiff.notebook.experiments import sampling
 from latentdiff.runs import Input, Run, Stage
-from latentdiff.specs import Condition, Denoise
 from latentdiff.tracking import progress
 from latentdiff.training import checkpoint
 from latentdiff.training.data import generator_for
@@ -38,7 +31,7 @@ log = logging.getLogger(__name__)
 FRAMES_AT_ONCE = 1 << 16
 """Frames of all samples drawn together, so that memory does not grow with their length."""
 FAR_OFF = 2.0
-"""Factor between the spread of samples and of latents beyond which a warning is given."""
+"""Factor between the spread of samples and of training latents beyond which to warn."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,7 @@ class Order:
     name: str
     seed: int
     frames: int
-    guide: ConditionInput
+    follows: ConditionInput
 
 
 def sample(
@@ -58,7 +51,7 @@ def sample(
     diffusion: Path | None = None,
     n: int = 4,
     seconds: float | None = None,
-    condition: list[Path] | tuple[Path, ...] = (),
+    condition: Sequence[Path] = (),
     name: str | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
@@ -69,9 +62,9 @@ def sample(
     else. Returns "path: reason" for conditions that could not be read.
     """
     model = Model.load(checkpoint.find(diffusion or run.diffusion), pick_device(project.device))
-    model = model.sampled_as(project.experiment)
-    guides, losses = condition_inputs(model, condition, seconds)
-    orders = _orders(model, guides, n, project.seed, seconds or project.sampling.seconds)
+    model = model.with_sampling_of(project)
+    follows, skipped = condition_inputs(model, condition, seconds)
+    orders = _orders(model, follows, n, project.seed, seconds or project.sampling.seconds)
     directory = run.samples / folder_name(name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     settings = {
         "sampling": project.sampling.model_dump(mode="json"),
@@ -79,44 +72,41 @@ def sample(
         "n": n,
         "seconds": seconds,
         "condition": [str(path) for path in condition],
+        **model.spec.experiment.to_section(),
     }
-    if model.experiment.on:
-        settings["experiment"] = model.experiment.model_dump(mode="json")
-    inputs = {
-        "diffusion": Input(str(model.path), runs.sha256_file(model.path)),
-    }
+    inputs = {"diffusion": model.as_input()}
     if model.codec.fingerprint:
-        inputs["codec"] = Input(model.codec_path, model.codec.fingerprint)
+        inputs["codec"] = Input(model.spec.codec_path, model.codec.fingerprint)
     _announce(model, orders, project.sampling, directory)
     if already_done(directory, "sample", settings, inputs, overwrite):
-        return losses
+        return skipped
     if dry_run:
         log.info("dry run: nothing was written")
-        return losses
+        return skipped
     with Stage(
         directory, "sample", config=settings, inputs=inputs, seed=project.seed, overwrite=overwrite
     ) as stage:
-        stage.record(**_facts(model))
-        tally, calls = _draw_all(model, orders, project.sampling, directory)
-        stage.record(network_calls=calls, spread=[round(x, 4) for x in tally.spread().tolist()])
-        _judge(tally, calls)
+        stage.record(**_codec_record(model))
+        spread, calls = _draw_all(model, orders, project.sampling, directory)
+        stage.record(network_calls=calls, spread=[round(x, 4) for x in spread.tolist()])
+        _judge(spread, calls, project)
     log.info("%d samples in %s; hear them: latentdiff decode", len(orders), directory)
-    return losses
+    return skipped
 
 
 def _orders(
-    model: Model, guides: list[ConditionInput], n: int, seed: int, seconds: float
+    model: Model, follows: Sequence[ConditionInput], n: int, seed: int, seconds: float
 ) -> list[Order]:
-    free = model.frames(seconds)
+    unconditional = model.spec.frames(seconds)
     return [
-        Order(f"seed{seed + k}-{guide.name}", seed + k, guide.frames or free, guide)
-        for guide in guides
+        Order(f"seed{seed + k}-{each.name}", seed + k, each.frames or unconditional, each)
+        for each in follows
         for k in range(n)
     ]
 
 
 def _announce(model: Model, orders: list[Order], settings: SamplingConfig, directory: Path) -> None:
-    longest = max(model.seconds(order.frames) for order in orders)
+    longest = max(model.spec.seconds(order.frames) for order in orders)
     log.info("model: %s, step %d", model.path, model.step)
     log.info(
         "%d samples of up to %.1f s, %s, %d steps, autoguidance %.3g -> %s",
@@ -124,24 +114,25 @@ def _announce(model: Model, orders: list[Order], settings: SamplingConfig, direc
         longest,
         settings.sampler,
         settings.steps,
-        model.draws(settings).autoguidance,
+        model.resolve(settings).autoguidance,
         directory,
     )
-    for warning in [*told.warnings(model.experiment), *model.schedule.warnings]:
+    for warning in model.spec.recipe.warnings:
         log.warning("%s", warning)
 
 
-def _facts(model: Model) -> dict[str, Any]:
+def _codec_record(model: Model) -> dict[str, str | int | None]:
     """What `decode` asks of a folder of latents; no fingerprint where none is known."""
     facts = asdict(model.codec)
     fingerprint = facts.pop("fingerprint")
     return {**facts, "codec": fingerprint or None, "step": model.step}
 
 
-class Tally:
-    """Mean squares per channel of all frames drawn, beside the variance [C] of the training."""
+class SpreadMeter:
+    """RMS of each channel over all samples, relative to the training latents."""
 
     def __init__(self, variance: Tensor) -> None:
+        """`variance` [C] of the training latents."""
         self._variance = variance.double().cpu()
         self._squares = torch.zeros_like(self._variance)
         self._frames = 0
@@ -152,39 +143,27 @@ class Tally:
         self._frames += len(x) * x.shape[-1]
 
     def spread(self) -> Tensor:
-        """[C] root mean square over that of the training latents."""
+        """[C], 1 where samples are as strong as the training latents."""
         return (self._squares / self._frames / self._variance).sqrt()
-
-
-class Counted:
-    """A denoiser that counts its calls."""
-
-    def __init__(self, denoise: Denoise) -> None:
-        self._denoise = denoise
-        self.calls = 0
-
-    def __call__(self, z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
-        self.calls += 1
-        return self._denoise(z_t, logsnr, condition)
 
 
 def _draw_all(
     model: Model, orders: list[Order], settings: SamplingConfig, directory: Path
-) -> tuple[Tally, int]:
-    """Draw and write every sample and the manifest; also network calls for each sample."""
-    tally, rows, calls = Tally(model.whitening.variance), [], 0
-    settings = model.draws(settings)
+) -> tuple[Tensor, int]:
+    """Draw and write every sample and the manifest. Returns spread [C] and calls per sample."""
+    meter, rows, calls = SpreadMeter(model.whitening.variance), [], 0
     with progress(total=len(orders), unit="sample", what="sampling") as bar:
         for part in _batches(orders, settings.batch):
-            counted = Counted(sampling.as_sampled(model.experiment, model.denoiser, settings.steps))
-            x = _draw(model, counted, part, settings)
-            calls = counted.calls
-            tally.add(x)
-            for order, latents in zip(part, x, strict=True):
+            condition = as_condition([order.follows for order in part])
+            seeds = [order.seed for order in part]
+            drawn = model.sample(settings, seeds, part[0].frames, condition)
+            calls = drawn.network_calls
+            meter.add(drawn.latents)
+            for order, latents in zip(part, drawn.latents, strict=True):
                 rows.append(_write(model, order, latents, settings, directory))
                 bar.update()
-    runs.write_jsonl(directory / MANIFEST, rows)
-    return tally, calls
+    runs.write_jsonl(directory / MANIFEST, [row.row() for row in rows])
+    return meter.spread(), calls
 
 
 def _batches(orders: list[Order], most: int) -> Iterator[list[Order]]:
@@ -199,60 +178,28 @@ def _batches(orders: list[Order], most: int) -> Iterator[list[Order]]:
     yield part
 
 
-def _draw(model: Model, denoise: Denoise, orders: list[Order], settings: SamplingConfig) -> Tensor:
-    """Final latents [B, C, T]."""
-    device = next(model.denoiser.parameters()).device
-    features = [order.guide.features for order in orders]
-    labels = [order.guide.label for order in orders]
-    condition = Condition(
-        features=None if features[0] is None else torch.from_numpy(np.stack(features)).to(device),  # type: ignore[arg-type]
-        label=None if labels[0] is None else torch.tensor(labels, device=device),
-    )
-    x = sampling.sample(
-        model.experiment,
-        denoise,
-        model.schedule,
-        settings,
-        [order.seed for order in orders],
-        model.whitening.channels,
-        orders[0].frames,
-        condition,
-        device,
-        variance=model.whitening.variance,
-    )
-    if not torch.isfinite(x).all():
-        raise UserError(
-            "the samples hold NaN or infinite values",
-            why=f"of {model.path}, with {settings.sampler} and guidance {settings.guidance:g}",
-            do_this="lower sampling.guidance, raise sampling.steps, or train longer.",
-        )
-    return x.float().cpu()
-
-
 def _write(
     model: Model, order: Order, x: Tensor, settings: SamplingConfig, directory: Path
-) -> dict[str, Any]:
-    """One raw latent file [D, T]; its row of the manifest."""
-    noise = generator_for(order.seed, "fill")
-    latents = model.whitening.unwhiten(x, settings.fill, noise).numpy()
+) -> Entry:
+    """One raw latent file [D, T]; its entry of the manifest."""
+    latents = model.unwhiten(x, settings.fill, generator_for(order.seed, "fill")).numpy()
     file = f"{order.name}.npy"
     with array_writer(directory / file) as writer:
         writer.append(latents)
     return Entry(
         key=order.name,
-        source=order.guide.source,
+        source=order.follows.source,
         split="train",
         samples=order.frames * model.codec.hop,
         frames=order.frames,
         mean=file,
-    ).row()
+    )
 
 
-def _judge(tally: Tally, calls: int) -> None:
-    spread = tally.spread()
+def _judge(spread: Tensor, calls: int, project: Project) -> None:
     middle, low, high = spread.median(), spread.min(), spread.max()
     log.info(
-        "%d network calls a sample; spread per direction %.2f to %.2f, median %.2f "
+        "%d network calls per sample; spread per direction %.2f to %.2f, median %.2f "
         "(training latents: 1.00)",
         calls,
         low,
@@ -261,8 +208,19 @@ def _judge(tally: Tally, calls: int) -> None:
     )
     if not 1 / FAR_OFF <= middle <= FAR_OFF:
         log.warning(
-            "the samples are %s than the training latents: expect %s. Try more sampling.steps, "
-            "sampling.guidance=1, or train longer.",
+            "the samples are %s than the training latents: expect %s. Try: %s.",
             "far weaker" if middle < 1 else "far stronger",
             "near silence" if middle < 1 else "noise or distortion",
+            ", ".join(_advice(project)),
         )
+
+
+def _advice(project: Project) -> list[str]:
+    """What can bring the spread of samples nearer to 1 and is not already so."""
+    advice = []
+    # A regression answers in one call, whatever the number of steps.
+    if project.diffusion.parametrisation != "regression":
+        advice.append("more sampling.steps")
+    if project.sampling.guidance != 1:
+        advice.append("sampling.guidance=1")
+    return [*advice, "longer training"]

@@ -1,6 +1,6 @@
-"""Schedules worth looking at side by side: the literature's, and those that stand in notebooks.
+"""Schedules to compare: those of the literature, and those of the first user's notebook.
 
-All are settings, so each can be trained with as it is.
+All are settings, so any of them can be trained with.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from latentdiff.diffusion.schedules import SCHEDULES
 from latentdiff.diffusion.settings import ScheduleConfig
 
 
@@ -27,26 +28,23 @@ def _betas(start: float, end: float, steps: int = 1000) -> ScheduleConfig:
 
 
 LITERATURE = (
-    Exhibit("cosine", ScheduleConfig(name="cosine"), "Nichol and Dhariwal 2021, arXiv 2102.09672"),
+    *(
+        Exhibit(name, ScheduleConfig(name=name), entry.source)
+        for name, entry in SCHEDULES.items()
+        if name != "betas"
+    ),
     Exhibit(
         "cosine, shifted",
         # 2 ln(64 / 256): the level of 64 x 64 pixels kept at 256 x 256.
         ScheduleConfig(name="cosine", shift=2 * math.log(64 / 256)),
         "Hoogeboom et al. 2023, arXiv 2301.11093, sec. 3.1",
     ),
-    Exhibit("sigmoid", ScheduleConfig(name="sigmoid"), "Jabri et al. 2022, arXiv 2212.11972"),
-    Exhibit("flow", ScheduleConfig(name="flow"), "Liu et al. 2022, arXiv 2209.03003"),
     Exhibit(
         "flow, shifted",
         # Their t' = 3 t / (1 + 2 t) adds -2 ln 3 to the log-SNR.
         ScheduleConfig(name="flow", shift=-2 * math.log(3)),
         "Esser et al. 2024, arXiv 2403.03206, eq. 23 with the 3 of Stable Diffusion 3",
     ),
-    Exhibit("laplace", ScheduleConfig(name="laplace"), "Hang et al. 2024, arXiv 2407.03297"),
-    Exhibit("edm", ScheduleConfig(name="edm"), "Karras et al. 2022, arXiv 2206.00364"),
-    Exhibit("linear-ddpm", ScheduleConfig(name="linear-ddpm"), "Ho et al. 2020, arXiv 2006.11239"),
-    Exhibit("audioldm", ScheduleConfig(name="audioldm"), "Liu et al. 2023, arXiv 2301.12503"),
-    Exhibit("diffwave", ScheduleConfig(name="diffwave"), "Kong et al. 2020, arXiv 2009.09761"),
     Exhibit("diffwave, large", _betas(1e-4, 0.02, 200), "Kong et al. 2020, arXiv 2009.09761"),
     Exhibit(
         "wavegrad",

@@ -2,31 +2,24 @@
 
 Magnitudes are root mean squares: a norm grows with the number of elements, so that norms of
 tensors of different shapes cannot be compared.
-
-Shapes: B windows, C latent channels, T latent frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from latentdiff.networks import diffwave, tiny, transformer, unet
+from latentdiff.networks.layers import Probe
 
-JOINED: dict[type[nn.Module], tuple[str, str]] = {
-    diffwave.ResidualBlock: ("conv", "condition"),
-    unet.UNetBlock: ("norm_2", "condition"),
-    transformer.TransformerBlock: ("first", "condition"),
-    tiny.Tiny: ("first", "encoder"),
-}
-"""Of a block: whose output the condition joins, and whose output the condition is there."""
 SATURATED = 4.0
-"""|input| of a sigmoid from which it is within 2 % of 0 or 1: its gradient is nearly gone."""
+"""|input| of a sigmoid from which it is within 2 % of 0 or 1: its gradient is nearly zero."""
+
+Signals = Mapping[nn.Module, tuple[Tensor, Tensor]]
+"""Module -> the first input and the first output of its last call."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +28,15 @@ class BlockActivity:
 
     name: str
     stream_in: float
-    """Of the stream that enters."""
+    """Of the block's input."""
     stream_out: float
-    """Of the stream that leaves."""
+    """Of its output."""
     signal: float
-    """Of what the condition joins."""
+    """Of what the condition is added to."""
     condition: float | None
-    """Of the condition there; None = there is none."""
+    """Of the condition there; None: the network has none."""
     saturated: float | None
-    """Share of its gates that are wide open or shut; None = it has no gates."""
+    """Share 0..1 of its gates that are wide open or shut; None: it has no gates."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +44,7 @@ class Activations:
     """Magnitudes in a network."""
 
     blocks: list[BlockActivity]
-    """Empty where its kind of block is not known."""
+    """Empty for a network whose blocks declare no probe."""
     output: float
 
     @property
@@ -65,12 +58,12 @@ class Activations:
 @torch.no_grad()
 def measure(network: nn.Module, call: Callable[[], object]) -> Activations:
     """Magnitudes while `call` runs the network once."""
-    known = [(n, m) for n, m in network.named_modules() if type(m) in JOINED]
-    children = [child for _, block in known for child in _children(block)]
-    with _heard([network, *(block for _, block in known), *children]) as heard:
+    blocks = {name: m for name, m in network.named_modules() if probe_of(m) is not None}
+    children = [child for block in blocks.values() for child in _children(block) if child]
+    with _recorded([network, *blocks.values(), *children]) as signals:
         call()
-    blocks = [_block(name, module, heard) for name, module in known if module in heard]
-    return Activations(blocks, rms(heard[network][1]))
+    found = [_activity(name, block, signals) for name, block in blocks.items() if block in signals]
+    return Activations(found, rms(signals[network][1]))
 
 
 def rms(x: Tensor) -> float:
@@ -78,44 +71,55 @@ def rms(x: Tensor) -> float:
     return float(x.detach().double().square().mean().sqrt())
 
 
-def _children(block: nn.Module) -> list[nn.Module]:
-    found = (getattr(block, name) for name in JOINED[type(block)])
-    return [child for child in found if child is not None]
+def probe_of(module: nn.Module) -> Probe | None:
+    """What the module's class declares as `probe`, if it does."""
+    probe = getattr(type(module), "probe", None)
+    return probe if isinstance(probe, Probe) else None
 
 
-def _block(
-    name: str, block: nn.Module, heard: dict[nn.Module, tuple[Tensor, Tensor]]
-) -> BlockActivity:
-    joined, told = (getattr(block, child) for child in JOINED[type(block)])
-    stream_in, stream_out = heard[block]
-    signal = heard[joined][1]
-    condition = heard[told][1] if told is not None else None
+def _children(block: nn.Module) -> tuple[nn.Module, nn.Module | None]:
+    """The modules that the block's probe names: of the signal, and of the condition."""
+    probe = probe_of(block)
+    assert probe is not None
+    return getattr(block, probe.signal), getattr(block, probe.condition)
+
+
+def _activity(name: str, block: nn.Module, signals: Signals) -> BlockActivity:
+    probe = probe_of(block)
+    assert probe is not None
+    of_signal, of_condition = _children(block)
+    stream_in, stream_out = signals[block]
+    signal = signals[of_signal][1]
+    condition = None if of_condition is None else signals[of_condition][1]
     return BlockActivity(
         name or type(block).__name__.lower(),
         rms(stream_in),
         rms(stream_out),
         rms(signal),
         None if condition is None else rms(condition),
-        _saturated(signal, condition) if isinstance(block, diffwave.ResidualBlock) else None,
+        _saturated(signal, condition) if probe.gated else None,
     )
 
 
 def _saturated(signal: Tensor, condition: Tensor | None) -> float:
+    """Share of shut or wide open gates, which are the second half of the last axis."""
     gates = signal if condition is None else signal + condition
     return float((gates.chunk(2, dim=-1)[1].abs() > SATURATED).double().mean())
 
 
 @contextmanager
-def _heard(modules: list[nn.Module]) -> Iterator[dict[nn.Module, tuple[Tensor, Tensor]]]:
-    """First input and first output of each module, of its last call, for as long as it is open."""
-    heard: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+def _recorded(modules: list[nn.Module]) -> Iterator[Signals]:
+    """Records what goes into and comes out of the modules while the context is open."""
+    signals: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
-    def listen(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        heard[module] = (inputs[0], output[0] if isinstance(output, tuple) else output)
+    def record(
+        module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]
+    ) -> None:
+        signals[module] = (inputs[0], output[0] if isinstance(output, tuple) else output)
 
-    hooks = [module.register_forward_hook(listen) for module in modules]
+    hooks = [module.register_forward_hook(record) for module in modules]
     try:
-        yield heard
+        yield signals
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,4 +1,4 @@
-"""A greyscale picture as latents: a row is a channel, a column a frame.
+"""A grey picture as latents: rows are channels, columns are frames.
 
 Shapes: C channels (rows, from the top), T frames (columns).
 """
@@ -14,15 +14,15 @@ from torch.nn.functional import interpolate
 from latentdiff.errors import UserError
 
 ROWS, COLUMNS = 24, 48
-"""Size of the built-in drawing."""
+"""Size of the drawing."""
 MOST = 64
-"""Rows and columns; larger pictures are shrunk."""
+"""Rows and columns at most; larger pictures are shrunk."""
 GREY = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue (ITU-R BT.601)."""
+"""Weights of red, green and blue (ITU-R BT.601, luma)."""
 
 
 def drawn(rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
-    """[C, T] of mean 0 and variance 1: a gradient, a ring, a square and stripes."""
+    """A drawing [C, T] with mean 0 and variance 1: a gradient, a ring, a square and stripes."""
     y = ((torch.arange(rows) + 0.5) / rows)[:, None]
     x = ((torch.arange(columns) + 0.5) / rows)[None]
     picture = 0.3 * y + 0.4 * x * rows / columns
@@ -35,9 +35,9 @@ def drawn(rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
 
 
 def read(path: Path) -> Tensor:
-    """A PNG file as [C, T] of mean 0 and variance 1, at most MOST rows and columns.
+    """A PNG file as [C, T] with mean 0 and variance 1, shrunk to MOST rows and columns.
 
-    Transparent parts become white. Raises UserError if it is not a PNG or has only one colour.
+    Transparent parts are white. Raises UserError if it is not a PNG, or has only one colour.
     """
     from matplotlib import image
 
@@ -47,7 +47,7 @@ def read(path: Path) -> Tensor:
         raise UserError(
             f"cannot read the picture {path}",
             why=str(error).splitlines()[0] if str(error) else "it is not a PNG file",
-            do_this="name a PNG file, or use --image alone for the built-in drawing.",
+            do_this="give a PNG file, or --image without a file for a drawing.",
         ) from error
     grey = _grey(pixels)
     factor = min(1.0, MOST / max(grey.shape))
@@ -55,15 +55,15 @@ def read(path: Path) -> Tensor:
     small = interpolate(grey[None, None], size=size, mode="area")[0, 0]
     if not small.std() > 0:
         raise UserError(
-            f"the picture {path} shows nothing",
-            why="all of it has one colour",
-            do_this="choose a picture with some contrast.",
+            f"the picture {path} is empty",
+            why="it has only one colour",
+            do_this="choose another picture.",
         )
     return standardised(small)
 
 
 def standardised(picture: Tensor) -> Tensor:
-    """The picture scaled to mean 0 and variance 1."""
+    """[C, T], shifted and scaled to mean 0 and variance 1."""
     return (picture - picture.mean()) / picture.std(correction=0)
 
 

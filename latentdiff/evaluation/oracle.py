@@ -1,6 +1,6 @@
-"""Samplers held to latents of which everything is known: is it the training or the sampling?
+"""Samplers tested on latents whose exact denoiser is known: is it the training or the sampling?
 
-The model is perfect here, so what a sample is off by is the sampler's own error.
+With a perfect model, every error of a sample is the sampler's own.
 
 Shapes: B batch, C latent channels, T latent frames, N = C T values.
 """
@@ -8,80 +8,84 @@ Shapes: B batch, C latent channels, T latent frames, N = C T values.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.exact import Exact, ExactNetwork
+from latentdiff.diffusion.methods import METHODS, SamplerOptions, SamplerState
 from latentdiff.diffusion.noise import NOISE_ONLY, Schedule
-from latentdiff.diffusion.samplers import SamplerState, integrate, levels
+from latentdiff.diffusion.samplers import integrate, make_logsnrs
 from latentdiff.diffusion.settings import SamplingConfig, Spacing
 from latentdiff.specs import Condition, Denoise
 
 STEPS = (1, 2, 3, 5, 10, 20, 50, 100, 1000)
 
 OUTPUTS = ("eps", "v", "x0", "flow", "preconditioned")
-"""What a network may put out; the last is the rest that `diffusion.precondition` leaves to it."""
+"""What a network may predict; the last is what `diffusion.precondition` leaves to it."""
 
 ORDER_STEPS = (50, 200)
-"""Between these an order is measured: many enough, and far from rounding."""
+"""Orders are measured between these: enough steps for the leading term, and far from rounding."""
 
 ORDER_TOLERANCE = 0.2
-"""A sampler whose order is lower by more is broken. On any schedule they measure within 0.05."""
+"""A sampler whose order is lower by more is broken. They measure within 0.05 on any schedule."""
 
 ROUNDING = 1e-5
-"""Errors below this are not judged: levels are told to the model in single precision."""
+"""Errors below this are not judged: the model is given noise levels in single precision."""
 
 
 @dataclass(frozen=True)
-class Case:
-    """A sampler with its options, and how its error must fall."""
+class SamplerVariant:
+    """A sampling method with its options, and how its error must fall."""
 
     sampler: str
-    order: int
-    """Error ~ 1 / steps^order."""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    """Name in METHODS."""
+    options: SamplerOptions = field(default_factory=SamplerOptions)
+
+    @property
+    def order(self) -> int:
+        """The error must fall as 1 / steps^order."""
+        return METHODS[self.sampler].order
 
     @property
     def ode(self) -> bool:
-        """Whether it follows the probability flow, so that each start has one right end."""
-        fresh = self.sampler == "ddpm" or (self.sampler == "ddim" and self.options.get("eta"))
-        return not fresh
+        """Whether it follows the probability-flow ODE, so that each start has one right end."""
+        return not METHODS[self.sampler].stochastic(self.options)
 
     @classmethod
-    def of(cls, config: SamplingConfig) -> Case:
-        """The sampler that a config asks for."""
-        options = {"eta": config.eta, "variance": config.variance}
-        return cls(config.sampler, CASES[config.sampler].order, options)
+    def of(cls, config: SamplingConfig) -> SamplerVariant:
+        """The sampler that the settings ask for."""
+        return cls(config.sampler, SamplerOptions(config.eta, config.variance))
 
 
-CASES = {
-    "dpmpp-2m": Case("dpmpp-2m", 2),
-    "heun": Case("heun", 2),
-    "euler": Case("euler", 1),
-    "ddim": Case("ddim", 1),
-    "ddim eta=1": Case("ddim", 1, {"eta": 1.0}),
-    "ddpm": Case("ddpm", 1),
-    "ddpm beta": Case("ddpm", 1, {"variance": "beta"}),
-}
+def sampler_variants() -> dict[str, SamplerVariant]:
+    """Every method with its default options, and with those it declares as variants."""
+    found = {}
+    for name, method in METHODS.items():
+        found[name] = SamplerVariant(name)
+        for label, options in method.variants.items():
+            found[f"{name} {label}"] = SamplerVariant(name, options)
+    return found
+
+
+VARIANTS = sampler_variants()
+"""All that are tested, by name with the options."""
 
 
 @dataclass(frozen=True)
-class Errors:
-    """How far samples are from others, in units of the latents' own spread."""
+class SampleErrors:
+    """Distance of samples from the truth, in units of the latents' own spread."""
 
     mean: float
     """Distance of the means over the deviation."""
     covariance: float
     """Frobenius norm of the difference over that of the truth."""
     end: float | None = None
-    """Root mean square distance, sample by sample, over the deviation; None where fresh noise makes
-    them incomparable."""
+    """Root mean square distance, sample by sample, over the deviation; None: fresh noise makes the
+    samples incomparable."""
 
     @property
     def judged(self) -> float:
@@ -91,7 +95,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class OracleProblem:
-    """From the schedule's noisy end to its clean one: starts [B, C, T] and their exact ends."""
+    """Sampling from the schedule's noisy end to its clean end: starts [B, C, T], exact ends."""
 
     exact: Exact
     schedule: Schedule
@@ -105,34 +109,34 @@ class OracleProblem:
 
     @cached_property
     def starts(self) -> Tensor:
-        """Of the true marginal at the noisy end."""
+        """[B, C, T] from the true marginal at the noisy end."""
         return self.exact.noisy(self.first).draw(self.batch)
 
     @cached_property
     def noise(self) -> Tensor:
-        """Pure noise, which is what sampling really starts from."""
+        """[B, C, T] of pure noise, from which sampling really starts."""
         ones = torch.ones_like(self.exact.variances)
         return replace(self.exact, means=0 * ones, variances=ones).draw(self.batch)
 
     @cached_property
     def ends(self) -> Tensor:
-        """Where perfect integration takes the starts."""
+        """[B, C, T], where perfect integration takes `starts`."""
         return self.ends_of(self.starts)
 
     def ends_of(self, starts: Tensor) -> Tensor:
-        """Along the exact flow to the clean end, and denoised there like a sampler does."""
+        """`starts` along the exact flow to the clean end, and denoised there as by a sampler."""
         last = self.schedule.logsnr_max
         z = self.exact.flow(starts, self.first, last)
         return self.exact(z, torch.full((len(z),), last))
 
     @property
     def linear(self) -> bool:
-        """Whether the exact denoiser is."""
+        """Whether the exact denoiser is linear, which it is for a Gaussian."""
         return len(self.exact.weights) == 1
 
     @property
     def deviation(self) -> float:
-        """Of the latents, root mean square over their values."""
+        """Standard deviation of the latents, root mean square over their N values."""
         return math.sqrt(float(self.exact.covariance.trace()) / len(self.exact.basis))
 
     @property
@@ -142,67 +146,71 @@ class OracleProblem:
         return math.sqrt((float(truth.trace() / truth.norm()) ** 2 + 1) / self.batch)
 
     def run(
-        self, case: Case, steps: int, model: Denoise | None = None, starts: Tensor | None = None
+        self,
+        variant: SamplerVariant,
+        steps: int,
+        model: Denoise | None = None,
+        starts: Tensor | None = None,
     ) -> Tensor:
-        """Samples [B, C, T] in float64 by the exact denoiser, or in float32 by `model`."""
-        source = Source(model or self.exact, balanced=self.linear)
-        walk = SamplerState(source, Condition(), source.fresh, **case.options)
+        """Samples [B, C, T] with the exact denoiser in float64, or with `model` in float32."""
+        balancer = NoiseBalancer(model or self.exact, balanced=self.linear)
+        state = SamplerState(balancer, Condition(), balancer.noise, variant.options)
         z = self.starts if starts is None else starts
-        points = levels(self.schedule, steps, self.spacing)
-        return integrate(walk, z if model is None else z.float(), points, case.sampler).double()
+        logsnrs = make_logsnrs(self.schedule, steps, self.spacing)
+        z = z if model is None else z.float()
+        return integrate(state, z, logsnrs, variant.sampler).double()
 
-    def errors(self, case: Case, samples: Tensor) -> Errors:
-        """Of samples that began at `starts`, beside perfect integration."""
+    def errors(self, variant: SamplerVariant, samples: Tensor) -> SampleErrors:
+        """Errors of samples that began at `starts`, against perfect integration."""
         mean, covariance = _moments(self.ends)
         found = self.beside(samples, mean, covariance)
-        return replace(found, end=self.distance(samples, self.ends)) if case.ode else found
+        return replace(found, end=self.distance(samples, self.ends)) if variant.ode else found
 
-    def off_the_latents(self, samples: Tensor) -> Errors:
-        """Of samples beside the latents themselves."""
+    def off_the_latents(self, samples: Tensor) -> SampleErrors:
+        """Errors of samples against the latents themselves."""
         return self.beside(samples, self.exact.mean, self.exact.covariance)
 
-    def beside(self, samples: Tensor, mean: Tensor, covariance: Tensor) -> Errors:
-        """Of their moments beside those given, [N] and [N, N]."""
+    def beside(self, samples: Tensor, mean: Tensor, covariance: Tensor) -> SampleErrors:
+        """Errors of the samples' moments against those given, [N] and [N, N]."""
         our_mean, ours = _moments(samples)
-        return Errors(
+        return SampleErrors(
             mean=float((our_mean - mean).square().mean().sqrt()) / self.deviation,
             covariance=float((ours - covariance).norm() / covariance.norm()),
         )
 
     def distance(self, a: Tensor, b: Tensor) -> float:
-        """Root mean square, over the latents' deviation."""
+        """Root mean square difference over the latents' deviation."""
         return float((a - b).square().mean().sqrt()) / self.deviation
 
     def level_db(self, samples: Tensor) -> float:
-        """How much stronger samples vary than the latents."""
+        """Total variance of samples over that of the latents, in dB."""
         return 10 * math.log10(float(_moments(samples)[1].trace() / self.exact.covariance.trace()))
 
-    def order(self, case: Case) -> tuple[float, float]:
-        """At which order the judged error falls, and where it ends; see ORDER_STEPS.
-
-        `steps` levels are one interval less.
-        """
+    def order(self, variant: SamplerVariant) -> tuple[float, float]:
+        """(order at which the judged error falls, its last value); see ORDER_STEPS."""
         few, many = ORDER_STEPS
-        errors = [self.errors(case, self.run(case, n)).judged for n in ORDER_STEPS]
-        # No error at all has no logarithm.
+        errors = [self.errors(variant, self.run(variant, n)).judged for n in ORDER_STEPS]
+        # An error of zero has no logarithm.
         coarse, fine = (max(error, 1e-30) for error in errors)
+        # N levels are N - 1 steps of the method.
         return math.log(coarse / fine) / math.log((many - 1) / (few - 1)), fine
 
 
 def as_denoiser(exact: Exact, output: str) -> Denoiser:
-    """The exact denoiser behind a network that puts out one of OUTPUTS."""
+    """The exact denoiser as a `Denoiser` whose network predicts one of OUTPUTS."""
     if output == "preconditioned":
         variance = exact.channel_variance.float()
         return Denoiser(ExactNetwork(exact, "v", variance), "v", variance=variance)
     return Denoiser(ExactNetwork(exact, output), output, precondition=False)  # type: ignore[arg-type]
 
 
-class Source:
-    """A denoiser, and fresh noise [B, C, T] for it.
+class NoiseBalancer:
+    """A denoiser that remembers its input, and fresh noise [B, C, T] that is balanced against it.
 
     `balanced`: over the batch the noise has exactly mean 0 and covariance 1 and is uncorrelated
-    with what the denoiser saw last. So where all is linear, samples have the very moments that
-    infinitely many would have (B > 2 N); where it is not, that would pull them off the truth.
+    with what the denoiser was given last. If everything is linear, samples then have the moments
+    that infinitely many would have (B > 2 N); if not, it would bias them, and `balanced` must be
+    False.
     """
 
     def __init__(self, denoise: Denoise, balanced: bool, seed: int = 0) -> None:
@@ -211,17 +219,20 @@ class Source:
         self._generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
-        self._seen = z_t
+        """The denoiser's own answer."""
+        self._input = z_t
         return self._denoise(z_t, logsnr, condition)
 
-    def fresh(self) -> Tensor:
-        """New at each call."""
-        z = self._seen.flatten(1).double()
+    def noise(self) -> Tensor:
+        """[B, C, T], new at each call; after the first call of the denoiser."""
+        z = self._input.flatten(1).double()
         noise = torch.randn(z.shape, generator=self._generator, dtype=torch.float64)
         if self._balanced:
+            # QR makes the columns orthogonal to all before them: to the constant, which gives mean
+            # 0, to every value of the input, and to each other. They come out with norm 1.
             columns = torch.cat([torch.ones_like(z[:, :1]), z, noise], dim=1)
             noise = torch.linalg.qr(columns)[0][:, 1 + z.shape[1] :] * math.sqrt(len(z))
-        return noise.view_as(self._seen).to(self._seen.dtype)
+        return noise.view_as(self._input).to(self._input.dtype)
 
 
 def _moments(z: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,18 @@
-"""What samples follow: files whose spectrogram is taken, labels, or both.
+"""What samples follow: spectrograms of recordings, labels, or both.
 
-Shapes: K condition features, T latent frames.
+Shapes: B samples, K condition features, T latent frames.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from latentdiff import audio
 from latentdiff.audio import AudioError
@@ -16,39 +20,69 @@ from latentdiff.conditions.labels import label_index
 from latentdiff.conditions.mel import mel_of_blocks
 from latentdiff.conditions.resample import resample_time
 from latentdiff.errors import UserError
+from latentdiff.latents.store import Entry, LatentStore
+from latentdiff.model.data import features_of, label_of
 from latentdiff.model.model import Model
+from latentdiff.specs import Condition
 
 
 @dataclass(frozen=True)
 class ConditionInput:
-    """What samples follow."""
+    """What one sample follows."""
 
     name: str
-    """Part of the file name."""
+    """Part of the sample's file name."""
     source: str | None = None
-    """File or label, as it was given; None = nothing, the model runs free."""
-    frames: int = 0
-    """Length of the features; 0 where there are none."""
+    """File or label, as it was given; None: nothing, the sample is unconditional."""
     features: np.ndarray | None = None
-    """[K, T], standardised."""
+    """[K, T], standardised; None without a spectrogram."""
     label: int | None = None
+    """Index of the label; None without one."""
+
+    @property
+    def frames(self) -> int:
+        """T; 0 without features."""
+        return 0 if self.features is None else self.features.shape[-1]
+
+
+def as_condition(inputs: Sequence[ConditionInput]) -> Condition:
+    """Inputs of one kind and length as a batch: features [B, K, T], labels [B]."""
+    features = [each.features for each in inputs if each.features is not None]
+    labels = [each.label for each in inputs if each.label is not None]
+    return Condition(
+        torch.from_numpy(np.stack(features)) if features else None,
+        torch.tensor(labels) if labels else None,
+    )
+
+
+def stored_input(
+    model: Model, store: LatentStore, entry: Entry, start: int, frames: int
+) -> ConditionInput:
+    """What the model follows in `frames` latent frames of a stored file, from `start` on."""
+    features = features_of(model, store, entry)
+    if features is not None:
+        assert model.standardiser is not None  # it has features
+        cut = np.array(features[:, start : start + frames], dtype=np.float32)
+        features = model.standardiser(cut)
+    return ConditionInput(entry.key, entry.source, features, label_of(model, entry))
 
 
 def condition_inputs(
-    model: Model, given: list[Path] | tuple[Path, ...], seconds: float | None
+    model: Model, given: Sequence[Path], seconds: float | None
 ) -> tuple[list[ConditionInput], list[str]]:
-    """What to follow, and "path: reason" for what of it could not be read.
+    """What to follow, and "path: reason" for files that could not be read.
 
-    `given`: audio files or folders for a model of mel spectrograms, names for one of labels; for
-    one of both some of either, and each file is followed in each label. A file is followed for
-    `seconds` or, None, to its end. Raises UserError where the model cannot do that.
+    `given`: audio files or folders for a model that follows spectrograms, names for one that
+    follows labels; for one that follows both some of either, and each file is followed with each
+    label. A file is followed for `seconds` or, None, to its end. Raises UserError where the model
+    cannot follow what was given.
     """
     kind = model.condition.kind
     if not given:
         if kind != "none" and model.condition.dropout == 0:
             raise UserError(
                 f"this model needs a condition ({kind})",
-                why="it was trained with condition.dropout=0 and cannot run free",
+                why="it was trained with condition.dropout=0, so it never ran without one",
                 do_this=_choices(model),
             )
         return [ConditionInput("free")], []
@@ -58,11 +92,14 @@ def condition_inputs(
             why="it was trained with condition.kind=none",
             do_this="leave --condition out, or train one with condition.kind=mel.",
         )
+    skipped: list[str] = []
     if kind == "label":
-        return [_label_input(model, str(path)) for path in given], []
-    if kind == "mel":
-        return _mel_inputs(model, given, seconds)
-    return _combined_inputs(model, given, seconds)
+        keyed = _label_inputs(model, given)
+    elif kind == "mel":
+        keyed, skipped = _mel_inputs(model, given, seconds)
+    else:
+        keyed, skipped = _combined_inputs(model, given, seconds)
+    return _distinctly_named(keyed), skipped
 
 
 def _choices(model: Model) -> str:
@@ -72,30 +109,47 @@ def _choices(model: Model) -> str:
     return " and ".join(part for part in (song, label) if part)
 
 
-def _label_input(model: Model, name: str) -> ConditionInput:
-    return ConditionInput(_slug(name), name, label=label_index(name, model.labels))
+def _label_inputs(model: Model, names: Sequence[Path]) -> dict[str, ConditionInput]:
+    """By label."""
+    labels = [str(name) for name in names]
+    return {
+        label: ConditionInput(_slug(label), label, label=label_index(label, model.labels))
+        for label in labels
+    }
 
 
 def _combined_inputs(
-    model: Model, given: list[Path] | tuple[Path, ...], seconds: float | None
-) -> tuple[list[ConditionInput], list[str]]:
-    """Each file in each label. What names no file must be a label."""
-    named = [path for path in given if str(path) in model.labels or not Path(path).exists()]
-    labels = [_label_input(model, str(path)) for path in named]
-    files = [path for path in given if path not in named]
+    model: Model, given: Sequence[Path], seconds: float | None
+) -> tuple[dict[str, ConditionInput], list[str]]:
+    """Each file with each label, by both. What is not the name of a file must be a label."""
+    names = [path for path in given if str(path) in model.labels or not Path(path).exists()]
+    labels = _label_inputs(model, names)
+    files = [path for path in given if path not in names]
     if not labels or not files:
         missing = "label" if files else "recording"
         raise UserError(
             f"this model follows a recording and a label together, and no {missing} was given",
             do_this=_choices(model) + ".",
         )
-    mels, losses = _mel_inputs(model, files, seconds)
-    guides = [
-        replace(mel, name=f"{mel.name}-{label.name}", label=label.label)
-        for mel in mels
-        for label in labels
+    mels, skipped = _mel_inputs(model, files, seconds)
+    both = {
+        f"{key}/{name}": replace(mel, name=f"{mel.name}-{label.name}", label=label.label)
+        for key, mel in mels.items()
+        for name, label in labels.items()
+    }
+    return both, skipped
+
+
+def _distinctly_named(keyed: dict[str, ConditionInput]) -> list[ConditionInput]:
+    """Inputs whose names, as parts of file names, are told apart by a hash of their keys."""
+    # Some file systems take `Techno` and `techno` for one.
+    counts = Counter(each.name.casefold() for each in keyed.values())
+    return [
+        each
+        if counts[each.name.casefold()] == 1
+        else replace(each, name=f"{each.name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}")
+        for key, each in keyed.items()
     ]
-    return guides, losses
 
 
 def _slug(text: str) -> str:
@@ -103,24 +157,22 @@ def _slug(text: str) -> str:
 
 
 def _mel_inputs(
-    model: Model, given: list[Path] | tuple[Path, ...], seconds: float | None
-) -> tuple[list[ConditionInput], list[str]]:
+    model: Model, given: Sequence[Path], seconds: float | None
+) -> tuple[dict[str, ConditionInput], list[str]]:
+    """By the key of the file."""
     found = audio.find(given)
-    losses = [f"{path}: {reason}" for path, reason in found.skipped]
-    names = [_slug(key) for key, _ in found.files]
-    guides = []
-    for (key, path), name in zip(found.files, names, strict=True):
-        # Files of one name in two folders: told apart by the hash of their keys.
-        unique = name if names.count(name) == 1 else audio.file_stem(key)
+    skipped = [f"{path}: {reason}" for path, reason in found.skipped]
+    inputs = {}
+    for key, path in found.files:
         try:
             features = _features(model, path, seconds)
         except AudioError as error:
-            losses.append(f"{path}: {error.why or error.what}")
+            skipped.append(f"{path}: {error.why or error.what}")
             continue
-        guides.append(ConditionInput(unique, str(path), features.shape[1], features))
-    if not guides:
-        raise UserError("no condition could be read", why="; ".join(losses))
-    return guides, losses
+        inputs[key] = ConditionInput(_slug(key), str(path), features)
+    if not inputs:
+        raise UserError("no condition could be read", why="; ".join(skipped))
+    return inputs, skipped
 
 
 def _features(model: Model, path: Path, seconds: float | None) -> np.ndarray:
@@ -128,9 +180,9 @@ def _features(model: Model, path: Path, seconds: float | None) -> np.ndarray:
     assert model.standardiser is not None
     settings = model.condition.mel
     mel = mel_of_blocks(audio.blocks(path, settings.sample_rate, 1), settings)
-    ratio = model.seconds(1) * settings.sample_rate / settings.hop
+    ratio = model.spec.seconds(1) * settings.sample_rate / settings.hop
     # Mel frame M - 1 is centred on the last sample but less than a hop.
     length = (
         (mel.shape[1] - 1) * settings.hop / settings.sample_rate if seconds is None else seconds
     )
-    return model.standardiser(resample_time(mel, model.frames(length), ratio))
+    return model.standardiser(resample_time(mel, model.spec.frames(length), ratio))

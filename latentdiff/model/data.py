@@ -1,4 +1,8 @@
-"""What a diffusion model is trained on: a store's latents, their whitening, their conditions."""
+"""What a diffusion model is trained and measured on: a store's latents with their conditions.
+
+Shapes: B clips, C latent channels of the network, D latent dimensions of the codec, K condition
+features, T latent frames.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,108 +21,42 @@ from latentdiff.conditions.labels import label_names, labels_for, read_labels
 from latentdiff.conditions.settings import ConditionConfig, MelConfig
 from latentdiff.conditions.standardiser import Standardiser
 from latentdiff.errors import UserError
-from latentdiff.latents import statistics
 from latentdiff.latents.statistics import LatentStatistics
 from latentdiff.latents.store import CodecFacts, Entry, LatentStore
 from latentdiff.latents.whitening import Whitening
+from latentdiff.model.model import Model
 from latentdiff.model.project import Project
-from latentdiff.notebook.experiments import data as experiments
-from latentdiff.notebook.experiments.settings import NO_EXPERIMENT, ExperimentConfig
+from latentdiff.model.spec import ModelSpec
 from latentdiff.training.data import Recording, Windows
 from latentdiff.training.settings import TrainingConfig
 
 log = logging.getLogger(__name__)
 
-SPREAD = 1024
-"""Windows that a variance is measured on."""
+VARIANCE_WINDOWS = 1024
+"""Windows that the variance of transformed latents is measured on."""
 PLAIN_HOP = 2048
-"""Audio samples per frame that a plain folder of latents is taken to have: RAVE v2's."""
+"""Audio samples per frame that a plain folder of latents is assumed to have: RAVE v2's."""
+SHORTEST_WINDOW = 16
+"""Frames below which a training window is not shortened to fit the recordings."""
 
 
 @dataclass(frozen=True)
-class Data:
-    """What the model is trained on."""
+class TrainingData:
+    """What `train-diffusion` starts from."""
 
     store: LatentStore
+    """With the labels that training uses."""
     statistics: LatentStatistics
-    whitening: Whitening
-    condition: ConditionConfig
-    standardiser: Standardiser | None
-    labels: list[str]
-    codec: CodecFacts
-    codec_path: str
-    """Where its weights lay when the latents were made; empty where that is not known."""
-    experiment: ExperimentConfig = NO_EXPERIMENT
-
-    def windows(
-        self, split: str, settings: TrainingConfig, scratch: Path | None = None
-    ) -> Windows | None:
-        """The windows of a split; None where it has no files."""
-        entries = self.store.of(split)
-        if not entries:
-            return None
-        return Windows(
-            [
-                self._recording(entry, partner)
-                for entry, partner in zip(
-                    entries, experiments.partners(self.experiment, entries), strict=True
-                )
-            ],
-            settings.window,
-            whiten=self.whitening.whiten,
-            standardise=None if self.standardiser is None else _on_tensors(self.standardiser),
-            of_window=experiments.of_window(self.experiment),
-            memory_gb=settings.memory_gb,
-            scratch=scratch,
-        )
-
-    def constants(self) -> dict[str, Any]:
-        """Groups of tensors that sampling needs beside the network."""
-        groups: dict[str, Any] = {"whitening": self.whitening.state_dict()}
-        if self.standardiser is not None:
-            arrays = self.standardiser.arrays()
-            groups["features"] = {key: torch.from_numpy(value) for key, value in arrays.items()}
-        return groups
-
-    def _recording(self, entry: Entry, partner: Entry) -> Recording:
-        """A file with the condition of its `partner`, which but in an experiment is itself."""
-        label = self.labels.index(partner.label) if self.labels and partner.label else None
-        features = None if self.standardiser is None else self.store.mel(partner)
-        if features is not None and self.experiment.data.pairing == "shuffled":
-            features = experiments.borrowed(features, entry.frames)
-        latents = latents_of(self.store, entry, self.experiment)
-        return Recording(entry.key, latents, features, label)
+    """Of the training files' raw latents."""
+    model: Model
+    """Untrained."""
 
 
-def check(store: LatentStore, settings: TrainingConfig) -> None:
-    """Refuse what cannot be trained on, before anything is written."""
-    train = store.of("train")
-    if not train:
-        raise UserError(
-            f"there are no training files in {store.root}",
-            why=f"all {len(store.entries)} files are held out for validation",
-            do_this="add recordings, then preprocess and encode again.",
-        )
-    longest = max(entry.frames for entry in train)
-    if longest < settings.window:
-        raise UserError(
-            f"training.window ({settings.window} frames) is longer than every training file",
-            why=f"the longest has {longest} frames",
-            do_this=f"set training.window={longest} or less.",
-        )
-    count = sum(max(1, entry.frames - settings.window + 1) for entry in train)
-    if count < settings.batch:
-        raise UserError(
-            f"training.batch ({settings.batch}) exceeds the number of different windows",
-            why=f"the training files hold {count} windows of {settings.window} frames",
-            do_this=f"set training.batch={count} or less, or a shorter training.window, "
-            "or add recordings.",
-        )
+def prepare(store: LatentStore, project: Project) -> TrainingData:
+    """The data of a project and the untrained model for it.
 
-
-def prepare(store: LatentStore, project: Project) -> Data:
-    """The data of a project. Raises UserError where the store lacks what its condition needs."""
-    found = _statistics(store, project.experiment)
+    Raises UserError where the store lacks what the condition needs, or settings contradict it.
+    """
     condition = project.condition
     standardiser, labels = None, []
     if condition.follows_mel:
@@ -128,52 +65,108 @@ def prepare(store: LatentStore, project: Project) -> Data:
     if condition.follows_label:
         store = labelled(store, condition)
         labels = label_names(entry.label for entry in store.entries)
-    codec = store.codec
+    codec, codec_path = store.codec, ""
     if codec is None:
-        log.warning(
-            "%s does not say whose latents they are: taken to be of a codec of %d Hz and %d "
-            "samples a frame",
-            store.root,
-            project.data.sample_rate,
-            PLAIN_HOP,
-        )
-        codec = CodecFacts("", project.data.sample_rate, PLAIN_HOP, store.latent_dim, 1)
-    chosen = project.latents
-    whitening = Whitening.from_statistics(found, chosen.keep, chosen.scaling)
-    path = _inputs_of(store).get("codec", {}).get("path", "")
-    data = Data(
-        store, found, whitening, condition, standardiser, labels, codec, path, project.experiment
-    )
-    return _with_their_variance(data, project.training)
+        codec = _assumed_codec(store, project)
+    elif (info := runs.read_run(store.root)) is not None:
+        codec_path = str(info.input_path("codec") or "")
+    spec = ModelSpec.of(project, codec, codec_path, labels)
+    found = spec.recipe.statistics(store)
+    whitening = Whitening.from_statistics(found, project.latents.keep, project.latents.scaling)
+    model = Model.create(spec, whitening, standardiser, project.seed)
+    if spec.recipe.transform_windows is not None:
+        # The network sees transformed windows, so it is their variance that it must know.
+        variance = _variance(model, store, project.training)
+        whitening = Whitening(whitening.mean, whitening.directions, whitening.scale, variance)
+        model = Model.create(spec, whitening, standardiser, project.seed)
+    model.resolve(project.sampling)  # what cannot be sampled later is refused now
+    return TrainingData(store, found, model)
 
 
-def latents_of(store: LatentStore, entry: Entry, experiment: ExperimentConfig) -> np.ndarray:
-    """Raw latents [D, T] to train on: posterior means, but in an experiment.
+def fit_window(store: LatentStore, project: Project) -> Project:
+    """The project with a training window that the recordings are long enough for.
 
-    Where no deviations were stored frame by frame, draws have that of each dimension's mean
-    variance.
+    Where every training file is shorter than `training.window`, the longest window that still
+    gives a batch of different ones. Raises UserError where there is nothing to train on.
     """
-    mean, std = store.mean(entry), store.std(entry)
-    if experiment.data.posterior == "sampled" and std is None:
-        variance = store.statistics().posterior_variance
-        if variance is not None:
-            std = np.broadcast_to(np.sqrt(variance).astype(np.float32)[:, None], mean.shape)
-    return experiments.latents(experiment, entry.key, mean, std)
+    train, settings = store.of("train"), project.training
+    if not train:
+        raise UserError(
+            f"there are no training files in {store.root}",
+            why=f"all {len(store.entries)} files are held out for validation",
+            do_this="add recordings, then preprocess and encode again.",
+        )
+    lengths = [entry.frames for entry in train]
+    window, longest = settings.window, max(lengths)
+    if longest < window:
+        window = longest
+        while _windows_in(lengths, window) < settings.batch and window > SHORTEST_WINDOW:
+            window -= 1
+        log.warning(
+            "training.window: %d frames instead of %d, as the longest training file has %d",
+            window,
+            settings.window,
+            longest,
+        )
+    count = _windows_in(lengths, window)
+    if count < settings.batch:
+        raise UserError(
+            f"training.batch ({settings.batch}) exceeds the number of different windows",
+            why=f"the training files hold {count} windows of {window} frames",
+            do_this=f"set training.batch={count} or less, or a shorter training.window, "
+            "or add recordings.",
+        )
+    return project.model_copy(update={"training": settings.model_copy(update={"window": window})})
 
 
-def _with_their_variance(data: Data, settings: TrainingConfig) -> Data:
-    """The whitening knows the variance of what is done to windows after it."""
-    windows = None if data.experiment.data.scaling == "none" else data.windows("train", settings)
-    if windows is None:
-        return data
-    variance = windows.spread(SPREAD).latents.square().mean(dim=(0, 2))
-    found = data.whitening
-    whitening = Whitening(found.mean, found.directions, found.scale, variance)
-    return replace(data, whitening=whitening)
+def _windows_in(lengths: list[int], window: int) -> int:
+    """Different windows in files of these lengths; a shorter file holds one, padded."""
+    return sum(max(1, length - window + 1) for length in lengths)
+
+
+def windows_of(
+    model: Model,
+    store: LatentStore,
+    split: str,
+    *,
+    memory_gb: float = TrainingConfig().memory_gb,
+    scratch: Path | None = None,
+) -> Windows | None:
+    """The windows of a split as the model is trained on them; None where it has no files.
+
+    Raises UserError where the store lacks the features that the model follows.
+    """
+    recipe, standardiser = model.spec.recipe, model.standardiser
+    entries = store.of(split)
+    if not entries:
+        return None
+    sources = recipe.condition_sources(entries)
+    return Windows(
+        [_recording(model, store, *pair) for pair in zip(entries, sources, strict=True)],
+        model.spec.window,
+        whiten=model.whiten,
+        standardise=None if standardiser is None else _on_tensors(standardiser),
+        transform_windows=recipe.transform_windows,
+        memory_gb=memory_gb,
+        scratch=scratch,
+    )
+
+
+def features_of(model: Model, store: LatentStore, entry: Entry) -> np.ndarray | None:
+    """Raw condition features [K, T] of a file; None where the model follows none.
+
+    Raises UserError where they were not stored.
+    """
+    return None if model.standardiser is None else _mel(store, entry)
+
+
+def label_of(model: Model, entry: Entry) -> int | None:
+    """Index of a file's label; None where the model follows none."""
+    return model.labels.index(entry.label) if model.labels and entry.label else None
 
 
 def labelled(store: LatentStore, condition: ConditionConfig) -> LatentStore:
-    """The store with the labels of the file that `condition` names; as it is where none is."""
+    """The store with the labels of the file that `condition` names; unchanged without one."""
     if condition.labels is None:
         return store
     names = labels_for((entry.key for entry in store.entries), read_labels(Path(condition.labels)))
@@ -181,31 +174,69 @@ def labelled(store: LatentStore, condition: ConditionConfig) -> LatentStore:
     return replace(store, entries=entries)
 
 
-def _statistics(store: LatentStore, experiment: ExperimentConfig) -> LatentStatistics:
-    """Those of the store, or of draws from it."""
-    if experiment.data.posterior == "mean":
-        return store.statistics()
-    train = store.of("train")
-    return statistics.fit((latents_of(store, entry, experiment), None) for entry in train)
+def without_unknown_labels(store: LatentStore, labels: list[str]) -> LatentStore:
+    """The store without files whose label the model never saw; says which.
+
+    Raises UserError where none is left.
+    """
+    if not labels:
+        return store
+    known = [entry for entry in store.entries if entry.label in labels]
+    unknown = sorted({entry.label or "none" for entry in store.entries} - set(labels))
+    if not known:
+        raise UserError(
+            f"no file in {store.root} has a label that the model knows",
+            why=f"it knows {', '.join(labels)}; the files have {', '.join(unknown)}",
+            do_this="name the latents that it was trained on with --latents.",
+        )
+    if unknown:
+        log.warning(
+            "%d files are left out: the model never saw their labels (%s)",
+            len(store.entries) - len(known),
+            ", ".join(unknown),
+        )
+    return replace(store, entries=known)
+
+
+def _recording(model: Model, store: LatentStore, entry: Entry, source: Entry) -> Recording:
+    """A file's latents with the condition of `source`."""
+    recipe, features = model.spec.recipe, features_of(model, store, source)
+    if features is not None:
+        features = recipe.fit_features(features, entry.frames)
+    return Recording(entry.key, recipe.latents(store, entry), features, label_of(model, source))
+
+
+def _variance(model: Model, store: LatentStore, settings: TrainingConfig) -> Tensor:
+    """[C] mean square of the training windows as the network sees them."""
+    windows = windows_of(model, store, "train", memory_gb=settings.memory_gb)
+    assert windows is not None  # `fit_window` saw the files
+    return windows.spread(VARIANCE_WINDOWS).latents.square().mean(dim=(0, 2))
+
+
+def _assumed_codec(store: LatentStore, project: Project) -> CodecFacts:
+    rate = project.data.sample_rate
+    log.warning(
+        "%s does not name the codec of its latents; assuming %d Hz and %d samples per frame",
+        store.root,
+        rate,
+        PLAIN_HOP,
+    )
+    return CodecFacts("", rate, PLAIN_HOP, store.latent_dim, 1)
 
 
 def _check_mel(store: LatentStore, wanted: MelConfig) -> None:
     """The spectrograms of the store must be of the kind that `sample` will compute."""
-    recorded = _inputs_of(store).get("condition.mel")
-    made_with = None if recorded is None else json.loads(recorded["path"])
+    info = runs.read_run(store.root)
+    recorded = info.inputs.get("condition.mel") if info else None
+    made_with = None if recorded is None else json.loads(recorded.path)
     changed = config.differences(made_with or {}, wanted.model_dump(mode="json"), "condition.mel.")
     if made_with is not None and changed:
         raise UserError(
             f"the mel spectrograms in {store.root} were made with other settings:\n    "
             + "\n    ".join(changed),
-            why="samples would follow another kind of spectrogram than was trained on",
+            why="samples would follow another kind of spectrogram than the model was trained on",
             do_this="drop those settings, or encode again.",
         )
-
-
-def _inputs_of(store: LatentStore) -> dict[str, Any]:
-    info = runs.read_run(store.root) or {}
-    return dict(info.get("inputs", {}))
 
 
 def _mel(store: LatentStore, entry: Entry) -> np.ndarray:
@@ -213,7 +244,7 @@ def _mel(store: LatentStore, entry: Entry) -> np.ndarray:
     if mel is None:
         raise UserError(
             f"there is no mel spectrogram of {entry.key} in {store.root}",
-            why="the latents were encoded without one",
+            why="the model follows one, and the latents were encoded without",
             do_this="encode the recordings with `latentdiff encode`, or train with "
             "condition.kind=none.",
         )

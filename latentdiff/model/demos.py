@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,19 +21,17 @@ from latentdiff import audio as sound
 from latentdiff import runs, streaming
 from latentdiff.conditions.mel import mel_of_blocks
 from latentdiff.conditions.settings import MelConfig
-from latentdiff.conditions.standardiser import Standardiser
-from latentdiff.diffusion.noise import Schedule
 from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.errors import UserError
 from latentdiff.evaluation.reconstruction import excerpt
 from latentdiff.evaluation.sound import level_db
-from latentdiff.latents.store import CodecFacts, Entry, LatentStore
-from latentdiff.latents.whitening import Whitening
+from latentdiff.latents.store import Entry, LatentStore
+from latentdiff.model.condition_inputs import ConditionInput, as_condition, stored_input
+from latentdiff.model.model import Model
 from latentdiff.model.project import Project
-from latentdiff.notebook.experiments import sampling
-from latentdiff.notebook.experiments.settings import NO_EXPERIMENT, ExperimentConfig
-from latentdiff.rave.codec import RaveCodec
-from latentdiff.specs import Codec, Condition
+from latentdiff.model.resolve import open_codec
+from latentdiff.runs import Run
+from latentdiff.specs import Codec
 from latentdiff.tracking import Tracker, encode_png
 from latentdiff.tracking.mosaic import stacked_latents, stacked_spectrograms
 from latentdiff.training.fabric import pick_device
@@ -44,10 +42,10 @@ FOLDER = "demos"
 REFERENCES = "references"
 LATENTS = "latents.png"
 SHARE = 0.03
-"""Of the time since the first demo that later ones may take; then they wait. The first one, for
-which the codec is loaded, always comes."""
+"""Of the time since the first demo that later ones may take. The first, which loads the codec, is
+always made."""
 GROWTH = 1.05
-"""By so much training must have gone on since the last demo: a week of it is some 150 demos."""
+"""Factor by which steps must grow from demo to demo: about 150 demos in a week of training."""
 CHANNELS = 16
 """Latent channels that get a histogram of their own; the first ones vary most."""
 FRAMES = 1 << 14
@@ -59,77 +57,56 @@ PICTURE = MelConfig(n_fft=2048, hop=512, bands=64)
 
 @dataclass(frozen=True)
 class Reference:
-    """A stretch of a recording that demos stand beside."""
+    """A stretch of a recording that demos are heard beside."""
 
     entry: Entry
     first: int
     """Its first latent frame."""
     latents: np.ndarray
     """[D, T], raw."""
-    features: np.ndarray | None
-    """[K, T], standardised; None where the model follows none."""
-    label: int | None
+    input: ConditionInput
+    """What the model follows there."""
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What demos need to know about a training."""
+def references(model: Model, store: LatentStore, count: int, seconds: float) -> list[Reference]:
+    """`count` stretches of equal length, of `seconds` where the recordings are long enough.
 
-    store: LatentStore
-    whitening: Whitening
-    schedule: Schedule
-    codec: CodecFacts
-    standardiser: Standardiser | None
-    """Of the condition features; None where the model follows none."""
-    labels: Sequence[str]
-    """Names of the labels it follows; empty where it follows none."""
-    experiment: ExperimentConfig = NO_EXPERIMENT
+    Of held-out files, or of training files where none is held out: from their beginnings on, and
+    where there are fewer files than stretches, one stretch after the other.
+    """
+    wanted = max(1, round(seconds * model.codec.sample_rate / model.codec.hop))
+    entries = store.of("validation") or store.of("train")
+    longest = sorted(entries, key=lambda entry: -min(entry.frames, wanted))[:count]
+    frames = min(wanted, *(entry.frames for entry in longest))
+    turns = [divmod(k, len(longest)) for k in range(count)]
+    return [_reference(model, store, longest[file], turn * frames, frames) for turn, file in turns]
 
-    def references(self, count: int, seconds: float) -> list[Reference]:
-        """`count` stretches of equal length, of `seconds` where the recordings are so long.
 
-        Of held-out files, or of the training files where none is held out: from their beginnings
-        on, where there are fewer files one stretch after the other.
-        """
-        wanted = max(1, round(seconds * self.codec.sample_rate / self.codec.hop))
-        entries = self.store.of("validation") or self.store.of("train")
-        longest = sorted(entries, key=lambda entry: -min(entry.frames, wanted))[:count]
-        frames = min(wanted, *(entry.frames for entry in longest))
-        turns = [divmod(k, len(longest)) for k in range(count)]
-        return [self._reference(longest[file], turn * frames, frames) for turn, file in turns]
-
-    def _reference(self, entry: Entry, first: int, frames: int) -> Reference:
-        first = min(first, entry.frames - frames)
-        span = slice(first, first + frames)
-        features = None
-        if self.standardiser is not None:
-            mel = self.store.mel(entry)
-            assert mel is not None  # the training has checked that
-            features = self.standardiser(np.array(mel[:, span], dtype=np.float32))
-        label = None
-        if self.labels and entry.label is not None:
-            label = list(self.labels).index(entry.label)
-        latents = np.array(self.store.mean(entry)[:, span], dtype=np.float32)
-        return Reference(entry, first, latents, features, label)
+def _reference(
+    model: Model, store: LatentStore, entry: Entry, first: int, frames: int
+) -> Reference:
+    first = min(first, entry.frames - frames)
+    latents = np.array(store.mean(entry)[:, first : first + frames], dtype=np.float32)
+    return Reference(entry, first, latents, stored_input(model, store, entry, first, frames))
 
 
 class Demos:
-    """Called with (step, averaged model, tracker of the training): draws, decodes, shows samples.
+    """Called with (step, averaged denoiser, tracker): draws, decodes and shows samples.
 
-    Sounds and pictures lie in `directory` too.
+    Sounds and pictures are also written to `directory`. The samples have the same seeds each time
+    and follow the same references, so that only the weights change from demo to demo. `every`
+    None: a demo is made when called, unless demos after the first have taken more than SHARE of
+    the time, or training has not yet grown by GROWTH since the last. `open_codec` returns the
+    codec, or None where only latents can be shown.
 
-    The samples have the same seeds each time and follow the same references, so that what changes
-    from demo to demo is the model. `every` None: a demo comes when it is asked for and, but for
-    the first, demos have taken less than SHARE of the time and training has gone on by GROWTH.
-    `open_codec` returns the codec, or None where only latents can be shown.
-
-    Nothing that fails here ends a training: the reason is told once.
+    A demo that fails does not end the training; the first failure is logged.
     """
 
     def __init__(
         self,
         directory: Path,
-        subject: Subject,
+        model: Model,
+        store: LatentStore,
         sampling: SamplingConfig,
         open_codec: Callable[[], Codec | None],
         *,
@@ -139,7 +116,7 @@ class Demos:
         seed: int = 0,
     ) -> None:
         self._directory = directory
-        self._subject = subject
+        self._model, self._store = model, store
         self._sampling = sampling
         self._open_codec = open_codec
         self._count = count
@@ -153,16 +130,16 @@ class Demos:
         self.spent = 0.0
         """Seconds that demos after the first one have taken."""
 
-    def __call__(self, step: int, model: nn.Module, tracker: Tracker) -> None:
+    def __call__(self, step: int, denoiser: nn.Module, tracker: Tracker) -> None:
         """A demo at `step`, where it is affordable."""
         if not self._due(step):
             return
         began = time.monotonic()
-        device = next(model.parameters()).device
-        cuda = [device] if device.type == "cuda" else []
+        model = replace(self._model, denoiser=denoiser, step=step)  # type: ignore[arg-type]
+        cuda = [model.device] if model.device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices=cuda), torch.no_grad():
-                self._show(step, model, device, tracker)
+                self._show(model, tracker)
         except Exception as error:
             # A week of training must not end for a sound that cannot be written.
             if not self._warned:
@@ -185,11 +162,12 @@ class Demos:
         affordable = self.spent + self._last_cost <= SHARE * elapsed
         return affordable and step >= GROWTH * self._last_step
 
-    def _show(self, step: int, model: nn.Module, device: torch.device, tracker: Tracker) -> None:
+    def _show(self, model: Model, tracker: Tracker) -> None:
+        step = model.step
         if step == 0 or not (self._directory / REFERENCES / LATENTS).exists():
             self._show_references(step, tracker)
         began = time.monotonic()
-        x = self._draw(model, device)
+        x = self._draw(model)
         _show_channels(tracker, step, "latents of samples", x)
         folder = self._directory / f"step-{step:06d}"
         runs.make_directory(folder)
@@ -211,45 +189,26 @@ class Demos:
 
     @cached_property
     def _references(self) -> list[Reference]:
-        return self._subject.references(self._count, self._seconds)
+        return references(self._model, self._store, self._count, self._seconds)
 
-    def _draw(self, model: nn.Module, device: torch.device) -> Tensor:
+    def _draw(self, model: Model) -> Tensor:
         """Final latents [B, C, T], on the CPU."""
-        features = [reference.features for reference in self._references]
-        labels = [reference.label for reference in self._references]
-        experiment = self._subject.experiment
-        x = sampling.sample(
-            experiment,
-            sampling.as_sampled(experiment, model, self._sampling.steps),
-            self._subject.schedule,
-            self._sampling,
-            self._seeds,
-            self._subject.whitening.channels,
-            self._references[0].latents.shape[1],
-            Condition(
-                None if features[0] is None else torch.from_numpy(np.stack(features)).to(device),  # type: ignore[arg-type]
-                None if labels[0] is None else torch.tensor(labels, device=device),
-            ),
-            device,
-            variance=self._subject.whitening.variance,
-        )
-        if not torch.isfinite(x).all():
-            raise UserError("the samples hold NaN or infinite values")
-        return x.float().cpu()
+        condition = as_condition([reference.input for reference in self._references])
+        frames = self._references[0].latents.shape[1]
+        return model.sample(self._sampling, self._seeds, frames, condition).latents
 
     def _decode(self, x: Tensor, number: int) -> np.ndarray:
         """Final latents [C, T] of the clip of that number => sound [channels, N]."""
         assert self._codec is not None
         fill = torch.Generator().manual_seed(self._seeds[number])
-        latents = self._subject.whitening.unwhiten(x, self._sampling.fill, fill)
+        latents = self._model.unwhiten(x, self._sampling.fill, fill)
         return streaming.decode(self._codec, latents.numpy())
 
     def _show_references(self, step: int, tracker: Tracker) -> None:
         """What the model learns from, once: latents, originals, and the best it could sound."""
         _show_channels(tracker, step, "latents of training files", self._training_latents())
         references = self._references
-        whiten = self._subject.whitening.whiten
-        final = torch.stack([whiten(torch.from_numpy(r.latents)) for r in references])
+        final = torch.stack([self._model.whiten(torch.from_numpy(r.latents)) for r in references])
         folder = self._directory / REFERENCES
         runs.make_directory(folder)
         if self._codec is not None:
@@ -269,11 +228,11 @@ class Demos:
 
     def _training_latents(self) -> Tensor:
         """Final latents [C, T] of some of the training files."""
-        entries, found, frames = self._subject.store.of("train"), [], 0
+        entries, found, frames = self._store.of("train"), [], 0
         for entry in entries:
             share = max(1, FRAMES // len(entries))
-            raw = np.array(self._subject.store.mean(entry)[:, :share], dtype=np.float32)
-            found.append(self._subject.whitening.whiten(torch.from_numpy(raw)))
+            raw = np.array(self._store.mean(entry)[:, :share], dtype=np.float32)
+            found.append(self._model.whiten(torch.from_numpy(raw)))
             frames += raw.shape[1]
             if frames >= FRAMES:
                 break
@@ -308,18 +267,15 @@ class Demos:
         tracker.picture(step, f"demo/{name}", image)
 
 
-def demos_of(directory: Path, project: Project, subject: Subject, codec_path: str) -> Demos:
-    """The demos of a training in `directory`, as the settings want them."""
+def demos_of(run: Run, project: Project, model: Model, store: LatentStore) -> Demos:
+    """The demos of a run's training, as the settings ask for them."""
     training = project.training
-
-    def open_codec() -> Codec | None:
-        return codec_of(codec_path, subject.codec, pick_device(project.device))
-
     return Demos(
-        directory / FOLDER,
-        subject,
+        run.diffusion / FOLDER,
+        model,
+        store,
         project.sampling,
-        open_codec,
+        lambda: _codec(run, store, pick_device(project.device)),
         count=training.demo_samples,
         seconds=training.demo_seconds,
         every=training.demo_every,
@@ -327,18 +283,15 @@ def demos_of(directory: Path, project: Project, subject: Subject, codec_path: st
     )
 
 
-def codec_of(path: str, facts: CodecFacts, device: str) -> Codec | None:
-    """The codec that latents remember, or None, with a word on why, where it is not at hand."""
-    reason = ""
-    if not path or not Path(path).is_file():
-        reason = f"the codec of these latents is not at hand ({path or 'not recorded'})"
-    else:
-        codec = RaveCodec.open(Path(path), device=device)
-        if codec.fingerprint == facts.fingerprint:
-            return codec
-        reason = f"{path} is not the codec of these latents any more"
-    log.warning("demos show latents but make no sound: %s", reason)
-    return None
+def _codec(run: Run, store: LatentStore, device: str) -> Codec | None:
+    """The codec of the latents, or None, with a warning, where there is none to be had."""
+    try:
+        codec, reason = open_codec(run, store, device=device), "their codec was not found"
+    except UserError as error:
+        codec, reason = None, error.what
+    if codec is None:
+        log.warning("demos show latents but make no sound: %s", reason)
+    return codec
 
 
 def _show_channels(tracker: Tracker, step: int, name: str, x: Tensor) -> None:

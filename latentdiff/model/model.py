@@ -1,206 +1,257 @@
-"""A diffusion model as a whole: denoiser, whitening, condition, and whose latents it speaks."""
+"""A trained diffusion model as a whole: its specification, its weights, and sampling from it.
+
+Shapes: B samples, C latent channels of the network, D latent dimensions of the codec, K condition
+features, T latent frames.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from latentdiff import config
+from latentdiff import runs
 from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.conditions.standardiser import Standardiser
-from latentdiff.diffusion import noise
 from latentdiff.diffusion.denoiser import Denoiser
-from latentdiff.diffusion.levels import build_noise_level_sampler
 from latentdiff.diffusion.noise import Schedule
-from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
+from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.errors import UserError
 from latentdiff.latents.store import CodecFacts
 from latentdiff.latents.whitening import Whitening
-from latentdiff.networks.build import build
-from latentdiff.networks.settings import NetworkConfig
-from latentdiff.notebook.experiments import network as networks
-from latentdiff.notebook.experiments import training as experiments
-from latentdiff.notebook.experiments.settings import NO_EXPERIMENT, ExperimentConfig
+from latentdiff.model.project import Project
+from latentdiff.model.spec import ModelSpec
+from latentdiff.runs import Input
+from latentdiff.specs import Condition, Denoise
 from latentdiff.training import checkpoint
 from latentdiff.training.task import Task
 
 AUTOGUIDANCE = "autoguidance"
-"""Of a checkpoint's header."""
+"""Key of the calibrated autoguidance in a checkpoint's header."""
+
+
+class NonFiniteSamples(UserError):
+    """Samples that hold NaN or infinite values."""
+
+
+class Samples(NamedTuple):
+    """Latents drawn together."""
+
+    latents: Tensor
+    """[B, C, T], final, on the CPU."""
+    network_calls: int
+    """Calls of the denoiser, each on all B samples."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What one checkpoint holds; it needs no other file."""
+    """Everything needed to train on, draw from and measure a diffusion model; see `load`."""
 
-    path: Path
+    spec: ModelSpec
     denoiser: Denoiser
     whitening: Whitening
-    schedule: Schedule
-    condition: ConditionConfig
-    standardiser: Standardiser | None
-    """Of the condition features; None where there are none."""
-    labels: list[str]
-    codec: CodecFacts
-    """Whose latents these are; the fingerprint is empty where that was not known."""
-    codec_path: str
-    """Where its weights lay then."""
-    step: int
-    window: int
-    """Frames it was trained on at a time."""
-    experiment: ExperimentConfig = NO_EXPERIMENT
-    """What is wrong with it on purpose."""
+    standardiser: Standardiser | None = None
+    """Of the condition features [K, T]; None where the model follows no spectrogram."""
+    path: Path | None = None
+    """The checkpoint it was loaded from; None in training."""
+    step: int = 0
+    """Training steps behind these weights."""
     autoguidance: float = 1.0
-    """With which its samples come nearest to the training latents; 1 where nobody measured."""
+    """Strength at which samples came nearest to the training latents; 1 before calibration."""
+    validation_loss: float | None = None
+    """Held-out loss of these weights when they were written; None without held-out files."""
 
-    def draws(self, settings: SamplingConfig) -> SamplingConfig:
-        """The settings with this model's own autoguidance in place of `auto`."""
-        own = settings.autoguidance == "auto"
-        return settings.model_copy(update={"autoguidance": self.autoguidance}) if own else settings
+    # --- from a checkpoint, and to one
 
-    def sampled_as(self, experiment: ExperimentConfig) -> Model:
-        """The same model, with what today's settings do to its samples.
-
-        Raises UserError where they are of an experiment that it was not trained in.
-        """
-        if experiment.trained.on and experiment.trained != self.experiment.trained:
-            raise UserError(
-                f"{self.path} was not trained with these settings of experiment",
-                why="only those of experiment.sampling can change after training",
-                do_this="drop the others, or train another run with them.",
-            )
-        changed = self.experiment.model_copy(update={"sampling": experiment.sampling})
-        return replace(self, experiment=changed)
-
-    def frames(self, seconds: float) -> int:
-        """Latent frames that cover so many seconds, at least one."""
-        return max(1, -(-round(seconds * self.codec.sample_rate) // self.codec.hop))
-
-    def seconds(self, frames: int) -> float:
-        """The length of so many latent frames."""
-        return frames * self.codec.hop / self.codec.sample_rate
+    @classmethod
+    def create(
+        cls,
+        spec: ModelSpec,
+        whitening: Whitening,
+        standardiser: Standardiser | None = None,
+        seed: int = 0,
+    ) -> Model:
+        """An untrained model. Raises UserError where the settings contradict each other."""
+        denoiser = spec.recipe.make_denoiser(
+            channels=whitening.channels,
+            features=0 if standardiser is None else len(standardiser.mean),
+            labels=len(spec.labels),
+            seed=seed,
+            variance=whitening.variance,
+        )
+        return cls(spec, denoiser, whitening, standardiser)
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> Model:
-        """Build the model of a `.safetensors` checkpoint, with its averaged weights.
+        """The model of a `.safetensors` checkpoint, with its averaged weights, ready to sample.
 
-        Raises UserError where the file is missing, damaged, or of another kind.
+        It needs no other file. Raises UserError where the file is missing, damaged, or no
+        diffusion checkpoint.
         """
         weights = checkpoint.load_weights(path)
-        header = weights.header
-        settings = config.build(DiffusionConfig, header["diffusion"], source=str(path))
-        experiment = config.build(ExperimentConfig, header.get("experiment", {}), source=str(path))
-        whitening = Whitening.from_state(weights.group("whitening"))
-        features = weights.group("features")
-        standardiser = Standardiser.from_arrays(features) if features else None
-        denoiser = make_denoiser(
-            config.build(NetworkConfig, header["network"], source=str(path)),
-            settings,
-            channels=whitening.channels,
-            features=0 if standardiser is None else len(standardiser.mean),
-            labels=len(header["labels"]),
-            variance=whitening.variance,
-            experiment=experiment,
+        header, features = weights.header, weights.group("features")
+        fresh = cls.create(
+            ModelSpec.from_header(header, str(path)),
+            Whitening.from_state(weights.group("whitening")),
+            Standardiser.from_arrays(features) if features else None,
         )
         try:
-            denoiser.load_state_dict(weights.group("network"))
+            fresh.denoiser.load_state_dict(weights.group("network"))
         except RuntimeError as error:
             raise UserError(
                 f"{path} does not fit the network that it describes",
                 why=str(error).splitlines()[0],
                 do_this="it was written by another version; train again.",
             ) from error
-        return cls(
+        validation = header.get("validation")
+        return replace(
+            fresh,
+            denoiser=fresh.denoiser.eval().requires_grad_(False).to(device),
             path=path,
-            denoiser=denoiser.eval().requires_grad_(False).to(device),
-            whitening=whitening,
-            schedule=experiments.schedule(experiment, noise.schedule_of(settings)),
-            condition=config.build(ConditionConfig, header["condition"], source=str(path)),
-            standardiser=standardiser,
-            labels=header["labels"],
-            codec=CodecFacts(**header["codec"]),
-            codec_path=header["codec_path"],
             step=header["step"],
-            window=header["window"],
-            experiment=experiment,
             autoguidance=header.get(AUTOGUIDANCE, 1.0),
+            validation_loss=None if validation is None else float(validation["loss"]),
         )
 
+    def save(self, path: Path) -> None:
+        """Write a checkpoint that `load` reads, whole or not at all."""
+        network = self.denoiser.state_dict()
+        tensors = checkpoint.pack(network=network, **self.constants())
+        header = {**self.spec.to_header(), "step": self.step, AUTOGUIDANCE: self.autoguidance}
+        checkpoint.save_weights(path, tensors, header)
 
-def task_of(model: Model) -> Task:
-    """The objective it was trained on, on its own schedule, for measuring its losses."""
-    header = checkpoint.load_weights(model.path).header
-    settings = config.build(DiffusionConfig, header["diffusion"], source=str(model.path))
-    objective = experiments.objective(model.experiment, settings, model.schedule)
-    return Task(objective, model.schedule, variance=model.whitening.variance)
+    def constants(self) -> dict[str, Mapping[str, Tensor]]:
+        """Named groups of tensors that a checkpoint holds beside the network's weights."""
+        groups: dict[str, Mapping[str, Tensor]] = {"whitening": self.whitening.state_dict()}
+        if self.standardiser is not None:
+            arrays = self.standardiser.arrays()
+            groups["features"] = {key: torch.from_numpy(value) for key, value in arrays.items()}
+        return groups
 
+    def as_input(self) -> Input:
+        """The checkpoint as what a stage was made from."""
+        assert self.path is not None  # only loaded models are inputs
+        return Input(str(self.path), runs.sha256_file(self.path))
 
-def make_task(
-    diffusion: DiffusionConfig, variance: Tensor, experiment: ExperimentConfig = NO_EXPERIMENT
-) -> Task:
-    """What is learned of latents of `variance` [C], and on which levels."""
-    schedule = experiments.schedule(experiment, noise.schedule_of(diffusion))
-    return Task(
-        experiments.objective(experiment, diffusion, schedule),
-        schedule,
-        experiments.levels(experiment, build_noise_level_sampler(diffusion.levels, schedule)),
-        variance,
-        experiments.noise(experiment),
-    )
+    # --- what it is
 
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return "the model in training" if self.path is None else str(self.path)
 
-def make_denoiser(
-    network: NetworkConfig,
-    diffusion: DiffusionConfig,
-    *,
-    channels: int,
-    features: int = 0,
-    labels: int = 0,
-    seed: int = 0,
-    variance: Tensor | None = None,
-    experiment: ExperimentConfig = NO_EXPERIMENT,
-) -> Denoiser:
-    """A fresh denoiser for C latent channels of `variance` [C] (None: ones).
+    @property
+    def codec(self) -> CodecFacts:
+        """The codec whose latents it generates."""
+        return self.spec.codec
 
-    Its weights depend on `seed` alone. `experiment`: what is wrong with it on purpose. Raises
-    UserError for a regression on nothing.
-    """
-    if diffusion.parametrisation == "regression" and not (features or labels):
-        raise UserError(
-            "a regression needs a condition",
-            why="diffusion.parametrisation=regression estimates latents from nothing else",
-            do_this="set condition.kind=mel, or choose another parametrisation.",
+    @property
+    def condition(self) -> ConditionConfig:
+        """What it follows."""
+        return self.spec.condition
+
+    @property
+    def labels(self) -> list[str]:
+        """Its label vocabulary."""
+        return self.spec.labels
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise levels it was trained on."""
+        return self.spec.recipe.schedule
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.denoiser.parameters()).device
+
+    def task(self) -> Task:
+        """The task it is trained on, for training it or measuring its losses."""
+        return self.spec.recipe.make_task(self.whitening.variance)
+
+    def whiten(self, raw: Tensor) -> Tensor:
+        """Raw latents [..., D, T] => final latents [..., C, T], on the CPU."""
+        return self.whitening.whiten(raw.to(self.whitening.mean.device)).cpu()
+
+    def unwhiten(
+        self, final: Tensor, fill: Literal["mean", "noise"], generator: torch.Generator
+    ) -> Tensor:
+        """Final latents [..., C, T] => raw latents [..., D, T], on the CPU.
+
+        `fill`: what directions the network does not see become, `mean` or `noise` of `generator`.
+        """
+        final = final.to(self.whitening.mean.device)
+        return self.whitening.unwhiten(final, fill, generator).cpu()
+
+    # --- sampling
+
+    def with_sampling_of(self, project: Project) -> Model:
+        """The same model with the mistakes in sampling that `project` asks for.
+
+        Raises UserError for mistakes in training that it was not trained with.
+        """
+        return replace(self, spec=self.spec.with_sampling_of(project, self.name))
+
+    def resolve(self, settings: SamplingConfig) -> SamplingConfig:
+        """Settings with this model's own autoguidance in place of `auto`.
+
+        Raises UserError for guidance of a model that follows nothing.
+        """
+        settings.check_guidance(conditioned=self.condition.kind != "none")
+        own = settings.autoguidance == "auto"
+        return settings.model_copy(update={"autoguidance": self.autoguidance}) if own else settings
+
+    def sample(
+        self,
+        settings: SamplingConfig,
+        seeds: Sequence[int],
+        frames: int,
+        condition: Condition = Condition(),  # noqa: B008 (immutable)
+    ) -> Samples:
+        """One sample of `frames` latent frames for each seed, all drawn together.
+
+        A sample depends on the model, the settings, its seed, length and condition, and on nothing
+        else. `condition` has a row for each seed. Raises NonFiniteSamples.
+        """
+        recipe, settings = self.spec.recipe, self.resolve(settings)
+        denoise = _Counted(recipe.denoise_for_sampling(self.denoiser, settings.steps))
+        latents = recipe.sample(
+            denoise,
+            settings,
+            seeds,
+            self.whitening.channels,
+            frames,
+            Condition(*(None if x is None else x.to(self.device) for x in condition)),
+            self.device,
+            self.whitening.variance,
         )
-    schedule = experiments.schedule(experiment, noise.schedule_of(diffusion))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        built = networks.build(
-            experiment, lambda c: build(network, c, features, labels), channels, schedule
-        )
-    return experiments.denoiser(experiment, built, diffusion, variance, schedule)
+        if not torch.isfinite(latents).all():
+            raise NonFiniteSamples(
+                "the samples hold NaN or infinite values",
+                why=f"drawn from {self.name} with {settings.sampler} and guidance "
+                f"{settings.guidance:g}",
+                do_this=self._remedies(settings),
+            )
+        return Samples(latents.float().cpu(), denoise.calls)
+
+    def _remedies(self, settings: SamplingConfig) -> str:
+        """What may help against samples that are not finite, and is not so already."""
+        lower = ["lower sampling.guidance"] if settings.guidance > 1 else []
+        more = [] if self.spec.is_regression else ["raise sampling.steps"]
+        return ", or ".join([*lower, *more, "train longer"]) + "."
 
 
-def header_of(
-    network: NetworkConfig,
-    diffusion: DiffusionConfig,
-    condition: ConditionConfig,
-    codec: CodecFacts,
-    codec_path: str,
-    labels: list[str],
-    window: int,
-    experiment: ExperimentConfig = NO_EXPERIMENT,
-) -> dict[str, Any]:
-    """What `Model.load` needs to know, as JSON; the trainer adds step and validation."""
-    return {
-        "network": network.model_dump(mode="json"),
-        "diffusion": diffusion.model_dump(mode="json"),
-        "condition": condition.model_dump(mode="json"),
-        "codec": asdict(codec),
-        "codec_path": codec_path,
-        "labels": labels,
-        "window": window,
-        "experiment": experiment.model_dump(mode="json"),
-    }
+class _Counted:
+    """A denoiser that counts its calls."""
+
+    def __init__(self, denoise: Denoise) -> None:
+        self._denoise = denoise
+        self.calls = 0
+
+    def __call__(self, z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
+        self.calls += 1
+        return self._denoise(z_t, logsnr, condition)

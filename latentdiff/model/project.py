@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,11 +16,15 @@ from latentdiff.config import Section
 from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
 from latentdiff.errors import UserError
 from latentdiff.latents.settings import LatentConfig
+from latentdiff.latents.store import same_fingerprint
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.notebook.experiments.settings import ExperimentConfig
 from latentdiff.rave.settings import RaveConfig
-from latentdiff.runs import Input, Run, Stage
+from latentdiff.runs import Input, Run, RunInfo, Stage
 from latentdiff.training.settings import TrainingConfig
+
+if TYPE_CHECKING:
+    from latentdiff.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +47,19 @@ class Project(Section):
     """Where to compute; auto takes CUDA, then Apple's MPS, then the CPU."""
 
     @model_validator(mode="after")
-    def _experiment_is_possible(self) -> Project:
+    def _sections_fit(self) -> Project:
         problems = self.experiment.problems(self.diffusion, self.network, self.condition)
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    @property
+    def recipe(self) -> Recipe:
+        """What makes the parts of the model that these settings describe."""
+        # Here, as reading settings must not import torch.
+        from latentdiff.notebook.experiments.recipe import make_recipe
+
+        return make_recipe(self.network, self.diffusion, self.experiment)
 
     def sections(self, names: Iterable[str]) -> dict[str, Any]:
         """The named sections as plain values, as `run.json` and `config.yaml` hold them."""
@@ -62,14 +74,15 @@ def resolve(
 ) -> Project:
     """Defaults, then the run's own config.yaml, `file`, overrides and options, the last on top.
 
-    Raises ConfigError with every problem at once.
+    Raises ConfigError with every problem at once; settings that the chosen method does not read
+    are among them, unless only the run's config.yaml holds them.
     """
     remembered = config.read_yaml(run.config) if run and run.config.exists() else {}
-    given = config.read_yaml(file) if file else {}
     named = {key: value for key, value in (options or {}).items() if value is not None}
-    values = config.merge(remembered, given, config.parse_overrides(overrides), named)
+    in_file = config.read_yaml(file) if file else {}
+    given = config.merge(in_file, config.parse_overrides(overrides), named)
     source = file or (run.config if run and remembered else "config")
-    return config.build(Project, values, str(source))
+    return config.build(Project, config.merge(remembered, given), str(source), given)
 
 
 def check_upstream(project: Project, stages: Iterable[Path]) -> None:
@@ -79,8 +92,8 @@ def check_upstream(project: Project, stages: Iterable[Path]) -> None:
         if info is None:
             continue
         # Its seed was its own affair; so were settings that do not show in what it made.
-        changed = config.differences(info["config"], project.sections(info["config"]))
-        changed = _without(changed, ["seed", *info["may_change"]])
+        changed = config.differences(info.config, project.sections(info.config))
+        changed = _without(changed, ["seed", *info.may_change])
         if changed:
             raise UserError(
                 f"{directory} was made with other settings:\n    " + "\n    ".join(changed),
@@ -140,7 +153,7 @@ def already_done(
     before = None if overwrite else runs.read_run(directory, name)
     if before is None:
         return False
-    changed = config.differences(before["config"], settings) + _other_inputs(before, inputs)
+    changed = config.differences(before.config, settings) + _other_inputs(before, inputs)
     changed = _without(changed, harmless)
     hard = _without(changed, may_change)
     if hard:
@@ -149,12 +162,22 @@ def already_done(
             why="continuing would mix the two",
             do_this="--overwrite makes it anew; another --run or --name keeps both.",
         )
-    done = before["status"] == "done" and not changed
+    done = before.is_done and not changed
     if changed and not done:
         log.info("continuing with other settings than before:\n    %s", "\n    ".join(changed))
     if done:
         log.info("%s: already done, nothing to do (--overwrite makes it anew)", directory)
     return done
+
+
+def is_unfinished(directory: Path, name: str) -> bool:
+    """Whether the folder holds this stage, interrupted or failed.
+
+    A stage that only measures cannot be continued: pass this as its `overwrite`, so that it may
+    start again, with other settings too.
+    """
+    before = runs.read_run(directory, name)
+    return before is not None and not before.is_done
 
 
 def folder_name(name: str) -> str:
@@ -179,6 +202,7 @@ class _RememberingStage(Stage):
         super()._begin()
         runs.make_directory(self._run.root)
         runs.write_text(self._run.config, config.to_yaml(self._project))
+        self._run.write_elsewhere()
 
 
 def _without(lines: list[str], keys: Iterable[str]) -> list[str]:
@@ -187,10 +211,10 @@ def _without(lines: list[str], keys: Iterable[str]) -> list[str]:
     return [line for line in lines if line.partition(":")[0] not in left_out]
 
 
-def _other_inputs(before: Mapping[str, Any], inputs: Mapping[str, Input]) -> list[str]:
+def _other_inputs(before: RunInfo, inputs: Mapping[str, Input]) -> list[str]:
     lines = []
     for key, value in inputs.items():
-        old = before["inputs"].get(key, {"path": "none", "fingerprint": None})
-        if old["fingerprint"] != value.fingerprint:
-            lines.append(f"{key}: another than then ({old['path']} -> {value.path})")
+        if not same_fingerprint(before.fingerprint(key), value.fingerprint):
+            old = before.inputs[key].path if key in before.inputs else "none"
+            lines.append(f"{key}: another than then ({old} -> {value.path})")
     return lines

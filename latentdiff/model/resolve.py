@@ -1,37 +1,46 @@
-"""Which model, latents and codec belong to a run, and to each other."""
+"""Which model, latents and codec belong to a run, and to each other: the one rule for all commands.
+
+What is named on the command line wins, then what the latents or the model recorded about their
+origin, then the run's own folder.
+"""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from latentdiff import runs
 from latentdiff.errors import UserError
-from latentdiff.latents.store import LatentStore
-from latentdiff.model.data import labelled
+from latentdiff.latents.store import CodecFacts, LatentStore
+from latentdiff.model.data import labelled, without_unknown_labels
 from latentdiff.model.model import Model
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.runs import Run
 from latentdiff.training import checkpoint
 
+log = logging.getLogger(__name__)
+
 
 def open_model(
     run: Run, diffusion: Path | None, latents: Path | None, device: str
 ) -> tuple[Model, LatentStore]:
-    """The model of a run, or of `diffusion`, and its labelled latents (see `latents_path`).
+    """The model of a run, or of `diffusion`, and the latents to measure it on, with their labels.
 
-    Raises UserError where one is missing or the latents are not of the codec of the model's.
+    For the latents see `latents_path`. Raises UserError where one is missing, or where the latents
+    are not of the model's codec.
     """
     model = Model.load(checkpoint.find(diffusion or run.diffusion), device)
+    assert model.path is not None  # it was just loaded
     path = latents_path(run, latents, model.path.parent.parent)
     store = labelled(LatentStore.open(path), model.condition)
-    there, made = store.codec, model.codec.fingerprint
-    same = there is None or not made or there.fingerprint == made
+    there, wanted = store.codec, model.codec.fingerprint
+    same = there is None or not wanted or there.fingerprint == wanted
     if store.latent_dim != model.whitening.dimensions or not same:
         raise UserError(
-            f"the latents in {store.root} are not of the codec that {model.path} was trained on",
-            do_this="name the model's own with --latents.",
+            f"the latents in {store.root} are of another codec than {model.path}",
+            do_this="name the latents that the model was trained on with --latents.",
         )
-    return model, store
+    return model, without_unknown_labels(store, model.labels)
 
 
 def latents_path(run: Run, given: Path | None, diffusion: Path) -> Path:
@@ -42,35 +51,86 @@ def latents_path(run: Run, given: Path | None, diffusion: Path) -> Path:
     if given is not None or run.latents.exists():
         return given or run.latents
     info = runs.read_run(diffusion)
-    recorded = info["inputs"].get("latents") if info else None
+    recorded = info.input_path("latents") if info else None
     if recorded is None:
         raise UserError(
             f"there are no latents in {run.latents}",
-            why=f"and no model in {diffusion} that tells which it was trained on",
+            why=f"and no model in {diffusion} that recorded which it was trained on",
             do_this="name them with --latents, or make some: `latentdiff encode`.",
         )
-    return Path(recorded["path"])
+    return recorded
 
 
-def codec_of(
-    run: Run, store: LatentStore, rave: Path | None, ckpt: str | None, device: str
+def open_codec(
+    run: Run,
+    store: LatentStore,
+    rave: Path | None = None,
+    ckpt: str | None = None,
+    device: str = "cpu",
+    *,
+    force: bool = False,
 ) -> RaveCodec | None:
-    """The codec of the latents; None where nobody can say which it is.
+    """The codec of `store`: the one given, the one it recorded, or the run's own; None without one.
 
-    Raises UserError where the one that is named or in the run is another one.
+    Raises UserError if the codec cannot be read, or is not that of the latents; `force` accepts
+    another one of the same number of dimensions.
     """
-    info = runs.read_run(store.root)
-    recorded = Path(info["inputs"].get("codec", {}).get("path", "")) if info else Path()
-    if rave is None and ckpt is None and recorded.is_file():
-        codec = RaveCodec.open(recorded, None, device)
-    elif rave is not None or ckpt is not None or run.rave.exists():
-        codec = RaveCodec.open(rave or run.rave, ckpt, device)
-    else:
+    codec = find_codec(run, codec_path(store), rave, ckpt, device)
+    if codec is None:
         return None
-    wanted = store.codec.fingerprint if store.codec else codec.fingerprint
-    if codec.latent_dim != store.latent_dim or codec.fingerprint != wanted:
+    what, dimensions = f"the latents in {store.root}", codec.latent_dim
+    if store.latent_dim != dimensions and all(e.frames == dimensions for e in store.entries):
         raise UserError(
-            f"{codec.origin.path} is not the codec of the latents in {store.root}",
-            do_this="give theirs with --rave or --ckpt.",
+            f"{what} are transposed",
+            why=f"they are [{store.latent_dim}, {dimensions}], and the codec has {dimensions} "
+            "dimensions: arrays must be [dimensions, frames]",
+            do_this="save their transpose: numpy.save(path, array.T).",
         )
+    require_codec(codec, store.codec, store.latent_dim, what, force=force)
     return codec
+
+
+def find_codec(
+    run: Run, recorded: Path | None, rave: Path | None, ckpt: str | None, device: str
+) -> RaveCodec | None:
+    """The codec given by `rave` and `ckpt`, the one at `recorded`, or the run's own; else None."""
+    if rave is None and ckpt is None and recorded is not None and recorded.is_file():
+        return RaveCodec.open(recorded, None, device)
+    if rave is not None or ckpt is not None or run.rave.exists():
+        return RaveCodec.open(rave or run.rave, ckpt, device)
+    return None
+
+
+def codec_path(store: LatentStore) -> Path | None:
+    """Where the codec was when the latents were made; None where that was not recorded."""
+    info = runs.read_run(store.root)
+    return info.input_path("codec") if info else None
+
+
+def require_codec(
+    codec: RaveCodec, facts: CodecFacts | None, latent_dim: int, what: str, *, force: bool = False
+) -> None:
+    """Raise UserError unless `codec` made the latents that `what` names.
+
+    `facts`: the codec they recorded; None and an unknown one are accepted with a warning. `force`:
+    accept another codec of `latent_dim` dimensions.
+    """
+    if codec.latent_dim != latent_dim:
+        raise UserError(
+            f"{what} have {latent_dim} dimensions, the codec {codec.latent_dim}",
+            why="they are of another codec, or transposed: arrays must be [dimensions, frames]",
+            do_this="name their codec with --rave, or save the transpose of each array.",
+        )
+    if facts is None or not facts.fingerprint:
+        log.warning("%s: the codec is unknown; assuming that it is %s", what, codec.origin.path)
+    elif facts.fingerprint != codec.fingerprint:
+        error = UserError(
+            f"{what} are of another codec",
+            why=f"they were made with {facts.fingerprint[:12]}..., and {codec.origin.path} is "
+            f"{codec.fingerprint[:12]}...",
+            do_this="name their codec with --rave or --ckpt; if it was trained further, run "
+            "`latentdiff encode` again. `decode --force` decodes them anyway.",
+        )
+        if not force:
+            raise error
+        log.warning("forced: %s", error.what)

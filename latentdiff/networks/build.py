@@ -1,4 +1,4 @@
-"""The network that a config names, and what it is in numbers."""
+"""Build the network that the settings name; describe its size, cost and reach."""
 
 from __future__ import annotations
 
@@ -9,37 +9,27 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from latentdiff.networks.diffwave import DiffWave
 from latentdiff.networks.layers import DenoisingNetwork
+from latentdiff.networks.registry import NETWORKS
 from latentdiff.networks.settings import NetworkConfig
-from latentdiff.networks.tiny import Tiny
-from latentdiff.networks.transformer import Transformer
-from latentdiff.networks.unet import UNet1d, UNet2d
 from latentdiff.specs import Condition
-
-NETWORKS: dict[str, type[DiffWave | UNet1d | UNet2d | Transformer | Tiny]] = {
-    "diffwave": DiffWave,
-    "unet1d": UNet1d,
-    "unet2d": UNet2d,
-    "transformer": Transformer,
-    "tiny": Tiny,
-}
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a user wants to know of a network before it runs for a night."""
+    """What a user wants to know about a network before training it overnight."""
 
     name: str
     parameters: int
     flops: float
-    """Floating-point operations a frame of one call, a multiplication with its addition counted as
-    two; those of matrix products and convolutions, which are nearly all."""
+    """Floating-point operations per frame of one call, a multiply-add counted as two. Matrix
+    products and convolutions only, which are nearly all."""
     frames: int
-    """Length at which they were counted; where there is attention they depend on it."""
+    """Length at which they were counted; the cost of attention depends on it."""
     receptive_field: int | None
-    """Latent frames that can decide one frame, at most; None: all there are."""
+    """Latent frames that can affect one frame, at most; None: all of them."""
     frames_per_second: float | None = None
+    """Of the latents; None: not known."""
 
     def __str__(self) -> str:
         return (
@@ -60,9 +50,10 @@ class Description:
 def build(
     config: NetworkConfig, channels: int, condition_features: int = 0, labels: int = 0
 ) -> DenoisingNetwork:
-    """A fresh network for C latent channels, K condition features (0: none), so many labels.
+    """A fresh network for C latent channels, K condition features and a number of labels.
 
-    Its weights follow torch's global seed; its output is zero until it is trained.
+    0 features or labels: none. Its weights follow torch's global seed; its output is zero until it
+    is trained.
     """
     return NETWORKS[config.name](config, channels, condition_features, labels)
 
@@ -70,7 +61,7 @@ def build(
 def describe(
     network: DenoisingNetwork, *, frames: int = 128, frames_per_second: float | None = None
 ) -> Description:
-    """Size, cost in windows of `frames` and reach of a network that `build` made."""
+    """Size, cost in windows of `frames`, and receptive field of a network from `build`."""
     return Description(
         type(network).__name__.lower(),
         sum(p.numel() for p in network.parameters()),
@@ -82,12 +73,12 @@ def describe(
 
 
 def flops(network: DenoisingNetwork, frames: int) -> int:
-    """Floating-point operations of a call on one sample of so many frames; computes nothing."""
+    """Floating-point operations of a call on one sample of `frames`; nothing is computed."""
     shadow = deepcopy(network).to("meta")
     z = torch.zeros(1, network.channels, frames, device="meta")
     features = network.condition_features
     condition = Condition(torch.zeros(1, features, frames, device="meta") if features else None)
-    # Fused attention is not counted on every device; as plain products it is.
+    # Fused attention is not counted on every device; plain matrix products are.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         shadow(z, torch.zeros(1, device="meta"), condition)
     return int(counter.get_total_flops())

@@ -1,4 +1,4 @@
-"""Three convolutions: the smallest network that learns something, for tests and first runs.
+"""Three convolutions: the smallest network that learns anything, for tests and first runs.
 
 Shapes: B batch, C latent channels, K condition features, W network width, T frames.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from latentdiff.networks.layers import DenoisingNetwork, zero_init
+from latentdiff.networks.layers import DenoisingNetwork, Probe, zero_init
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.specs import Condition
 
@@ -16,11 +16,15 @@ from latentdiff.specs import Condition
 class Tiny(DenoisingNetwork):
     """[B, C, T] of any T -> [B, C, T]."""
 
+    default_width = 64
+    reads = frozenset({"channels", "kernel"})
+    probe = Probe("first", "encoder")
+
     def __init__(
         self, config: NetworkConfig, channels: int, condition_features: int = 0, labels: int = 0
     ) -> None:
+        super().__init__(config, channels, condition_features, labels)
         width, kernel = config.width, config.kernel
-        super().__init__(width, channels, condition_features, labels)
         self.receptive_field = 1 + 2 * (kernel - 1)
         self.first = nn.Conv1d(channels, width, kernel, padding=kernel // 2)
         self.second = nn.Conv1d(width, width, kernel, padding=kernel // 2)
@@ -32,4 +36,5 @@ class Tiny(DenoisingNetwork):
         x = self.first(z) + level
         if encoded is not None:
             x = x + encoded
-        return self.third(silu(self.second(silu(x)) * (1 + level)))
+        out: Tensor = self.third(silu(self.second(silu(x)) * (1 + level)))
+        return out

@@ -1,4 +1,4 @@
-"""A transformer along time that knows the noise level by adaLN-zero.
+"""A transformer along time, conditioned on the noise level by adaLN-zero.
 
 Peebles and Xie 2022, arXiv 2212.09748, fig. 3 (adaLN-Zero), with rotary positions, a short
 depthwise convolution before each attention, and the condition as scale and shift frame by frame.
@@ -11,16 +11,18 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from latentdiff.networks.attention import Attention
-from latentdiff.networks.layers import DenoisingNetwork, zero_init
+from latentdiff.networks.layers import DenoisingNetwork, Probe, zero_init
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.specs import Condition
 
 MODULATIONS = 6
-"""Of a block by the noise level: scale, shift and gate of its attention and of its feed-forward."""
+"""Of a block: scale, shift and gate of the attention, and the same of the feed-forward layer."""
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then feed-forward, each gated on to the stream: [B, T, W] -> the same."""
+    """Attention, then feed-forward, each with a gate on the residual: [B, T, W] -> the same."""
+
+    probe = Probe("first", "condition")
 
     def __init__(self, config: NetworkConfig, conditioned: bool) -> None:
         super().__init__()
@@ -52,16 +54,23 @@ class TransformerBlock(nn.Module):
         if self.local is not None:
             y = y + self.local(y.transpose(1, 2)).transpose(1, 2)
         x = x + gate * self.dropout(self.attention(y))
-        return x + gate_2 * self.feed_forward(self.second(x) * (1 + scale_2) + shift_2)
+        out: Tensor = x + gate_2 * self.feed_forward(self.second(x) * (1 + scale_2) + shift_2)
+        return out
 
 
 class Transformer(DenoisingNetwork):
     """[B, C, T] of any T -> [B, C, T]."""
 
+    default_width, default_depth = 128, 4
+    reads = frozenset(
+        {"channels", "blocks", "kernel", "heads", "attention_reach", "expansion", "dropout"}
+    )
+    attention = True
+
     def __init__(
         self, config: NetworkConfig, channels: int, condition_features: int = 0, labels: int = 0
     ) -> None:
-        super().__init__(config.width, channels, condition_features, labels)
+        super().__init__(config, channels, condition_features, labels)
         width, depth = config.width, config.depth
         reach = config.attention_reach
         if reach is not None:
@@ -81,4 +90,5 @@ class Transformer(DenoisingNetwork):
         x = self.proj_in(z.transpose(1, 2))
         for block, level in zip(self.blocks, levels.chunk(len(self.blocks), -1), strict=True):
             x = block(x, level, encoded)
-        return self.proj_out(self.norm(x)).transpose(1, 2)
+        out: Tensor = self.proj_out(self.norm(x))
+        return out.transpose(1, 2)

@@ -1,4 +1,4 @@
-"""U-Nets: residual convolutions at several frame rates, each rate handing its detail across.
+"""U-Nets: residual convolutions at several frame rates, with skip connections at each rate.
 
 After Ronneberger et al. 2015, arXiv 1505.04597, with the residual blocks of Dhariwal and Nichol
 2021, arXiv 2105.05233, normalised frame by frame.
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, pad, silu
 
 from latentdiff.networks.attention import Attending
-from latentdiff.networks.layers import DenoisingNetwork, FrameNorm, zero_init
+from latentdiff.networks.layers import DenoisingNetwork, FrameNorm, Probe, zero_init
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.specs import Condition
 
 CONVOLUTIONS = 2
-"""Of a block, one after another."""
+"""In a block, one after the other; a receptive field counts them."""
 CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
 CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
 """By the number of axes of the data."""
@@ -30,6 +30,8 @@ CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
 
 class UNetBlock(nn.Module):
     """Two convolutions on a residual connection: [B, W, ...] -> the same."""
+
+    probe = Probe("norm_2", "condition")
 
     def __init__(self, config: NetworkConfig, axes: int, width: int, conditioned: bool) -> None:
         super().__init__()
@@ -51,11 +53,12 @@ class UNetBlock(nn.Module):
         scale, shift = film.chunk(2, dim=1)
         y = self.conv(silu(self.norm(x)))
         y = self.dropout(silu(self.norm_2(y) * (1 + scale) + shift))
-        return x + self.conv_2(y)
+        out: Tensor = x + self.conv_2(y)
+        return out
 
 
 class UNetStage(nn.Module):
-    """Blocks at one frame rate, some with an attention after them: [B, W, ...] -> the same."""
+    """Blocks at one frame rate, some followed by an attention: [B, W, ...] -> the same."""
 
     def __init__(
         self,
@@ -84,27 +87,29 @@ class UNetStage(nn.Module):
 
 
 class UNet(DenoisingNetwork):
-    """[B, C, T] of any T -> [B, C, T]; padded inside to what the levels divide, and cut back."""
+    """[B, C, T] of any T -> [B, C, T]; padded to a multiple of the coarsest frame, and cut back."""
 
     axes: ClassVar[int]
+    default_depth = 2
+    reads = frozenset({"channels", "blocks", "kernel", "multipliers", "factor", "dropout"})
 
     def __init__(
         self, config: NetworkConfig, channels: int, condition_features: int = 0, labels: int = 0
     ) -> None:
-        super().__init__(config.width, channels, condition_features, labels)
+        super().__init__(config, channels, condition_features, labels)
         axes, conditioned = self.axes, condition_features > 0
         conv, planes = CONV[axes], channels if axes == 1 else 1
         widths = [config.width * multiplier for multiplier in config.multipliers]
         pairs = list(pairwise(widths))
         self.factor, self.multiple = config.factor, config.factor ** len(pairs)
-        self.receptive_field = receptive_field(config)
+        self.receptive_field = self._field(config)
         self.proj_in = conv(planes, widths[0], 1)
-        # The channels are no neighbours as pixels are: each is told which one it is.
+        # Neighbouring channels are not alike as pixels are: each gets an embedding of its own.
         rows = channels + -channels % self.multiple
         self.rows = nn.Parameter(0.1 * torch.randn(widths[0], rows, 1)) if axes == 2 else None
         self.down = nn.ModuleList(UNetStage(config, axes, w, conditioned) for w in widths[:-1])
         self.coarser = nn.ModuleList(conv(a, b, self.factor, stride=self.factor) for a, b in pairs)
-        every = config.attention_every if config.attends else None
+        every = config.attention_every if self.attends(config) else None
         self.bottom = UNetStage(config, axes, widths[-1], conditioned, every)
         self.finer = nn.ModuleList(
             CONV_TRANSPOSE[axes](b, a, self.factor, stride=self.factor) for a, b in pairs
@@ -124,7 +129,7 @@ class UNet(DenoisingNetwork):
             x = self.proj_in(pad(z, (0, after)))
         else:
             x = self.proj_in(pad(z, (0, after, 0, -channels % self.multiple))[:, None]) + self.rows
-        y = self.proj_out(silu(self.norm(self.levels(x, level, encoded))))
+        y: Tensor = self.proj_out(silu(self.norm(self.levels(x, level, encoded))))
         return (y if self.rows is None else y[:, 0, :channels])[..., :frames]
 
     def levels(self, x: Tensor, level: Tensor, condition: Tensor | None) -> Tensor:
@@ -141,36 +146,46 @@ class UNet(DenoisingNetwork):
             x = self.up[i](x, level, conditions[i])
         return x
 
+    @classmethod
+    def attention_width(cls, config: NetworkConfig) -> int:
+        return config.width * config.multipliers[-1]
+
+    @classmethod
+    def _field(cls, config: NetworkConfig) -> int | None:
+        """The receptive field, which differs with a frame's place in its coarsest frame: the most.
+
+        Follows the first and last frame that matter down to the coarsest level and back.
+        """
+        steps, factor = len(config.multipliers) - 1, config.factor
+        blocks = bottom = config.depth * CONVOLUTIONS * (config.kernel // 2)
+        if cls.attends(config) and config.attention_every is not None:
+            attentions = config.depth // config.attention_every
+            if attentions and config.attention_reach is None:
+                return None
+            bottom += attentions * (config.attention_reach or 0)
+
+        def seen(frame: int) -> int:
+            first = last = frame
+            for _ in range(steps):
+                first, last = (first - blocks) // factor, (last + blocks) // factor
+            first, last = first - bottom, last + bottom
+            for _ in range(steps):
+                first, last = first * factor - blocks, last * factor + factor - 1 + blocks
+            return last - first + 1
+
+        return max(seen(frame) for frame in range(factor**steps))
+
 
 class UNet1d(UNet):
     """Latents as frames of C channels."""
 
     axes = 1
+    default_width = 64
+    reads = UNet.reads | {"heads", "attention_every", "attention_reach"}
 
 
 class UNet2d(UNet):
     """Latents as an image of C by T pixels, of one channel."""
 
     axes = 2
-
-
-def receptive_field(config: NetworkConfig) -> int | None:
-    """Frames that can decide one frame; where it lies in its coarsest frame matters: the most."""
-    steps, factor = len(config.multipliers) - 1, config.factor
-    blocks = bottom = config.depth * CONVOLUTIONS * (config.kernel // 2)
-    if config.attends and config.attention_every is not None:
-        attentions = config.depth // config.attention_every
-        if attentions and config.attention_reach is None:
-            return None
-        bottom += attentions * (config.attention_reach or 0)
-
-    def seen(frame: int) -> int:
-        first = last = frame
-        for _ in range(steps):
-            first, last = (first - blocks) // factor, (last + blocks) // factor
-        first, last = first - bottom, last + bottom
-        for _ in range(steps):
-            first, last = first * factor - blocks, last * factor + factor - 1 + blocks
-        return last - first + 1
-
-    return max(seen(frame) for frame in range(factor**steps))
+    default_width = 24

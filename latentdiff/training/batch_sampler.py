@@ -1,4 +1,8 @@
-"""All that is random about a training step, drawn from (seed, step) and nothing else.
+"""All randomness of a training step, drawn from (seed, step) and nothing else.
+
+No state of a random generator is ever saved: a generator is made anew from (seed, step, purpose)
+for every draw. So a resumed run draws what the uninterrupted one would have drawn, windows fetched
+ahead change nothing, and every process can draw the whole batch and keep its share.
 
 Shapes: B windows of this process in a step, C latent channels, W frames of a window.
 """
@@ -21,18 +25,18 @@ from latentdiff.training.task import Task
 
 
 class StepBatch(NamedTuple):
-    """One step's windows, levels and noise."""
+    """One step's windows, noise levels and noise."""
 
     batch: Batch
     logsnr: Tensor
     """[B]."""
     weight: Tensor
-    """[B] of the loss at that level; ones but where levels are drawn where the loss is."""
+    """[B] factor of each loss; ones unless the noise-level sampler is adaptive."""
     noise: Tensor
     """[B, C, W]."""
 
     def parts(self, count: int) -> Iterator[StepBatch]:
-        """The same, window after window, in `count` parts (at most B) as equal as can be."""
+        """The same windows in order, in `count` (at most B) parts as equal as possible."""
         size = len(self.logsnr)
         count = min(count, size)
         for k in range(count):
@@ -44,18 +48,18 @@ class StepBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchSampler:
-    """Draws steps. All processes draw the same batch, and each keeps its share of it.
+    """Draws the batches of steps: all processes draw the same batch, each keeps its share.
 
-    Where the windows come from a disk, or are cut beside a GPU at work, those of the next step are
-    fetched while this one is computed.
+    If windows come from a disk, or the network runs on a GPU, those of the next step are fetched
+    while this one is computed.
     """
 
     windows: Windows
     task: Task
     batch: int
-    """Windows of a step, over all processes."""
+    """Windows per step, over all processes."""
     dropout: float
-    """Chance of a window to lose its condition."""
+    """Probability that a window loses its condition."""
     seed: int
     group: ProcessGroup
     device: torch.device
@@ -71,14 +75,15 @@ class BatchSampler:
         logsnr, weight = self.task.draw(self.batch, self._generator(step, "levels"))
         condition = self._dropped(batch, step, mine)
         shape = (self.batch, *batch.latents.shape[1:])
-        # On the device itself: at a large batch a CPU would need longer than a GPU for its step.
+        # Drawn on the device: for a large batch a CPU would take longer than a GPU for its step.
+        # The whole batch is drawn, as a share's noise must not depend on the number of processes.
         generator = generator_for(self.seed, step, "noise", device=self.device)
         noise = torch.randn(shape, generator=generator, device=self.device)[mine]
         return StepBatch(
             batch._replace(condition=condition).to(self.device),
             logsnr[mine].to(self.device),
             weight[mine].to(self.device),
-            noise if self.task.noise is None else self.task.noise(noise),
+            noise if self.task.transform_noise is None else self.task.transform_noise(noise),
         )
 
     def _fetch(self, step: int) -> Batch:

@@ -1,4 +1,4 @@
-"""How far training has come: steps, hours, and what is scheduled by them."""
+"""The budget of a training in steps and hours, and everything scheduled by it."""
 
 from __future__ import annotations
 
@@ -8,53 +8,59 @@ from dataclasses import dataclass
 from latentdiff.training.settings import TrainingConfig
 
 WARMUP = 0.02
-"""Share of the budget that warm-up takes where its steps are not given."""
+"""Share of the budget that warm-up takes if its steps are not given."""
 MOST_WARMUP = 1000
-"""Most steps of such a warm-up."""
+"""Longest such warm-up, in steps."""
 VALIDATIONS, LINES = 40, 500
-"""How many of each a whole budget holds where their interval is not given."""
+"""How many validations and lines of metrics fit in a budget if their intervals are not given."""
+HALFLIFE = 0.02
+"""EMA half-life as a share of the windows of a whole run, if none is given."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Where a run ends: after so many steps or hours, whichever comes first.
+    """When a run ends: after its steps or hours, whichever come first.
 
-    Hours are wall-clock and count all attempts of a run together, validation and demos included.
+    Hours are wall-clock time, summed over all attempts, validation and demos included.
     """
 
     settings: TrainingConfig
 
     @property
     def timed(self) -> bool:
-        """Whether the clock can end the run; what is scheduled then depends on its pace."""
+        """Whether the clock can end the run; schedules then depend on the pace of training."""
         return self.settings.hours is not None
 
     def describe(self) -> str:
-        """In words."""
+        """The budget in words, such as `20000 or 2 h`."""
         steps, hours = self.settings.steps, self.settings.hours
         parts = [] if steps is None else [str(steps)]
         return " or ".join(parts if hours is None else [*parts, f"{hours:g} h"])
 
     def progress(self, step: int, elapsed: float) -> float:
-        """Share 0..1 of the budget spent after `step` steps and `elapsed` seconds."""
+        """Share 0..1 of the budget used after `step` steps and `elapsed` seconds."""
         spent = 0.0 if self.settings.steps is None else step / self.settings.steps
         if self.settings.hours is not None:
             spent = max(spent, elapsed / (3600 * self.settings.hours))
         return min(1.0, spent)
 
     def over(self, step: int, elapsed: float) -> bool:
-        """Whether no step is left."""
+        """Whether the budget is used up."""
         return self.progress(step, elapsed) >= 1.0
 
     def total(self, step: int, elapsed: float) -> float:
-        """Steps of the whole run: `steps`, or what the pace so far comes to."""
+        """Steps of the whole run: `steps`, or extrapolated from the pace so far."""
         if self.settings.steps is not None and not self.timed:
             return self.settings.steps
         return step / max(self.progress(step, elapsed), 1e-9)
 
     def halflife(self, step: int, seen: int, elapsed: float) -> float:
-        """EMA half-life in windows where none is given: 2 % of those of the whole run."""
-        return max(1.0, 0.02 * seen * self.total(step, elapsed) / max(step, 1))
+        """EMA half-life in windows if none is given: HALFLIFE of those of the whole run.
+
+        `seen`: windows so far.
+        """
+        # seen / step is the mean batch size: `batch` may have been changed on resuming.
+        return max(1.0, HALFLIFE * seen * self.total(step, elapsed) / max(step, 1))
 
     def validation_interval(self, step: int, elapsed: float) -> int:
         """Steps between validations."""
@@ -73,9 +79,9 @@ class Budget:
         return self.settings.log_every or self._interval(LINES, 10, 100, step, elapsed)
 
     def learning_rate(self, step: int, elapsed: float = 0.0) -> float:
-        """Of `step` (from 1), begun after `elapsed` seconds: warm-up, plateau, cosine tail.
+        """Learning rate of `step` (from 1), begun after `elapsed` seconds.
 
-        The tail ends with the budget, whichever of steps and hours that is.
+        Warm-up, plateau, then a cosine tail that ends with the budget, be it steps or hours.
         """
         settings = self.settings
         tail = 0.0
@@ -95,5 +101,6 @@ class Budget:
         wanted = min(most, max(least, int(self.total(step, elapsed) / parts)))
         if not self.timed:
             return wanted
-        # The pace wavers: doublings divide each other, so that a changed interval skips nothing.
+        # The pace varies, and so does the interval. Its values are doublings, which divide each
+        # other: a step that is a multiple of the longer one is never skipped.
         return int(least * 2 ** math.floor(math.log2(wanted / least)))

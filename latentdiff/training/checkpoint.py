@@ -1,13 +1,13 @@
-"""Checkpoints: weights that a stranger may open, and the state that training continues from.
+"""Files of checkpoints: weights to sample from, and the state that training continues from.
 
 `checkpoints/last.safetensors`, `best.safetensors`: the averaged weights, the whitening, and a JSON
-header with all that is needed to build the model again: sampling needs one such file and nothing
-else. Where several averages are kept, each has a file of its own beside `last`, such as
-`last.ema-3200.safetensors`. `checkpoints/last.state.pt`: everything training continues from, raw
-and averaged weights included. It alone decides where a run continues; the weights are written
-before it, so a kill between the two leaves weights that are ahead of the state, and these are
-written again. `previous.state.pt` is the one before, for the day that `last` cannot be read;
-`step-00001200.*` are those that were asked to stay.
+header with everything needed to rebuild the model: sampling needs one such file and nothing else.
+If several averages are kept, each also has a file of its own, such as `last.ema-3200.safetensors`.
+`checkpoints/last.state.pt`: everything training continues from, raw and averaged weights included;
+it alone decides where a run continues. `previous.state.pt` is the state before, in case `last`
+cannot be read. `step-00001200.*` are checkpoints kept by `training.keep_every`.
+
+Neither kind of file can run code when it is opened.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from latentdiff import runs
+from latentdiff.config import Values
 from latentdiff.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -33,24 +34,27 @@ log = logging.getLogger(__name__)
 FOLDER = "checkpoints"
 PREVIOUS = "previous.state.pt"
 FORMAT = 1
-"""Of the header; raised when an older reader would misread it."""
+"""Version of the header; raised when older versions of latentdiff would misread it."""
 STATE_FORMAT = 3
-"""Of the training state: one is continued only by the version that wrote it."""
+"""Version of the training state; a state of any other version is refused."""
 _KEY = "latentdiff"
+
+State = Mapping[str, Any]
+"""Nested mappings and lists of tensors and plain values, as torch.save writes them."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """One `.safetensors` checkpoint in memory."""
+    """A `.safetensors` checkpoint in memory."""
 
     path: Path
-    header: dict[str, Any]
+    header: Values
     """JSON: the sections the model was built from, codec facts, labels, step, validation."""
     tensors: dict[str, Tensor]
     """By dotted name; see `group`."""
 
     def group(self, name: str) -> dict[str, Tensor]:
-        """The tensors `<name>.*` without their prefix, such as `network` or `whitening`."""
+        """The tensors `<name>.*`, without the prefix; groups are `network`, `whitening`, ..."""
         prefix = name + "."
         return {
             key.removeprefix(prefix): value
@@ -74,28 +78,28 @@ def last(directory: Path) -> Path:
 
 
 def best(directory: Path) -> Path:
-    """The newest weights whose validation loss had not risen."""
+    """The newest weights whose held-out loss had not risen."""
     return directory / FOLDER / "best.safetensors"
 
 
 def state(directory: Path) -> Path:
-    """What training continues from."""
+    """The state that training continues from."""
     return directory / FOLDER / "last.state.pt"
 
 
 def average(directory: Path, halflife: float) -> Path:
-    """The newest weights of one average where several are kept; half-life in windows."""
+    """The newest weights of one of several averages; half-life in windows."""
     return directory / FOLDER / f"last.ema-{halflife:.0f}.safetensors"
 
 
 def kept(directory: Path, step: int) -> tuple[Path, Path]:
-    """Weights and state that stay beside `last`."""
+    """Weights and state of a step that are kept beside `last`."""
     stem = directory / FOLDER / f"step-{step:08d}"
     return stem.with_suffix(".safetensors"), stem.with_suffix(".state.pt")
 
 
 def keep(directory: Path, step: int, most: int | None) -> None:
-    """Let `last`, which is of `step`, stay; of those that stay, only the `most` newest."""
+    """Keep a copy of `last`, which is of `step`; of all copies, the `most` newest (None: all)."""
     pair = kept(directory, step)
     for source, target in zip((last(directory), state(directory)), pair, strict=True):
         with runs.atomic(target) as partial:
@@ -107,7 +111,7 @@ def keep(directory: Path, step: int, most: int | None) -> None:
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write a `.safetensors` checkpoint whole or not at all."""
+    """Write a `.safetensors` checkpoint, completely or not at all."""
     from safetensors.torch import save
 
     runs.make_directory(path.parent)
@@ -119,14 +123,14 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
 def load_weights(path: Path) -> Weights:
     """Read a `.safetensors` checkpoint (onto the CPU).
 
-    Raises UserError naming the file where it is missing, damaged, or not one of ours.
+    Raises UserError naming the file if it is missing, damaged, or not written by latentdiff.
     """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise UserError(
             f"no diffusion checkpoint at {path}",
-            do_this="`latentdiff train-diffusion` makes one; --diffusion names another.",
+            do_this="run `latentdiff train-diffusion`, or name another one with --diffusion.",
         )
     try:
         with safe_open(path, framework="pt") as file:
@@ -137,7 +141,8 @@ def load_weights(path: Path) -> Weights:
         raise _damaged(path, error) from error
     if header is None:
         raise UserError(
-            f"{path} is not a diffusion checkpoint of latentdiff", why="it carries no description"
+            f"{path} is not a diffusion checkpoint of latentdiff",
+            why="it has no header that describes the model",
         )
     if header["format"] > FORMAT:
         raise UserError(
@@ -146,30 +151,31 @@ def load_weights(path: Path) -> Weights:
     return Weights(path, header, tensors)
 
 
-def save_state(path: Path, values: Mapping[str, Any]) -> None:
-    """Write the training state whole or not at all; the one before stays as `previous`."""
+def save_state(path: Path, values: State) -> None:
+    """Write the training state, completely or not at all; the state before becomes `previous`."""
     runs.make_directory(path.parent)
     with runs.atomic(path) as partial:
         with open(partial, "wb") as handle:
             _write(values, handle)
+            # On the disk before it gets its name: a power cut must not leave an empty file there.
             os.fsync(handle.fileno())
-        # Should a kill fall between this and the new one's taking its name, this is the newest.
+        # If the process is killed before the new state gets its name, this one is the newest.
         if path.exists():
             path.replace(path.with_name(PREVIOUS))
 
 
-def _write(values: Mapping[str, Any], handle: BinaryIO) -> None:
+def _write(values: State, handle: BinaryIO) -> None:
     try:
         torch.save({"format": STATE_FORMAT, **values}, handle)
-    # torch's writer tells of a full disk in its own way.
+    # torch's writer turns a full disk into a RuntimeError of its own.
     except RuntimeError as error:
         raise OSError(str(error.__context__ or error)) from error
 
 
-def load_newest_state(directory: Path) -> dict[str, Any] | None:
-    """The newest whole training state, or None where there is none at all.
+def load_newest_state(directory: Path) -> State | None:
+    """The newest undamaged training state, or None if there is none at all.
 
-    Damaged ones are named in warnings. Raises UserError where none is whole.
+    Damaged ones are named in warnings. Raises UserError if all are damaged.
     """
     folder = directory / FOLDER
     steps = sorted(folder.glob("step-*.state.pt"), reverse=True)
@@ -179,7 +185,7 @@ def load_newest_state(directory: Path) -> dict[str, Any] | None:
             values = load_state(path)
         except UserError as error:
             damaged = damaged or error
-            log.warning("%s (%s): an older one is used", error.what, error.why)
+            log.warning("%s (%s): using an older one", error.what, error.why)
             continue
         if values is not None:
             return values
@@ -188,21 +194,21 @@ def load_newest_state(directory: Path) -> dict[str, Any] | None:
     return None
 
 
-def load_state(path: Path) -> dict[str, Any] | None:
-    """The training state (on the CPU), or None where there is none.
+def load_state(path: Path) -> State | None:
+    """The training state (on the CPU), or None if the file does not exist.
 
-    It is read with `weights_only`: a state from a stranger cannot run code.
-    Raises UserError naming the file where it is damaged.
+    Read with `weights_only`, so that a state from elsewhere cannot run code. Raises UserError
+    naming the file if it is damaged or of another version.
     """
     if not path.exists():
         return None
     try:
-        # torch's reader takes a flipped bit for a number.
+        # torch's reader checks no checksums: a flipped bit would be just another number.
         with zipfile.ZipFile(path) as archive:
             if (broken := archive.testzip()) is not None:
                 raise ValueError(f"{broken} has another checksum")
         values = torch.load(path, map_location="cpu", weights_only=True)
-    # A cut file raises RuntimeError, EOFError or UnpicklingError, according to where it was cut.
+    # A cut file raises RuntimeError, EOFError or UnpicklingError, depending on where it was cut.
     except Exception as error:
         raise _damaged(path, error) from error
     if not isinstance(values, dict) or "step" not in values:
@@ -210,16 +216,16 @@ def load_state(path: Path) -> dict[str, Any] | None:
     if values.get("format") != STATE_FORMAT:
         raise UserError(
             f"{path} was written by another version of latentdiff",
-            why="its training state has another shape",
-            do_this="finish it with that version, or train anew with --overwrite.",
+            why="its training state has another format",
+            do_this="finish it with that version, or train again from the start with --overwrite.",
         )
     return values
 
 
 def find(path: Path) -> Path:
-    """The weights that a run directory, its diffusion folder, or a file stands for.
+    """The weights of a run directory or its diffusion folder; a file is returned as it is.
 
-    `best` where there was validation, else `last`. Raises UserError where there is none.
+    `best` if there was validation, else `last`. Raises UserError if there are none.
     """
     if path.is_file() or path.suffix == ".safetensors":
         return path
@@ -229,7 +235,7 @@ def find(path: Path) -> Path:
                 return candidate
     raise UserError(
         f"no diffusion checkpoint in {path}",
-        do_this="`latentdiff train-diffusion` makes one; --diffusion names another.",
+        do_this="run `latentdiff train-diffusion`, or name another one with --diffusion.",
     )
 
 
@@ -238,5 +244,6 @@ def _damaged(path: Path, error: object) -> UserError:
     return UserError(
         f"the checkpoint {path} is damaged or cut short",
         why=reason[:200],
-        do_this="copy it again, or name another checkpoint, or train anew with --overwrite.",
+        do_this="copy it again, name another checkpoint, or train again from the start with "
+        "--overwrite.",
     )

@@ -1,4 +1,4 @@
-"""Windows cut from files: what the trainer trains and validates on.
+"""Windows cut from files, to train and validate on.
 
 Shapes: B batch, C latent channels, D latent dimensions, F frames of all files together, K condition
 features, T frames of a file, W frames of a window.
@@ -24,7 +24,7 @@ from latentdiff.errors import UserError
 from latentdiff.specs import Condition
 
 BLOCK = 1 << 16
-"""Frames whitened at a time, so that a file of any length passes in flat memory."""
+"""Frames whitened at a time, so that files of any length need constant memory."""
 
 Map = Callable[[Tensor], Tensor]
 
@@ -49,12 +49,12 @@ class Recording:
 
 
 class Batch(NamedTuple):
-    """Windows and what belongs to them."""
+    """Windows with their masks, conditions and files."""
 
     latents: Tensor
-    """[B, C, W], final; frames past a file's end repeat its last frame."""
+    """[B, C, W] final latents; frames past a file's end repeat its last frame."""
     mask: Tensor
-    """[B, W] bool, False where a frame lies past the file's end."""
+    """[B, W] bool, False for frames past the file's end."""
     condition: Condition
     """Features [B, K, W], standardised, and labels [B]."""
     files: Tensor
@@ -75,11 +75,11 @@ class Windows:
     """All files of one split, whitened once and laid end to end, and the windows in them.
 
     `whiten` maps raw latents [D, t] to final ones [C, t], `standardise` raw features [K, t] to
-    those the network sees, `of_window` final windows [B, C, W] to those it is given (None: these).
-    Frames are held in memory where they take at most `memory_gb`, and otherwise in an unnamed
-    scratch file under `scratch` that vanishes with the process.
+    those the network gets, `transform_windows` final windows [B, C, W] to those it gets (None:
+    unchanged). Frames are held in memory if they take at most `memory_gb`, and otherwise in an
+    unnamed scratch file under `scratch` that vanishes with the process.
 
-    Raises UserError naming the file where latents or features are not finite, or are not aligned.
+    Raises UserError naming the file if its latents or features are not finite, or not aligned.
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class Windows:
         *,
         whiten: Map,
         standardise: Map | None = None,
-        of_window: Map | None = None,
+        transform_windows: Map | None = None,
         memory_gb: float = 4.0,
         scratch: Path | None = None,
     ) -> None:
         self.window = window
-        self._of_window = of_window
+        self._transform_windows = transform_windows
         self.keys = [recording.key for recording in recordings]
         self._length = torch.tensor([recording.frames for recording in recordings])
         self._first = torch.cumsum(self._length, 0) - self._length
@@ -106,12 +106,11 @@ class Windows:
         if standardise is not None:
             features = [self._aligned_features(recording) for recording in recordings]
             self._features = self._lay_out(features, standardise, "features", memory_gb, scratch)
-        labels = [recording.label for recording in recordings if recording.label is not None]
-        self._labels = torch.tensor(labels) if labels else None
+        self._labels = _labels(recordings)
 
     @property
     def slow(self) -> bool:
-        """Whether cutting windows may have to wait for a disk."""
+        """Whether windows are read from a disk."""
         return self._on_disk
 
     @property
@@ -121,7 +120,7 @@ class Windows:
 
     @property
     def frames(self) -> int:
-        """F, of all files together."""
+        """F."""
         return int(self._length.sum())
 
     @property
@@ -135,11 +134,11 @@ class Windows:
         return int(self._positions[-1])
 
     def draw(self, batch: int, generator: torch.Generator, part: slice = slice(None)) -> Batch:
-        """`batch` windows, each position of each file equally likely; of these only `part`."""
+        """`part` of `batch` windows, each position of each file equally likely."""
         return self._cut(torch.randint(self.count, (batch,), generator=generator)[part])
 
     def to(self, device: torch.device) -> Windows:
-        """The same windows, cut on `device`, where the frames are in memory and fit well there."""
+        """The same windows, cut on `device` if the frames are in memory and fit there easily."""
         size = self._latents.nbytes + (0 if self._features is None else self._features.nbytes)
         if device.type != "cuda" or self._on_disk or size > _room_on(device):
             return self
@@ -149,8 +148,9 @@ class Windows:
         return other
 
     def spread(self, most: int) -> Batch:
-        """At most `most` fixed windows, evenly spread and overlapping as little as they can."""
-        # Laid edge to edge in each file, then thinned out.
+        """At most `most` fixed windows, evenly spread and overlapping as little as possible."""
+        # Edge to edge in each file, then thinned out. The last window of a file is left out unless
+        # half of it or more is new; it is moved back to end with the file.
         starts = [
             first + torch.arange(0, max(1, int(length) - self.window // 2), self.window)
             for first, length in zip(self._positions_before(), self._length, strict=True)
@@ -162,24 +162,24 @@ class Windows:
         return self._cut(places[chosen])
 
     def resized(self, window: int) -> Windows:
-        """The same files cut into windows of another length; the frames are shared."""
+        """The same files cut into windows of another length; the frames are not copied."""
         other = copy.copy(self)
         other.window, other._positions = window, self._ends(window)
         return other
 
     def describe(self, batch: Batch, index: int) -> str:
-        """The file of one window of a batch, for messages."""
+        """The file name of one window of a batch."""
         return self.keys[int(batch.files[index])]
 
     def _ends(self, window: int) -> Tensor:
-        # A file of T frames holds T - W + 1 windows; a shorter one holds one, padded.
+        # A file of T frames holds T - W + 1 windows; one shorter than W holds one, padded.
         return torch.cumsum((self._length - window + 1).clamp(min=1), 0)
 
     def _positions_before(self) -> Tensor:
         return torch.cat([torch.zeros(1, dtype=torch.long), self._positions[:-1]])
 
     def _cut(self, places: Tensor) -> Batch:
-        """The windows at places 0..count - 1; gathered with one index, no loop over items."""
+        """The windows at `places` in 0..count - 1, gathered by one index without a loop."""
         files = torch.searchsorted(self._positions, places, right=True)
         start = places - self._positions_before()[files]
         frame = start[:, None] + torch.arange(self.window)
@@ -188,17 +188,17 @@ class Windows:
         features = None if self._features is None else _gather(self._features, rows)
         label = None if self._labels is None else self._labels[files]
         latents = _gather(self._latents, rows)
-        if self._of_window is not None:
-            latents = self._of_window(latents)
+        if self._transform_windows is not None:
+            latents = self._transform_windows(latents)
         return Batch(latents, mask, Condition(features, label), files)
 
     def _aligned_features(self, recording: Recording) -> np.ndarray:
         features = recording.features
         if features is None or features.shape[-1] != recording.frames:
-            found = "none" if features is None else f"{features.shape[-1]} frames of them"
+            found = "none" if features is None else f"{features.shape[-1]} frames"
             raise UserError(
-                f"no condition features for {recording.key}",
-                why=f"it has {recording.frames} latent frames and {found}",
+                f"the condition features of {recording.key} do not fit its latents",
+                why=f"it has {recording.frames} latent frames and, of features, {found}",
                 do_this="encode the recordings with `latentdiff encode`, or train with "
                 "condition.kind=none.",
             )
@@ -224,7 +224,7 @@ class Windows:
                 if not torch.isfinite(block).all():
                     raise UserError(
                         f"the {what} of {key} hold NaN or infinite values",
-                        why="training on them would destroy the model at once",
+                        why="one such value would make all weights NaN",
                         do_this="encode that file again, or remove it from the store's manifest.",
                     )
                 flat[row : row + len(block)] = block
@@ -233,14 +233,33 @@ class Windows:
         return flat
 
 
+def _labels(recordings: Sequence[Recording]) -> Tensor | None:
+    """[files] label of each file, or None if none has one. UserError naming a file without."""
+    labels = [recording.label for recording in recordings if recording.label is not None]
+    if not labels:
+        return None
+    missing = [recording.key for recording in recordings if recording.label is None]
+    if missing:
+        raise UserError(
+            f"{missing[0]} has no label, but other files have one",
+            why=f"{len(missing)} of {len(recordings)} files have no label that the model knows",
+            do_this="put it into a folder named by its label, or list it in the file of "
+            "condition.labels, and encode again; or remove it.",
+        )
+    return torch.tensor(labels)
+
+
 def seed_of(*parts: object) -> int:
-    """A 63-bit seed that depends on every part, such as (run seed, step, purpose)."""
+    """A 63-bit seed that depends on every part, such as (run seed, step, purpose).
+
+    A hash, so that seeds of neighbouring steps or runs have nothing in common.
+    """
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def generator_for(*parts: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator seeded by `parts`: what it draws depends on them and on nothing else."""
+    """A generator whose draws depend on `parts` and on nothing else."""
     return torch.Generator(device).manual_seed(seed_of(*parts))
 
 
@@ -257,7 +276,10 @@ def _read(array: np.ndarray, start: int, frames: int) -> Tensor:
 
 
 def _refuse_vanished(array: np.ndarray, key: str) -> None:
-    """A map whose file was cut short ends the process without a word, so its size is asked."""
+    """Raise UserError if the file behind a map is gone or cut short.
+
+    Reading past the end of a mapped file would kill the process without a message.
+    """
     if not isinstance(array, np.memmap) or array.filename is None:
         return
     path = Path(array.filename)
@@ -265,14 +287,14 @@ def _refuse_vanished(array: np.ndarray, key: str) -> None:
     found = path.stat().st_size if path.exists() else None
     if found is None or found < expected:
         raise UserError(
-            f"the latents of {key} went away while they were read",
+            f"the latents of {key} disappeared while they were read",
             why=f"{path} {'is gone' if found is None else 'was cut short'}",
-            do_this="bring the latent store back, or encode again; the same command continues.",
+            do_this="restore the latent store, or encode again; the same command continues.",
         )
 
 
 def _let_go(array: np.ndarray) -> None:
-    """Unload a map that has been read: its pages count as this process's until it is closed."""
+    """Unload the pages of a map that has been read; until then they count as this process's."""
     base: object = array
     while isinstance(base, np.ndarray):
         base = base.base
@@ -281,12 +303,12 @@ def _let_go(array: np.ndarray) -> None:
 
 
 def _room_on(device: torch.device) -> int:
-    """Bytes of a GPU that latents may take: a fifth of what is free leaves the model its own."""
+    """Bytes of a GPU that latents may take: a fifth of what is free, the rest is for the model."""
     return torch.cuda.mem_get_info(device)[0] // 5
 
 
 def _spills(frames: int, width: int, memory_gb: float, scratch: Path | None) -> bool:
-    """Whether so many rows are held on disk."""
+    """Whether rows [`frames`, `width`] are held on disk."""
     return scratch is not None and frames * width * 4 > memory_gb * 1e9
 
 
@@ -294,13 +316,13 @@ def _allocate(frames: int, width: int, memory_gb: float, scratch: Path | None) -
     size = frames * width * 4
     if scratch is None or not _spills(frames, width, memory_gb, scratch):
         return torch.empty(frames, width)
-    # A map over a full disk ends in SIGBUS, so the room is asked for first.
+    # Writing to a map on a full disk kills the process (SIGBUS), so check first.
     if runs.free_bytes(scratch) < size:
         raise UserError(
-            f"no room for {size / 1e9:.1f} GB of whitened latents in {scratch}",
-            why=f"{runs.free_bytes(scratch) / 1e9:.1f} GB are free there",
+            f"{scratch} has no room for {size / 1e9:.1f} GB of whitened latents",
+            why=f"{runs.free_bytes(scratch) / 1e9:.1f} GB are free",
             do_this="free some space, or raise training.memory_gb to hold them in memory.",
         )
-    # Unnamed: no kill can leave it behind, and the map keeps it alive.
+    # Unnamed: the map keeps it alive, and nothing is left behind even if the process is killed.
     with tempfile.TemporaryFile(dir=scratch) as handle:
         return torch.from_numpy(np.memmap(handle, np.float32, "w+", shape=(frames, width)))

@@ -1,4 +1,4 @@
-"""A network that learns: gradient steps and averaged weights, and the state of all that.
+"""A denoiser with its optimiser and averaged weights: gradient steps, and their state.
 
 Shapes: B windows of this process in a step.
 """
@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from latentdiff.errors import UserError
+from latentdiff.specs import Denoise
 from latentdiff.training.batch_sampler import StepBatch
+from latentdiff.training.checkpoint import State
 from latentdiff.training.ema import Ema
-from latentdiff.training.meter import Measured
+from latentdiff.training.meter import StepMeasurement
 from latentdiff.training.process_group import ProcessGroup
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import Task
@@ -28,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class DenoiserLearner:
-    """A denoiser, its averages, its optimiser and the precision they work in."""
+    """A denoiser in training: its raw and averaged weights, optimiser and precision."""
 
     def __init__(
         self,
@@ -54,8 +57,8 @@ class DenoiserLearner:
         )
         self._model, self._optimizer = fabric.setup(denoiser, optimizer)
 
-    def step(self, step: int, step_batch: StepBatch, *, rate: float, seed: int) -> Measured:
-        """One step of the optimiser at learning rate `rate`; `seed`: of the network's dropout."""
+    def step(self, step: int, step_batch: StepBatch, *, rate: float, seed: int) -> StepMeasurement:
+        """One optimiser step at learning rate `rate`; `seed`: of the network's own randomness."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         _seed_network(seed, self._fabric.device)
@@ -67,28 +70,30 @@ class DenoiserLearner:
         self._observe(step_batch, losses)
         with torch.no_grad():
             baselines = self._losses(self._task.knows_variance, step_batch)
-        return Measured(step, losses, baselines, step_batch.logsnr, step_batch.batch.files, norm)
+        return StepMeasurement(
+            step, losses, baselines, step_batch.logsnr, step_batch.batch.files, norm
+        )
 
     def average(self, seen: int, halflife: float) -> None:
-        """Let the averages follow, after the last of `seen` windows; see `Ema.update`."""
+        """Update the averages after `seen` windows in all; `halflife` as in `Ema.update`."""
         for average in self.averages:
             average.update(self.network, self._settings.batch, seen, halflife)
 
     def finite(self) -> bool:
-        """Whether all weights are: a gradient can be infinite where no loss is."""
+        """Whether all weights are finite: a gradient can be infinite although no loss is."""
         largest = [p.detach().abs().max() for p in self.network.parameters()]
         return bool(torch.stack(largest).isfinite().all())
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[nn.Module]:
-        """The network with its weights of this moment, as it is when it is used."""
+        """The network with its raw weights, in evaluation mode and the training precision."""
         self.network.eval()
         with self._fabric.autocast():
             yield self.network
         self.network.train()
 
     def chosen(self, halflife: float | None) -> Ema:
-        """The average of this half-life; the first where there is none."""
+        """The average with this half-life; the first one if there is none."""
         for average in self.averages:
             if average.halflife == halflife:
                 return average
@@ -102,34 +107,39 @@ class DenoiserLearner:
             with self._fabric.autocast():
                 loss = self._losses(self.network, next(step_batch.parts(self._settings.accumulate)))
                 torch.autograd.grad(loss.mean(), parameters, allow_unused=True)
-        # Whatever a compiler's innards may raise: there is a way to go on, and it is told.
+        # A compiler may raise anything; training can always go on without it.
         except Exception as error:
             self.network._compiled_call_impl = None
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            log.warning("torch.compile failed, training goes on without it: %s", reason[0][:200])
+            log.warning("torch.compile failed, training uncompiled: %s", reason[0][:200])
 
     def _backward(self, step_batch: StepBatch) -> list[Tensor]:
-        """Gradients of the mean over the whole batch, summed part by part; losses [B]."""
+        """Accumulate the gradient of the mean loss over the whole batch; returns losses [B]."""
         losses = []
         parts = list(step_batch.parts(self._settings.accumulate))
         for part in parts:
-            waiting = self._group.size > 1 and part is not parts[-1]
-            with self._fabric.no_backward_sync(self._model) if waiting else _NOTHING:
+            # Processes exchange gradients once a step, with the last part.
+            waits = self._group.size > 1 and part is not parts[-1]
+            with self._fabric.no_backward_sync(self._model) if waits else _NO_CONTEXT:
                 mine = self._losses(self._model, part)
-                # Processes may have unequal shares, and DDP takes the mean of their gradients.
+                # Sums over the batch size of the whole, not means: parts and shares may be unequal.
+                # Times the number of processes, as DDP takes the mean of their gradients.
                 self._fabric.backward(mine.sum() * (self._group.size / self._settings.batch))
             losses.append(mine.detach())
         return losses
 
-    def _losses(self, denoise: Any, step_batch: StepBatch) -> Tensor:
+    def _losses(self, denoise: Denoise, step_batch: StepBatch) -> Tensor:
+        """[B] losses, weighted so that the objective is the same for every noise-level sampler."""
         return (
             self._task.losses(denoise, step_batch.batch, step_batch.logsnr, step_batch.noise)
             * step_batch.weight
         )
 
     def _observe(self, step_batch: StepBatch, losses: Tensor) -> None:
-        """Let the levels learn from the whole step; all processes learn the same."""
+        """Let an adaptive noise-level sampler learn from the losses of this step."""
         if self._task.observant:
+            # Of all processes, so that their samplers stay equal and draw the same next batch.
+            # Divided by the weight: the density must follow the loss itself, not its own inverse.
             whole = [
                 self._group.whole(part, self._settings.batch)
                 for part in (step_batch.logsnr, losses / step_batch.weight)
@@ -137,19 +147,20 @@ class DenoiserLearner:
             self._task.observe(*whole)
 
     def _clip(self) -> Tensor:
-        """The norm of the gradient, which is then no larger than the settings allow."""
+        """Clip the gradient as the settings ask for; returns its norm before that."""
         most = self._settings.gradient_clip
         norm = self._fabric.clip_gradients(
             self._model,
             self._optimizer,
             max_norm=float("inf") if most is None else most,
+            # Raising would need the value now; `Meter` checks later without waiting for the device.
             error_if_nonfinite=False,
         )
         assert norm is not None  # clipped by norm, not by value
         return norm.detach()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on."""
+    def state_dict(self) -> State:
+        """Everything the next step depends on; no random state, see `batch_sampler`."""
         return {
             "model": self.network.state_dict(),
             "ema": self.averages[0].module.state_dict(),
@@ -160,40 +171,40 @@ class DenoiserLearner:
             "levels": self._task.state_dict(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Continue from such a state.
 
-        An average of another half-life than any that was kept begins from the nearest one.
-        Raises UserError where it belongs to another network.
+        An average whose half-life the state lacks starts from the one with the nearest. Raises
+        UserError if the state belongs to another network.
         """
         kept = [state["ema"], *state["more_ema"]]
         try:
             self.network.load_state_dict(state["model"])
             for average in self.averages:
                 average.module.load_state_dict(kept[_nearest(average, state["halflives"])])
-            self._optimizer.load_state_dict(self._with_our_options(state["optimizer"]))
+            self._optimizer.load_state_dict(dict(self._with_our_options(state["optimizer"])))
         except (RuntimeError, ValueError) as error:
             raise UserError(
                 "the checkpoint belongs to another network",
                 why=" ".join(str(error).split())[:200],
-                do_this="--overwrite trains anew; another --run keeps both.",
+                do_this="train again from the start with --overwrite, or use another --run.",
             ) from error
         self._fabric.strategy.precision.load_state_dict(state["precision"])
         self._task.load_state_dict(state.get("levels", {}))
 
-    def _with_our_options(self, saved: Mapping[str, Any]) -> dict[str, Any]:
-        """A saved optimiser whose options are those of today's settings and device."""
+    def _with_our_options(self, saved: State) -> State:
+        """A saved optimiser state with the options of the current settings and device."""
         groups = zip(saved["param_groups"], self._optimizer.param_groups, strict=True)
         options = ("weight_decay", "fused")
         merged = [{**old, **{key: new[key] for key in options}} for old, new in groups]
         return {**saved, "param_groups": merged}
 
 
-_NOTHING: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+_NO_CONTEXT: AbstractContextManager[None] = nullcontext()
 
 
 def _seed_network(seed: int, device: torch.device) -> None:
-    # torch.manual_seed would note a traceback for each device not in use, at every step.
+    # Not torch.manual_seed: for every device not in use it records a traceback, at every step.
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
@@ -202,6 +213,7 @@ def _seed_network(seed: int, device: torch.device) -> None:
 
 
 def _nearest(average: Ema, halflives: list[float | None]) -> int:
+    """Index of the half-life nearest to that of `average`."""
     if average.halflife is None or average.halflife in halflives:
         return halflives.index(average.halflife) if average.halflife in halflives else 0
     wanted = average.halflife

@@ -1,7 +1,7 @@
-"""What a network in training is worth: its averages on held-out windows, and what that tells.
+"""Validation of the averaged weights.
 
-Beside the held-out loss of averaged weights stand those of the raw weights and of training windows,
-at the same levels.
+The held-out loss of the averaged weights is compared with that of the raw weights and with the loss
+on training windows, at the same noise levels.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from latentdiff.training.task import Task
 from latentdiff.training.validation import Validation, Validator
 
 THIN = 4
-"""What is beside the held-out loss is measured on every fourth window and level of its grid."""
+"""Everything but the held-out loss is measured on one in four pairs of window and level."""
 
 
 class Evaluator:
-    """Measures a learner on fixed windows of the held-out files, and as many of the training's."""
+    """Measures a learner on fixed windows of the held-out files and as many training windows."""
 
     def __init__(
         self,
@@ -41,10 +41,10 @@ class Evaluator:
         self._held_out = validator(held_out)
         self._train = validator(train)
         self.seconds = 0.0
-        """That all examinations so far have taken."""
+        """Time taken by all evaluations so far."""
 
     def evaluate(self, learner: DenoiserLearner, device: torch.device) -> Validation:
-        """Of the average with the lowest loss, where several are kept."""
+        """Validate every average; returns the one with the lowest held-out loss."""
         started = time.monotonic()
         with learner.evaluating() as raw:
             results = [

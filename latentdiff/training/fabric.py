@@ -17,62 +17,62 @@ if TYPE_CHECKING:
 
 
 def pick_device(name: str) -> str:
-    """`auto` as what is there: cuda, then mps, then cpu.
+    """The device itself; `auto` is the first available of cuda, mps and cpu.
 
-    Raises UserError for a device that this machine or this torch does not have.
+    Raises UserError for a device that this machine or this build of torch does not have.
     """
-    there = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        return next(kind for kind, found in there.items() if found)
-    if not there[name]:
+        return next(kind for kind, found in available.items() if found)
+    if not available[name]:
         raise UserError(
-            f"there is no {name} device for torch {torch.__version__} here",
-            do_this="use --device auto; `latentdiff doctor` tells what works on this machine.",
+            f"torch {torch.__version__} finds no {name} device on this machine",
+            do_this="use --device auto; `latentdiff doctor` shows which devices work.",
         )
     return name
 
 
 @dataclass(frozen=True)
 class Launch:
-    """Where to compute, and on how many devices of how many machines."""
+    """The devices and machines to compute on."""
 
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     devices: str | int = 1
-    """Devices of each machine, one process each; auto = all GPUs there are, or one CPU process."""
+    """Devices per machine, one process each; auto = all GPUs, or one process on the CPU."""
     num_nodes: int = 1
     """Machines."""
     strategy: str = "auto"
-    """How they work together, by Lightning's names: auto, ddp, ..."""
+    """Lightning's name of how they work together: auto, ddp, ..."""
 
 
 def make_fabric(launch: Launch, precision: Precision = "32") -> Fabric:
-    """A Fabric for these devices and this precision; nothing is started yet.
+    """A Fabric for these devices and this precision; it starts no process yet.
 
-    Under torchrun and SLURM it joins the processes that these have started, whose number then
-    counts instead of `devices` and `num_nodes`. Raises UserError where the device cannot do that.
+    Under torchrun and SLURM it joins the processes that they started; their number then replaces
+    `devices` and `num_nodes`. Raises UserError if the device does not support what is asked for.
     """
     from lightning.fabric import Fabric
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-    # Started by somebody else to follow: the first process speaks for all.
+    # Only the first process logs; the others, however started, log errors only.
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         logging.getLogger("latentdiff").setLevel(logging.ERROR)
     kind = pick_device(launch.device)
     if precision == "16-mixed" and kind == "cpu":
         raise UserError(
-            "16-mixed precision needs a GPU", do_this="use training.precision=bf16-mixed, or 32."
+            "16-mixed precision needs a GPU", do_this="set training.precision to bf16-mixed or 32."
         )
-    devices, nodes = _started() or (launch.devices, launch.num_nodes)
+    devices, nodes = _external_launch() or (launch.devices, launch.num_nodes)
     if devices == "auto" and kind == "cpu":
         devices = 1
     if kind == "cuda" and isinstance(devices, int) and devices > torch.cuda.device_count():
         raise UserError(
-            f"there are {torch.cuda.device_count()} GPUs here, {devices} were asked for",
+            f"{devices} GPUs were asked for, this machine has {torch.cuda.device_count()}",
             do_this="use --devices auto, or a smaller number.",
         )
     return Fabric(
@@ -84,9 +84,10 @@ def make_fabric(launch: Launch, precision: Precision = "32") -> Fabric:
     )
 
 
-def _started() -> tuple[int, int] | None:
-    """Processes of a node and nodes, where torchrun or `srun` has started them."""
-    from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+def _external_launch() -> tuple[int, int] | None:
+    """Processes per node, and nodes, if torchrun or `srun` started this process; else None."""
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
     if TorchElasticEnvironment.detect():
         here = int(os.environ["LOCAL_WORLD_SIZE"])

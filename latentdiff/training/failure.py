@@ -1,4 +1,4 @@
-"""What goes wrong while training, told so that it can be acted on."""
+"""Failures while training, turned into errors that say what to do."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ import torch
 from latentdiff.errors import UserError
 from latentdiff.training import verdict
 from latentdiff.training.data import Windows
-from latentdiff.training.meter import Culprits
+from latentdiff.training.meter import NonFiniteStep
 from latentdiff.training.process_group import ProcessGroup
 from latentdiff.training.settings import TrainingConfig
 
-# What torch's allocator on the CPU says; it has no error class of its own.
+# Messages of torch's allocator on the CPU, which has no error class of its own.
 _CPU_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+# Messages of torch.distributed when another process is gone.
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "timed out")
 
 
-def refuse_not_finite(found: list[Culprits | None], windows: Windows, group: ProcessGroup) -> None:
-    """Raise UserError where any process has `found` a loss or gradient that is NaN or infinite.
+def refuse_not_finite(
+    found: list[NonFiniteStep | None], windows: Windows, group: ProcessGroup
+) -> None:
+    """Raise UserError if any process has `found` a NaN or infinite loss or gradient.
 
-    Files and levels of the first such step of all processes are named. Only the leader speaks.
+    The error names files and noise levels of the first such step. It is raised in the leader; other
+    processes exit silently.
     """
     everyone = [c for c in found if c is not None]
     if not everyone:
@@ -33,7 +37,7 @@ def refuse_not_finite(found: list[Culprits | None], windows: Windows, group: Pro
         raise SystemExit(1)
     step = min(c.step for c in everyone)
     first = [c for c in everyone if c.step == step]
-    # Where one process has the loss, the gradient is that of all.
+    # One process's bad loss makes the gradient of all of them bad, so the loss is the cause.
     worst = [c for c in first if c.what == "loss"] or first
     files = sorted({windows.keys[i] for c in worst for i in c.files})
     levels = [level for c in worst for level in c.logsnr]
@@ -43,14 +47,14 @@ def refuse_not_finite(found: list[Culprits | None], windows: Windows, group: Pro
         "windows",
         why=f"log-SNR {min(levels):.1f} to {max(levels):.1f}, files: {verdict.some(files)}",
         do_this="lower training.learning_rate or training.gradient_clip, or use "
-        "training.precision=32; checkpoints/ holds the last good state, and the same command "
-        "continues from it.",
+        "training.precision=32; the same command continues from the last checkpoint, which is "
+        "good.",
     )
 
 
 @contextmanager
 def explained(settings: TrainingConfig, device: torch.device) -> Iterator[None]:
-    """Turn lack of memory or of room on the disk, and a lost process, into UserErrors."""
+    """Turn out-of-memory, a full disk and a lost process into UserErrors."""
     try:
         yield
     except (torch.cuda.OutOfMemoryError, MemoryError) as error:
@@ -59,7 +63,7 @@ def explained(settings: TrainingConfig, device: torch.device) -> Iterator[None]:
         if error.errno not in _DISK:
             raise
         raise UserError(
-            f"cannot write {error.filename or 'what training tells of itself'}",
+            f"cannot write {error.filename or 'the metrics of this training'}",
             why=error.strerror or str(error),
             do_this="free some space; the same command continues from the last checkpoint.",
         ) from error
@@ -71,7 +75,7 @@ def explained(settings: TrainingConfig, device: torch.device) -> Iterator[None]:
             raise UserError(
                 "another process of this training has ended",
                 why=text.splitlines()[0][:200],
-                do_this="look at what it said; the same command continues from the last "
+                do_this="read its error message; the same command continues from the last "
                 "checkpoint.",
             ) from error
         raise
@@ -90,7 +94,7 @@ def _out_of_memory(
         ways.append("training.precision=bf16-mixed")
     ways.append("with --overwrite a shorter training.window or a smaller network")
     return UserError(
-        f"out of memory: {settings.batch} windows of {settings.window} frames a step, in "
+        f"out of memory: {settings.batch} windows of {settings.window} frames per step, in "
         f"{settings.accumulate} part(s), do not fit on {device.type}",
         why=(str(error).splitlines() or [type(error).__name__])[0][:200],
         do_this=f"try {', or '.join(ways)}; the same command continues from the last checkpoint.",

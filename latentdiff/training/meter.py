@@ -1,4 +1,4 @@
-"""Running means between two lines of metrics, and the check that losses are finite.
+"""Means over the steps of one line of metrics, and the check that losses are finite.
 
 Shapes: B windows of this process in a step.
 """
@@ -6,7 +6,8 @@ Shapes: B windows of this process in a step.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
@@ -16,8 +17,8 @@ from latentdiff.training.process_group import ProcessGroup
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one step has shown of this process's windows; nothing of it is waited for."""
+class StepMeasurement:
+    """What one step measured on this process's windows, still on the device."""
 
     step: int
     losses: Tensor
@@ -27,27 +28,59 @@ class Measured:
     logsnr: Tensor
     """[B]."""
     files: Tensor
-    """[B] index of the file that each window is from."""
+    """[B] index of the file that each window was cut from."""
     norm: Tensor
-    """Of the gradient of the whole batch, before clipping."""
+    """Norm of the gradient of the whole batch, before clipping."""
 
 
 @dataclass(frozen=True)
-class Culprits:
-    """Windows whose loss is NaN or infinite at one step, or all of it where its gradient is."""
+class TrainingMetrics:
+    """Means over all processes and over the steps since the last line of metrics."""
+
+    loss: float
+    baseline: float
+    """Loss of the denoiser that knows variances only, on the same windows and noise."""
+    step_seconds: float
+    windows_per_second: float
+    data_wait: float
+    """Share 0..1 of the time spent waiting for windows."""
+    gradient_norm: float
+    """Before clipping."""
+    audio_seconds_per_second: float | None = None
+    """None if the frame rate of the latents is unknown."""
+
+    @property
+    def skill(self) -> float:
+        """1 - loss / baseline: 0 = learned nothing, 1 = perfect."""
+        return 1.0 - self.loss / self.baseline
+
+    def metrics(self) -> dict[str, float]:
+        """Everything by name, for the metrics file."""
+        values = {"loss": self.loss, "baseline": self.baseline, "skill": self.skill, **asdict(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_metrics(cls, values: Mapping[str, float]) -> TrainingMetrics:
+        """The inverse of `metrics`."""
+        return cls(**{name: value for name, value in values.items() if name != "skill"})
+
+
+@dataclass(frozen=True)
+class NonFiniteStep:
+    """The windows of one step whose loss is NaN or infinite; all of them if the gradient is."""
 
     step: int
     what: Literal["loss", "gradient"]
     files: list[int]
     logsnr: list[float]
     windows: int
-    """Of the step, in this process."""
+    """Windows of the step in this process."""
 
 
 class Meter:
-    """Gathers steps without waiting for the device; `read` does the waiting, and starts anew.
+    """Collects measurements of steps without waiting for the device; `read` waits.
 
-    `frames`: of a window. `frame_rate`: latent frames a second; None = not known.
+    `frames`: of a window. `frame_rate`: latent frames per second; None = unknown.
     """
 
     def __init__(self, group: ProcessGroup, frames: int, frame_rate: float | None = None) -> None:
@@ -55,54 +88,53 @@ class Meter:
         self._seconds = None if frame_rate is None else frames / frame_rate
         self.restart()
 
-    def add(self, measured: Measured) -> None:
-        """One step."""
+    def add(self, measured: StepMeasurement) -> None:
+        """Add one step."""
         self._steps.append(measured)
 
     def waited(self, seconds: float) -> None:
-        """Time spent on getting data instead of on computing."""
+        """Add time spent waiting for data instead of computing."""
         self._wait += seconds
 
-    def read(self) -> dict[str, float]:
-        """Means over all processes since the last reading; empty where nothing was added."""
-        if not self._steps:
-            return {}
+    def read(self) -> TrainingMetrics:
+        """Means over the steps since `restart`, of which there must be at least one."""
         losses = torch.cat([m.losses for m in self._steps])
         baselines = torch.cat([m.baselines for m in self._steps])
+        # Sums and a count, not means: processes may hold unequal shares of a batch.
         sums = torch.tensor([losses.sum(), baselines.sum(), len(losses)], dtype=torch.float64)
-        total, known, windows = self._group.sum(sums).tolist()
+        loss, baseline, windows = self._group.sum(sums).tolist()
+        # Taken after the sum, which waits for the device to finish the steps.
         elapsed = max(time.monotonic() - self._since, 1e-9)
-        loss, baseline = total / windows, known / windows
-        values = {
-            "loss": loss,
-            "baseline": baseline,
-            "skill": 1.0 - loss / baseline,
-            "step_seconds": elapsed / len(self._steps),
-            "windows_per_second": windows / elapsed,
-            "data_wait": self._wait / elapsed,
-            "gradient_norm": float(torch.stack([m.norm for m in self._steps]).mean()),
-        }
-        if self._seconds is not None:
-            values["audio_seconds_per_second"] = windows * self._seconds / elapsed
-        return values
+        seconds = self._seconds
+        return TrainingMetrics(
+            loss=loss / windows,
+            baseline=baseline / windows,
+            step_seconds=elapsed / len(self._steps),
+            windows_per_second=windows / elapsed,
+            data_wait=self._wait / elapsed,
+            gradient_norm=float(torch.stack([m.norm for m in self._steps]).mean()),
+            audio_seconds_per_second=None if seconds is None else windows * seconds / elapsed,
+        )
 
-    def culprits(self) -> Culprits | None:
-        """Of the first step since the last `restart` with anything NaN or infinite."""
+    def first_non_finite(self) -> NonFiniteStep | None:
+        """The first step since `restart` with a NaN or infinite loss or gradient."""
         for measured in self._steps:
             bad = ~torch.isfinite(measured.losses).cpu()
             if bad.any():
-                return _culprits("loss", measured, bad)
+                return _non_finite("loss", measured, bad)
             if not torch.isfinite(measured.norm):
-                return _culprits("gradient", measured, torch.ones_like(bad))
+                return _non_finite("gradient", measured, torch.ones_like(bad))
         return None
 
     def restart(self) -> None:
-        """Begin the next line; what went before, such as a validation, is not in its rates."""
-        self._steps: list[Measured] = []
+        """Start the next line; time before this call, such as a validation, does not count."""
+        self._steps: list[StepMeasurement] = []
         self._wait = 0.0
         self._since = time.monotonic()
 
 
-def _culprits(what: Literal["loss", "gradient"], measured: Measured, bad: Tensor) -> Culprits:
+def _non_finite(
+    what: Literal["loss", "gradient"], measured: StepMeasurement, bad: Tensor
+) -> NonFiniteStep:
     files, levels = measured.files.cpu()[bad], measured.logsnr.cpu()[bad]
-    return Culprits(measured.step, what, files.tolist(), levels.tolist(), len(bad))
+    return NonFiniteStep(measured.step, what, files.tolist(), levels.tolist(), len(bad))

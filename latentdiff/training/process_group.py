@@ -1,4 +1,4 @@
-"""The processes that train one model together, by Fabric's strategy; for one, all is the identity.
+"""The processes that train one model together; with one process, everything is the identity.
 
 Shapes: B windows of a batch, N anything.
 """
@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 class ProcessGroup:
-    """What the processes agree on, and which of them leads: it alone writes and speaks.
+    """What processes exchange, and which one leads: the leader alone writes files and logs.
 
-    Small things such as a request to stop go through a group on the CPU, so that asking does not
-    wait for a GPU.
+    Exchanges go through a gloo group on the CPU, so that small ones, such as a request to stop, do
+    not wait for a GPU.
     """
 
     def __init__(self, fabric: Fabric) -> None:
@@ -32,11 +32,11 @@ class ProcessGroup:
             self._group = torch.distributed.new_group(backend="gloo")
 
     def share(self, count: int) -> slice:
-        """This process's part of `count` things; the parts differ by one at most."""
+        """This process's part of `count` items; parts differ in size by one at most."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def sum(self, values: Tensor) -> Tensor:
-        """[N] added up over all processes, the same for each of them; on the CPU."""
+        """[N] summed over all processes, equal in each of them; on the CPU."""
         values = values.detach().cpu()
         if self.size > 1:
             values = values.clone()
@@ -44,7 +44,7 @@ class ProcessGroup:
         return values
 
     def whole(self, part: Tensor, count: int) -> Tensor:
-        """[count], of which each process has its `share`."""
+        """[count], put together from every process's `share` of it."""
         if self.size == 1:
             return part
         values = torch.zeros(count, dtype=part.dtype)
@@ -52,7 +52,7 @@ class ProcessGroup:
         return self.sum(values)
 
     def agree(self, stop: bool, elapsed: float) -> tuple[bool, float]:
-        """Whether any process wants to stop, and the longest time that one measured."""
+        """Whether any process wants to stop, and the longest elapsed time of any."""
         if self.size == 1:
             return stop, elapsed
         values = torch.tensor([float(stop), elapsed], dtype=torch.float64)
@@ -60,7 +60,7 @@ class ProcessGroup:
         return bool(values[0]), float(values[1])
 
     def gather(self, value: T) -> list[T]:
-        """What each process has, by rank; anything that can be pickled."""
+        """Every process's value, by rank; anything that can be pickled."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -68,9 +68,9 @@ class ProcessGroup:
         return values
 
     def lead(self, action: Callable[[], T]) -> T | None:
-        """Let the leader act while the others wait; None for them.
+        """Run `action` in the leader while the others wait; returns None in those.
 
-        Where it fails, its error is raised in the leader, and the others end without a word.
+        If it fails, its error is raised in the leader, and other ranks exit silently.
         """
         if self.size == 1:
             return action()
@@ -79,6 +79,7 @@ class ProcessGroup:
             result = action() if self.leads else None
             failed = False
         finally:
+            # In `finally`, so that the others learn of a failure and do not wait forever.
             anywhere = float(self.sum(torch.tensor([float(failed)])))
         if anywhere:
             raise SystemExit(1)

@@ -1,4 +1,4 @@
-"""What is learned: the loss of a batch, and what models score on it that learned nothing.
+"""The training task: the loss of a batch, and the losses of models that learned nothing.
 
 Shapes: B batch, C latent channels, L noise levels, W frames of a window.
 """
@@ -20,26 +20,27 @@ from latentdiff.specs import Condition, Denoise
 from latentdiff.training.data import Batch, Windows
 
 SEGMENTS = (1024, 512, 256, 128, 64, 32, 16)
-"""Frames of the segments that spectra are estimated from: the longest of which there are enough."""
+"""Lengths (frames) of segments to estimate spectra from; the first one with enough is used."""
 ENOUGH_SEGMENTS = 32
+"""Segments that a spectrum is estimated from, at least."""
 MOST_VALUES = 1 << 23
-"""Of all segments together: to transform them takes some 300 MB."""
+"""Values of all segments together, at most: transforming them takes some 300 MB."""
 
 
 @dataclass(frozen=True)
-class References:
-    """Mean losses over evenly spread levels of denoisers that need no training (closed forms)."""
+class BaselineLosses:
+    """Closed-form mean losses, over evenly spread levels, of denoisers that need no training."""
 
     zero: float
-    """Predicts zero."""
+    """Of predicting zero."""
     variance: float
-    """Knows the variance of each channel; skill is measured against this one."""
+    """Of knowing the variance of each channel; skill is measured against this one."""
     spectrum: float
-    """Knows the spectrum of each channel: the best filter."""
+    """Of knowing the spectrum of each channel: the best linear filter."""
 
     @property
     def learnable(self) -> float:
-        """Skill of the filter: how much structure along time the latents surely have."""
+        """Skill of that filter: how much of the latents is predictable along time, at least."""
         return baseline.skill(self.spectrum, self.variance)
 
 
@@ -49,76 +50,76 @@ class Task:
 
     objective: Objective
     schedule: Schedule
-    drawn: NoiseLevelSampler | None = None
-    """Which levels training visits; None: those of the schedule, as often as it does."""
+    noise_level_sampler: NoiseLevelSampler | None = None
+    """How often training visits each level; None: as often as the schedule does."""
     variance: Tensor | None = None
     """[C] of the latents; None: ones."""
-    noise: Callable[[Tensor], Tensor] | None = None
-    """What becomes of the white noise [B, C, W] of a training step; None: it stays."""
+    transform_noise: Callable[[Tensor], Tensor] | None = None
+    """Applied to the white noise [B, C, W] of a training step; None: it stays white."""
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """log-SNR [B], one in each of B equally likely intervals, and weight [B] of its loss."""
-        return self._drawn.draw(batch, generator)
+        return self._levels.draw(batch, generator)
 
     def observe(self, logsnr: Tensor, losses: Tensor) -> None:
-        """Tell the levels [B] of a whole step, over all processes, and its losses [B] there.
+        """Let the sampler learn from the levels and losses [B] of a whole step, of all processes.
 
         Losses as `losses` gives them, not multiplied by the weights of `draw`.
         """
-        self._drawn.observe(logsnr, losses)
+        self._levels.observe(logsnr, losses)
 
     @property
     def observant(self) -> bool:
-        """Whether `observe` makes any difference to later draws."""
-        return self._drawn.observant
+        """Whether `observe` has any effect on later draws."""
+        return self._levels.observant
 
     def state_dict(self) -> dict[str, Tensor]:
         """What later draws depend on, besides their generators."""
-        return self._drawn.state_dict()
+        return self._levels.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from such a state."""
-        self._drawn.load_state_dict(state)
+        self._levels.load_state_dict(state)
 
     def levels(self, count: int) -> Tensor:
-        """[L] log-SNR, clean to noisy, as evenly spread as the schedule visits them.
+        """[L] log-SNR, clean to noisy, evenly spread over the schedule's t.
 
-        One, where the schedule has one only: that of a regression.
+        L = `count`, or 1 if the schedule has one level only (that of a regression).
         """
         levels = self.schedule((torch.arange(count) + 0.5) / count)
         return levels[:1] if (levels == levels[0]).all() else levels
 
     def knows_variance(self, z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
-        """The best denoiser that knows only the variance of every channel.
+        """The best denoiser that knows only the variance of each channel.
 
-        Run on the very windows and noise of a model, it is the baseline its loss stands beside.
+        On the windows and noise of a model's loss it gives that loss's baseline.
         """
         return knows_variance(z_t, logsnr, self.variance)
 
     def losses(self, denoise: Denoise, batch: Batch, logsnr: Tensor, noise: Tensor) -> Tensor:
-        """[B] loss of a denoiser on clean windows [B, C, W] at log-SNR [B]; padding left out."""
+        """[B] loss of a denoiser on clean windows [B, C, W] at log-SNR [B]; padding is ignored."""
         return self.objective(denoise, batch.latents, logsnr, noise, batch.condition, batch.mask)
 
-    def references(self, windows: Windows, levels: int = 64) -> References:
-        """Of the data these windows are cut from, by its spectrum."""
+    def baseline_losses(self, windows: Windows, levels: int = 64) -> BaselineLosses:
+        """Losses of untrained denoisers on the data that the windows are cut from."""
         variance = torch.ones(windows.channels) if self.variance is None else self.variance.cpu()
         logsnr, spectrum = self.levels(levels), spectrum_of(windows) * variance[:, None]
-        return References(
+        return BaselineLosses(
             zero=float(baseline.zero(self.objective, logsnr, variance).mean()),
             variance=float(baseline.variance_only(self.objective, logsnr, variance).mean()),
             spectrum=float(baseline.spectrum_only(self.objective, logsnr, spectrum).mean()),
         )
 
     @property
-    def _drawn(self) -> NoiseLevelSampler:
-        return self.drawn or NoiseLevelSampler(self.schedule)
+    def _levels(self) -> NoiseLevelSampler:
+        return self.noise_level_sampler or NoiseLevelSampler(self.schedule)
 
 
 def spectrum_of(windows: Windows) -> Tensor:
     """[C, F] power spectrum of each channel, scaled to mean 1 (Welch's method, Hann taper).
 
-    From segments as long as the files allow, whatever the training window is: a short segment
-    blurs the spectrum and would make the best filter look worse than it is.
+    Estimated from segments as long as the files allow, whatever the training window: short segments
+    blur the spectrum, and the best filter would look worse than it is.
     """
     for frames in SEGMENTS:
         most = max(ENOUGH_SEGMENTS, MOST_VALUES // (frames * windows.channels))
@@ -126,8 +127,9 @@ def spectrum_of(windows: Windows) -> Tensor:
         whole = batch.latents[batch.mask.all(dim=1)]
         if len(whole) >= ENOUGH_SEGMENTS:
             break
-    # All files shorter than that: padded ones tell the spectrum well enough.
+    # If all files are shorter than that, padded segments give the spectrum well enough.
     segments = whole if len(whole) else batch.latents
+    # Tapered, as the jump between a segment's ends would leak into all frequencies.
     taper = torch.hann_window(segments.shape[-1])
     spectrum = baseline.power_spectrum(segments * taper)
     return spectrum / spectrum.mean(dim=1, keepdim=True).clamp(min=1e-12)

@@ -13,74 +13,79 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
+from latentdiff.config import Values
 from latentdiff.interrupt import StopRequest
 from latentdiff.tracking import Tracker, progress
 from latentdiff.training import checkpoint, verdict
 from latentdiff.training.batch_sampler import BatchSampler, StepBatch
 from latentdiff.training.best_tracker import BestTracker
 from latentdiff.training.budget import Budget
+from latentdiff.training.checkpoint_io import CheckpointIO, Progress
 from latentdiff.training.data import Windows, seed_of
 from latentdiff.training.denoiser_learner import DenoiserLearner
-from latentdiff.training.ema import Ema
 from latentdiff.training.evaluator import Evaluator
 from latentdiff.training.fabric import Launch, make_fabric
 from latentdiff.training.failure import explained, refuse_not_finite
-from latentdiff.training.meter import Meter
+from latentdiff.training.meter import Meter, TrainingMetrics
 from latentdiff.training.process_group import ProcessGroup
 from latentdiff.training.settings import TrainingConfig
-from latentdiff.training.task import References, Task
+from latentdiff.training.task import BaselineLosses, Task
 from latentdiff.training.validation import Validation
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+    from tqdm import tqdm
 
 log = logging.getLogger(__name__)
 
 JUDGE_AFTER = 300
-"""Steps after which a model without skill is called one."""
+"""Steps after which a model without skill is warned of."""
 Demo = Callable[[int, nn.Module, Tracker], None]
-"""Called with the step, the averaged weights, and where to tell of them."""
+"""Called with the step, the averaged weights, and the tracker to show the demo in."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What training has come to."""
+class TrainingOutcome:
+    """The result of a finished training."""
 
     step: int
-    training: dict[str, float]
-    """Loss, baseline and skill over the last line of metrics."""
+    """The last step."""
+    training: TrainingMetrics
+    """The last line of metrics."""
     validation: Validation | None
     """Of the averaged weights at the last step; None without held-out files."""
     best: Validation | None
-    """Of the weights to sample from: the newest whose held-out loss has not risen."""
+    """Of the weights to sample from, the newest whose held-out loss had not risen; or None."""
     best_step: int | None
+    """Step of those weights, or None."""
     path: Path
     """The weights to sample from."""
 
 
-class Due(NamedTuple):
-    """What a step is followed by."""
+class StepActions(NamedTuple):
+    """What follows a step."""
 
-    line: bool
-    """Of metrics; before each of the others too."""
-    validation: bool
+    log: bool
+    """A line of metrics; always True if any other is."""
+    validate: bool
     save: bool
     keep: bool
-    """The checkpoint stays."""
+    """The checkpoint is kept beside `last`."""
     demo: bool
 
 
 class Trainer:
     """Trains a denoiser on windows of latents, and says whether it learns anything.
 
-    Everything random is drawn from (seed, step), so a run that was stopped and continued is, on
-    one device, the same run bit for bit (on a GPU as far as its kernels are deterministic); not so
-    where `training.hours` is given, as the learning rate then follows the clock. `constants` (named
-    groups of tensors such as the whitening) and `header` go into every checkpoint beside the
-    averaged weights. `frame_rate`: latent frames a second, for telling the speed in seconds of
-    audio. `demo` is called at step 0 and every
-    `training.demo_every` steps. `fabric`: launched, where several devices work together; each
-    then computes its share of a batch, and the first one alone writes.
+    All randomness comes from (seed, step). So on one device a run that was stopped and continued
+    is, bit for bit, the run that was not (on a GPU as far as its kernels are deterministic), unless
+    `training.hours` is set and the learning rate follows the clock.
+
+    `constants` (named groups of tensors such as the whitening) and `header` go into every
+    checkpoint beside the averaged weights. `frame_rate`: latent frames per second, for the speed in
+    seconds of audio. `demo` is called at step 0 and every `training.demo_every` steps. `fabric`:
+    already launched if several devices work together; each then computes its share of a batch, and
+    the first one alone writes files.
     """
 
     def __init__(
@@ -93,7 +98,7 @@ class Trainer:
         directory: Path,
         *,
         constants: Mapping[str, Mapping[str, Tensor]] | None = None,
-        header: Mapping[str, Any] | None = None,
+        header: Values | None = None,
         condition_dropout: float = 0.0,
         seed: int = 0,
         device: str = "auto",
@@ -103,10 +108,8 @@ class Trainer:
     ) -> None:
         self.settings = settings
         self.directory = directory
-        self.references: References = task.references(train)
+        self.baselines: BaselineLosses = task.baseline_losses(train)
         self._train = train
-        self._constants = dict(constants or {})
-        self._header = dict(header or {})
         self._seed = seed
         self._demo = demo
         self._fabric = fabric or make_fabric(Launch(device), settings.precision)
@@ -123,238 +126,205 @@ class Trainer:
         self._budget = Budget(settings)
         self._meter = Meter(self._group, settings.window, frame_rate)
         self._best_tracker = BestTracker()
+        self._checkpoints = CheckpointIO(
+            directory, settings, self._learner, self._best_tracker, constants or {}, header or {}
+        )
         self._tracker: Tracker | None = None
-        self._step = 0
-        self._seen = 0
-        self._elapsed = 0.0
+        self._progress = Progress()
         self._began = self._clock = time.monotonic()
-        self._training: dict[str, float] = {}
-        self._judged = False
 
-    def fit(self) -> Outcome:
-        """Train until steps or hours are spent, from the last checkpoint where there is one.
+    def fit(self) -> TrainingOutcome:
+        """Train until steps or hours are used up, from the last checkpoint if there is one.
 
-        Raises UserError where a loss is NaN or infinite, memory runs out, or the checkpoint cannot
-        be read; KeyboardInterrupt after Ctrl-C, when the checkpoint has been written.
+        Raises UserError if a loss becomes NaN or infinite, memory or disk run out, or the
+        checkpoint cannot be read; KeyboardInterrupt on Ctrl-C, once a checkpoint is written.
         """
-        # Where a former run stopped.
         self._restore()
         with (
             explained(self.settings, self._fabric.device),
             self._open_tracker() as self._tracker,
-            self._progress() as bar,
+            self._progress_bar() as bar,
             StopRequest() as stop,
         ):
             stopping = self._prepare()
             while not (stopping or self._over() or self._exhausted()):
-                self._step += 1
+                self._progress.step += 1
                 # Fresh windows, levels and noise, all drawn from (seed, step).
                 step_batch = self._draw()
                 # Loss, gradient, weights, averaged weights.
                 self._update(step_batch)
-                # What all processes go by: the longest of their clocks, a wish of any to stop.
-                stopping, self._elapsed = self._group.agree(stop.requested, self._time())
+                # Processes must agree on time and end, or some would wait for the others forever.
+                stopping, self._progress.elapsed = self._group.agree(stop.requested, self._time())
                 self._advance(bar)
                 due = self._due(stopping)
-                if not due.line:
+                if not due.log:
                     continue
-                # What it amounts to, beside the baseline.
-                self._report()
-                bar.set_postfix_str(verdict.running(self._training))
+                # The mean training loss beside its baseline; NaN ends the training here, so that
+                # what follows never validates or saves broken weights.
+                metrics = self._report()
+                bar.set_postfix_str(verdict.running(metrics.metrics()))
                 # The same on held-out windows.
-                if due.validation:
-                    self._validate()
-                # Whatever happens next, training continues from here.
+                if due.validate:
+                    self._validate(metrics)
+                # From here on training can continue, whatever happens next.
                 if due.save or self._exhausted():
                     self._save(due.keep)
                 if due.demo:
-                    self._show()
+                    self._show_demo()
                 self._meter.restart()
         return self._end(stopping)
 
     def _prepare(self) -> bool:
-        """What comes before the first step; False, as nobody has asked to stop yet."""
-        self._clock = time.monotonic() - self._elapsed
+        """Compile, show the first demo and start the clock; returns that nobody asked to stop."""
+        self._clock = time.monotonic() - self._progress.elapsed
         if self.settings.compile and not self._over():
-            self._learner.compile(self._batch_sampler.draw(self._step + 1))
-        if self._step == 0:
-            self._show()
+            self._learner.compile(self._batch_sampler.draw(self._progress.step + 1))
+        if self._progress.step == 0:
+            self._show_demo()
         self._meter.restart()
         return False
 
     def _over(self) -> bool:
-        return self._budget.over(self._step, self._elapsed)
+        return self._budget.over(*self._now)
 
     def _exhausted(self) -> bool:
         return self._best_tracker.exhausted(self.settings.patience)
 
+    @property
+    def _now(self) -> tuple[int, float]:
+        """Steps and seconds so far, by which everything is scheduled."""
+        return self._progress.step, self._progress.elapsed
+
     def _time(self) -> float:
-        """Seconds of this run, with former attempts."""
+        """Seconds of this run, over all attempts."""
         return time.monotonic() - self._clock
 
-    def _due(self, stopping: bool) -> Due:
-        over, budget = self._over(), self._budget
+    def _due(self, stopping: bool) -> StepActions:
+        step, over, budget = self._progress.step, self._over(), self._budget
 
         def every(interval: int) -> bool:
-            return over or self._step % interval == 0
+            return over or step % interval == 0
 
-        now = self._step, self._elapsed
-        validation = every(budget.validation_interval(*now))
-        keep = self.settings.keep_every is not None and self._step % self.settings.keep_every == 0
-        save = stopping or keep or every(budget.checkpoint_interval(*now))
-        demo = self._demo is not None and every(budget.demo_interval(*now))
-        line = validation or save or demo or every(budget.log_interval(*now))
-        return Due(line, validation, save, keep, demo)
+        validate = every(budget.validation_interval(*self._now))
+        keep = self.settings.keep_every is not None and step % self.settings.keep_every == 0
+        save = stopping or keep or every(budget.checkpoint_interval(*self._now))
+        demo = self._demo is not None and every(budget.demo_interval(*self._now))
+        line = validate or save or demo or every(budget.log_interval(*self._now))
+        return StepActions(line, validate, save, keep, demo)
 
     def _draw(self) -> StepBatch:
         started = time.monotonic()
-        step_batch = self._batch_sampler.draw(self._step)
+        step_batch = self._batch_sampler.draw(self._progress.step)
         self._meter.waited(time.monotonic() - started)
         return step_batch
 
     def _update(self, step_batch: StepBatch) -> None:
         """One step of the optimiser and of the averaged weights."""
-        rate = self._budget.learning_rate(self._step, self._elapsed)
-        # The network's own randomness (dropout) starts anew at every step, for exact resume.
-        seed = seed_of(self._seed, self._step, "network", self._group.rank)
-        measured = self._learner.step(self._step, step_batch, rate=rate, seed=seed)
-        self._seen += self.settings.batch
-        halflife = self._budget.halflife(self._step, self._seen, self._elapsed)
-        self._learner.average(self._seen, halflife)
+        step = self._progress.step
+        rate = self._budget.learning_rate(*self._now)
+        # The network's own randomness (dropout) is seeded at every step as well: a generator that
+        # ran on from step to step would be in another state after a resume.
+        seed = seed_of(self._seed, step, "network", self._group.rank)
+        measured = self._learner.step(step, step_batch, rate=rate, seed=seed)
+        self._progress.seen += self.settings.batch
+        seen = self._progress.seen
+        self._learner.average(seen, self._budget.halflife(step, seen, self._progress.elapsed))
         self._meter.add(measured)
 
-    def _report(self) -> None:
-        """One line of metrics over the steps since the last; stops on NaN."""
-        values = self._meter.read()
-        if not (math.isfinite(values["loss"]) and self._learner.finite()):
-            found = self._group.gather(self._meter.culprits())
+    def _report(self) -> TrainingMetrics:
+        """One line of metrics over the steps since the last; raises UserError on NaN."""
+        metrics = self._meter.read()
+        if not (math.isfinite(metrics.loss) and self._learner.finite()):
+            found = self._group.gather(self._meter.first_non_finite())
             refuse_not_finite(found, self._train, self._group)
-        self._training = values
-        rate = self._budget.learning_rate(self._step, self._elapsed)
-        self._tell({**values, "learning_rate": rate, "hours": self._elapsed / 3600})
+        self._progress.metrics = metrics
+        rate, hours = self._budget.learning_rate(*self._now), self._progress.elapsed / 3600
+        self._track({**metrics.metrics(), "learning_rate": rate, "hours": hours})
+        return metrics
 
-    def _tell(self, values: Mapping[str, float], prefix: str = "") -> None:
+    def _track(self, values: Mapping[str, float], prefix: str = "") -> None:
         if self._tracker is not None:
-            self._tracker.scalars(self._step, values, prefix)
+            self._tracker.scalars(self._progress.step, values, prefix)
 
-    def _validate(self) -> None:
-        """Averaged weights on the held-out windows; kept as long as the loss does not rise."""
+    def _validate(self, metrics: TrainingMetrics) -> None:
+        """Validate the averaged weights; they become `best` unless their loss has risen."""
         if self._evaluator is None:
-            self._judge(self._training)
+            self._judge(metrics.metrics())
             return
+        step = self._progress.step
         result = self._evaluator.evaluate(self._learner, self._fabric.device)
-        kept = self._best_tracker.update(self._step, result)
+        kept = self._best_tracker.update(step, result)
         share = self._evaluator.seconds / (time.monotonic() - self._began)
-        self._tell({**result.metrics(), "share_of_time": share}, prefix="validation/")
-        log.info("%s", verdict.validation(self._step, result, self._training, kept))
+        self._track({**result.metrics(), "share_of_time": share}, prefix="validation/")
+        log.info("%s", verdict.validation(step, result, metrics.metrics(), kept))
         if kept:
-            path = checkpoint.best(self.directory)
-            self._group.lead(lambda: self._save_weights(path, self._average))
+            self._group.lead(lambda: self._checkpoints.save_best(step))
         if self._best_tracker.overfitting():
             assert self._best_tracker.lowest is not None
-            step, lowest = self._best_tracker.lowest_step, self._best_tracker.lowest
-            log.warning("%s", verdict.overfitting(self._step, step, result, lowest))
+            lowest_step, lowest = self._best_tracker.lowest_step, self._best_tracker.lowest
+            log.warning("%s", verdict.overfitting(step, lowest_step, result, lowest))
         self._judge(result.metrics())
 
-    @property
-    def _average(self) -> Ema:
-        """The averaged weights that did best at the last validation."""
-        last = self._best_tracker.last
-        return self._learner.chosen(None if last is None else last.halflife)
-
     def _judge(self, values: Mapping[str, float]) -> None:
-        """Say it, once, when there is no skill after the first few hundred steps."""
-        if self._judged or self._step < JUDGE_AFTER:
+        """Warn, once, if there is no skill after the first few hundred steps."""
+        if self._progress.judged or self._progress.step < JUDGE_AFTER:
             return
-        self._judged = True
+        self._progress.judged = True
         if values["skill"] < verdict.NO_SKILL:
-            learnable = self.references.learnable
-            log.warning("%s", verdict.no_skill(self._step, values, learnable))
+            learnable = self.baselines.learnable
+            log.warning("%s", verdict.no_skill(self._progress.step, values, learnable))
 
-    def _show(self) -> None:
-        """A demo of the averaged weights."""
+    def _show_demo(self) -> None:
         if self._demo is not None:
-            self._group.lead(self._demonstrate)
+            self._group.lead(self._run_demo)
 
-    def _demonstrate(self) -> None:
+    def _run_demo(self) -> None:
         assert self._demo is not None and self._tracker is not None
-        self._demo(self._step, self._average.module, self._tracker)
-
-    def _save_weights(self, path: Path, average: Ema) -> None:
-        last = self._best_tracker.last
-        header = {
-            **self._header,
-            "step": self._step,
-            "ema_halflife": average.halflife,
-            "validation": None if last is None else last.metrics(),
-        }
-        network = average.module.state_dict()
-        checkpoint.save_weights(path, checkpoint.pack(network=network, **self._constants), header)
+        self._demo(self._progress.step, self._checkpoints.average.module, self._tracker)
 
     def _save(self, keep: bool) -> None:
-        self._group.lead(lambda: self._write(keep))
-
-    def _write(self, keep: bool) -> None:
-        # The state comes last: it alone decides where training continues.
-        self._save_weights(checkpoint.last(self.directory), self._average)
-        for average in self._learner.averages:
-            if self.settings.ema_halflives and len(self._learner.averages) > 1:
-                assert average.halflife is not None
-                path = checkpoint.average(self.directory, average.halflife)
-                self._save_weights(path, average)
-        state = {
-            "step": self._step,
-            "seen": self._seen,
-            "elapsed": self._elapsed,
-            **self._learner.state_dict(),
-            "watch": self._best_tracker.state_dict(),
-            "training": self._training,
-            "judged": self._judged,
-        }
-        checkpoint.save_state(checkpoint.state(self.directory), state)
-        if keep:
-            checkpoint.keep(self.directory, self._step, self.settings.keep_last)
+        self._group.lead(lambda: self._checkpoints.save(self._progress, keep))
 
     def _restore(self) -> None:
-        state = checkpoint.load_newest_state(self.directory)
-        if state is None:
-            return
-        self._learner.load_state_dict(state)
-        self._best_tracker.load_state_dict(state["watch"])
-        self._step, self._seen, self._elapsed = state["step"], state["seen"], state["elapsed"]
-        self._training, self._judged = state["training"], state["judged"]
-        log.info("continuing from step %d of %s", self._step, self._budget.describe())
+        restored = self._checkpoints.restore()
+        if restored is not None:
+            self._progress = restored
+            log.info("continuing from step %d of %s", restored.step, self._budget.describe())
 
     def _open_tracker(self) -> AbstractContextManager[Tracker | None]:
         if not self._group.leads:
             return nullcontext()
-        return Tracker(self.directory, resume_step=self._step or None, wandb=self.settings.wandb)
+        # Lines of metrics after the restored step are dropped: those steps are run again.
+        step = self._progress.step or None
+        return Tracker(self.directory, resume_step=step, wandb=self.settings.wandb)
 
-    def _progress(self) -> Any:
+    def _progress_bar(self) -> tqdm[Any]:
         if self._budget.timed:
             what = f"training for {self._budget.describe()}"
             return progress(total=100.0, initial=self._percent(), unit="%", what=what)
-        return progress(total=self.settings.steps, initial=self._step, unit="step", what="training")
+        step = self._progress.step
+        return progress(total=self.settings.steps, initial=step, unit="step", what="training")
 
-    def _advance(self, bar: Any) -> None:
+    def _advance(self, bar: tqdm[Any]) -> None:
         bar.update(self._percent() - bar.n if self._budget.timed else 1)
 
     def _percent(self) -> float:
-        return round(100 * self._budget.progress(self._step, self._elapsed), 1)
+        return round(100 * self._budget.progress(*self._now), 1)
 
-    def _end(self, stopping: bool) -> Outcome:
-        """What training has come to, or KeyboardInterrupt where it is not at its end."""
+    def _end(self, stopping: bool) -> TrainingOutcome:
+        """The outcome; raises KeyboardInterrupt if training was stopped before its end."""
+        step, best_tracker = self._progress.step, self._best_tracker
         if self._exhausted():
             patience = self.settings.patience or 0
-            log.info("%s", verdict.early(self._step, self._best_tracker.lowest_step, patience))
+            log.info("%s", verdict.early(step, best_tracker.lowest_step, patience))
         elif stopping and not self._over():
-            log.info("stopped at step %d; the same command continues", self._step)
+            log.info("stopped at step %d; the same command continues", step)
             raise KeyboardInterrupt
-        best_tracker = self._best_tracker
+        assert self._progress.metrics is not None  # every training ends with a line of metrics
         path = checkpoint.last if best_tracker.best is None else checkpoint.best
-        return Outcome(
-            step=self._step,
-            training=self._training,
+        return TrainingOutcome(
+            step=step,
+            training=self._progress.metrics,
             validation=best_tracker.last,
             best=best_tracker.best,
             best_step=best_tracker.best_step,

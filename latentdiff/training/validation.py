@@ -1,4 +1,4 @@
-"""Validation that can be compared from step to step: same windows, same noise, same levels.
+"""Validation that is comparable from step to step: same windows, same noise, same levels.
 
 Shapes: B windows, C latent channels, K condition features, L noise levels, W frames.
 """
@@ -18,56 +18,62 @@ from latentdiff.training.task import Task
 
 @dataclass(frozen=True)
 class Validation:
-    """Losses on held-out windows; every one beside what a model scores that knows variances only.
+    """Losses on held-out windows, each with the loss of a model that knows variances only.
 
     Lists hold one value per noise level, from clean to noisy.
     """
 
     logsnr: list[float]
+    """The noise levels."""
     losses: list[float]
+    """Mean loss over the windows."""
     baselines: list[float]
+    """The same of the model that knows variances only, on the same windows and noise."""
     shuffled: float | None
     """Mean loss with the conditions exchanged among windows; None = no condition, or one window."""
     raw: float | None = None
-    """Mean loss of the weights that are not averaged; None = not measured."""
+    """Mean loss of the raw (not averaged) weights; None = not measured."""
     training: float | None = None
     """Mean loss on windows of the training files, at the same levels; None = not measured."""
     training_baseline: float | None = None
-    """Of the model that knows variances, on these."""
+    """The baseline of `training`; None = not measured."""
     halflife: float | None = None
     """EMA half-life (windows) of the weights measured; None = the one that follows the budget."""
     averages: list[float] | None = None
-    """Mean loss of each average where several are kept, in the order of the settings."""
+    """Mean loss of each average, in the order of the settings; None = there is only one."""
 
     @property
     def loss(self) -> float:
-        """Mean over levels."""
+        """Mean of `losses`."""
         return sum(self.losses) / len(self.losses)
 
     @property
     def baseline(self) -> float:
-        """Mean over levels."""
+        """Mean of `baselines`."""
         return sum(self.baselines) / len(self.baselines)
 
     @property
     def skill(self) -> float:
-        """1 - loss / baseline: 0 = learned nothing, 1 = knows everything."""
+        """1 - loss / baseline: 0 = learned nothing, 1 = perfect."""
         return 1.0 - self.loss / self.baseline
 
     @property
     def training_skill(self) -> float | None:
-        """1 - loss / baseline on windows of the training files."""
+        """`skill` on windows of the training files; None = not measured."""
         if self.training is None or self.training_baseline is None:
             return None
         return 1.0 - self.training / self.training_baseline
 
     @property
     def conditioning_gain(self) -> float | None:
-        """By which share the loss rises when conditions are exchanged; 0 = they are ignored."""
+        """Relative rise of the loss when conditions are exchanged; 0 = they are ignored.
+
+        None = no condition, or one window.
+        """
         return None if self.shuffled is None else self.shuffled / self.loss - 1.0
 
     def metrics(self) -> dict[str, float]:
-        """All of it by name, for the metrics file."""
+        """Everything by name, for the metrics file."""
         values = {"loss": self.loss, "baseline": self.baseline, "skill": self.skill}
         further = {
             "conditioning_gain": self.conditioning_gain,
@@ -87,10 +93,11 @@ class Validation:
 
 
 class Validator:
-    """Measures denoisers on the windows it was given; nothing it draws depends on the step.
+    """Measures denoisers on fixed windows; nothing it draws depends on the step.
 
-    `thin`: what need not be known so well (exchanged conditions, raw weights) is measured on each
-    window at one of so many levels only, and taken from its ratio to the whole on the same ones.
+    `levels`: noise levels that every window is measured at. `batch`: windows per call of the
+    denoiser. `thin`: secondary losses (exchanged conditions, raw weights) are measured on each
+    window at one in `thin` levels only, as a ratio to the main loss on the same pairs.
     """
 
     def __init__(
@@ -110,7 +117,7 @@ class Validator:
         self._group = group
         count, found = len(windows.files), len(self.logsnr)
         self._all = torch.ones(found, count, dtype=torch.bool)
-        # Each level has windows, and each window a level, only where there are enough of both.
+        # A diagonal pattern, so that no level and no window is left out; that needs enough of both.
         enough = thin if count >= 2 * thin and found >= thin else 1
         offset = torch.arange(found)[:, None] + torch.arange(count)
         self._some = offset % enough == 0
@@ -120,9 +127,9 @@ class Validator:
     def measure(
         self, denoise: Denoise, device: torch.device, *, raw: Denoise | None = None
     ) -> Validation:
-        """Losses of `denoise`, with its own conditions and, where there are any, exchanged.
+        """Losses of `denoise` with the right conditions and, if there are any, exchanged ones.
 
-        `raw`: the same model with its weights of this moment.
+        `raw`: the same model with its raw weights.
         """
         table = self._table(denoise, self.windows, self._all, device)
         baselines = self._known(device)
@@ -140,13 +147,14 @@ class Validator:
 
     @torch.no_grad()
     def brief(self, denoise: Denoise, device: torch.device) -> tuple[float, float]:
-        """Mean loss of `denoise` and of the model that knows variances, on the thinned grid."""
+        """Mean loss and baseline of `denoise`, on the thinned pairs only."""
         table = self._table(denoise, self.windows, self._some, device)
         return _mean(table, self._some), _mean(self._known(device), self._some)
 
     def _ratio(
         self, denoise: Denoise, windows: Batch, whole: Tensor, device: torch.device
     ) -> float:
+        # Of losses on the same windows, levels and noise, so the luck of the pairs cancels out.
         table = self._table(denoise, windows, self._some, device)
         return _mean(table, self._some) / _mean(whole, self._some)
 
@@ -159,10 +167,11 @@ class Validator:
     def _table(
         self, denoise: Denoise, windows: Batch, wanted: Tensor, device: torch.device
     ) -> Tensor:
-        """Losses [L, B], where `wanted` [L, B], else 0; each process measures its share."""
+        """Losses [L, B] of the `wanted` [L, B] pairs, else 0; each process measures its share."""
         table = torch.zeros(wanted.shape, dtype=torch.float64)
         for level in range(len(wanted)):
             shape = windows.latents.shape
+            # Of all windows, whichever are wanted: a window's noise must not depend on the others.
             noise = torch.randn(shape, generator=generator_for("validation", level))
             mine = wanted[level].nonzero()[:, 0]
             if self._group is not None:
@@ -176,14 +185,14 @@ class Validator:
 
 
 def _mean(table: Tensor, wanted: Tensor) -> float:
-    """Over the levels, of each level's mean over the windows wanted there."""
+    """Mean over levels of the mean over each level's wanted windows, so that levels count alike."""
     return float((table * wanted).sum(dim=1).div(wanted.sum(dim=1)).mean())
 
 
 def exchange(windows: Batch) -> Batch | None:
-    """The windows with conditions of others, half a set away (so mostly of another file).
+    """The windows, each with the condition of the one half a set away (mostly another file's).
 
-    None where there are no conditions or no other windows.
+    None without conditions, or with one window only.
     """
     count = len(windows.files)
     if count < 2 or all(x is None for x in windows.condition):

@@ -1,1 +1,1 @@
-"""Unsound on purpose: what the notebook this project began with did, for seeing it again."""
+"""Deliberate mistakes: what the notebook this project began with did, to be reproduced."""

@@ -1,117 +1,136 @@
-"""What each experiment does, why it is wrong, and what of the notebook it explains."""
+"""For each experiment: what it does, why it is a mistake, and the notebook entries it explains."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from latentdiff.notebook.experiments.settings import NO_EXPERIMENT, ExperimentConfig
 
 
-class Told(NamedTuple):
-    """Of one switch."""
+class Description(NamedTuple):
+    """One mistake in words."""
 
-    does: str
-    why: str
+    effect: str
+    reason: str
+    """Why it is a mistake."""
     entries: str
-    """Of the notebook."""
+    """Entries of the notebook."""
 
 
-SWITCHES = {
-    "data.posterior": Told(
+DESCRIPTIONS = {
+    "data.posterior": Description(
         "latents are drawn from the posterior",
         "along most directions that is white noise, which nothing can learn",
         "N55; N17 to N33",
     ),
-    "data.scaling": Told(
-        "each window is stretched to -1..1",
-        "it cannot be undone, and leaves latents of a deviation near 0.2",
+    "data.scaling": Description(
+        "each window is scaled to -1..1",
+        "this cannot be undone, and leaves latents with a standard deviation near 0.2",
         "N69, N71, N75",
     ),
-    "data.pairing": Told(
+    "data.pairing": Description(
         "conditions are paired with the latents of other recordings",
-        "there is nothing in them to follow",
+        "they say nothing about those latents",
         "N29, N51, N54",
     ),
-    "network.output": Told(
-        "one output channel stands for all",
+    "network.output": Description(
+        "one output channel is used for all",
         "no single channel resembles the noise of many: the best answer is zero",
         "N14 to N33",
     ),
-    "network.bound": Told(
+    "network.bound": Description(
         "the output is bounded",
         "noise is not, and a sigmoid is never below zero",
         "N30",
     ),
-    "network.layout": Told(
-        "channels lie end to end, as one",
-        "frames lose their channels, and stretched conditions their frames",
+    "network.layout": Description(
+        "channels are laid end to end as one channel",
+        "the network loses the frame structure, and stretched conditions match no frame",
         "N21, N34 to N47, N68",
     ),
-    "network.norm": Told(
-        "BatchNorm in place of LayerNorm",
-        "its statistics mix noise levels, and sampling uses other ones than training",
+    "network.norm": Description(
+        "BatchNorm replaces LayerNorm",
+        "its statistics mix noise levels, and sampling uses other statistics than training",
         "N56, N59, N83 to N91, N110",
     ),
-    "network.divide_by_std": Told(
-        "z_t is divided by its deviation before the formula of the clean latents",
-        "that formula takes it to be what it was: wrong by the latents' deviation at low noise",
+    "network.divide_by_std": Description(
+        "z_t is divided by its standard deviation before the formula for the clean latents",
+        "the formula expects z_t itself; at low noise it is off by the latents' deviation",
         "N107 to N109",
     ),
-    "network.integer_steps": Told(
-        "the network is trained on t in 0..1, and told 0, 1, 2, ... in sampling",
-        "all but the first of these it has never seen",
+    "network.integer_steps": Description(
+        "the network is trained on t in 0..1 but gets 0, 1, 2, ... in sampling",
+        "all of these but 0 and 1 are outside of what it was trained on",
         "N106",
     ),
-    "training.levels": Told(
-        "one noise level a batch",
-        "gradients and losses jump from batch to batch, most levels are rarely seen",
+    "training.levels": Description(
+        "all windows of a batch have the same noise level",
+        "gradients and losses jump from batch to batch, and most levels are rarely seen",
         "N38, N40, N65, N83 to N91",
     ),
-    "training.t_range": Told(
-        "a part of the noise levels is trained on",
+    "training.t_range": Description(
+        "only part of the noise levels is trained on",
         "sampling visits the others too",
         "N110",
     ),
-    "training.clip_noise": Told(
-        "the noise of training is clipped",
-        "sampling starts from noise that is not: at 1, a third of it lies outside",
+    "training.clip_noise": Description(
+        "the noise is clipped in training",
+        "sampling starts from unclipped noise: a third of it lies outside -1..1",
         "N82",
     ),
-    "training.square_root": Told(
+    "training.square_root": Description(
         "z_t is mixed without square roots",
-        "its levels are not those that sampling takes them for",
+        "its noise levels are not those that sampling assumes",
         "N31",
     ),
-    "training.previous": Told(
-        "the network puts out the latents one step cleaner",
-        "giving back what it was given is nearly right, and its errors add up over the steps",
+    "training.previous": Description(
+        "the network predicts the latents one step cleaner",
+        "returning its input is nearly right, and errors add up over the steps",
         "N92, N97, N100, N103",
     ),
-    "sampling.clamp": Told(
+    "sampling.clamp": Description(
         "latents are clamped after every step",
-        "a third of all latents of unit variance lies outside 1",
+        "a third of all latents of unit variance lies outside -1..1",
         "N18",
     ),
-    "sampling.normalise": Told(
-        "finished samples are bent to a normal shape",
-        "that mends how often values occur, not what they mean",
+    "sampling.normalise": Description(
+        "finished samples are made normally distributed",
+        "this corrects how often values occur, not what they mean",
         "N64, N67",
     ),
 }
-"""By key within `experiment`; every setting has its own."""
+"""By key within the section `experiment`; every setting has its own."""
 
 
 def warnings(config: ExperimentConfig) -> list[str]:
-    """A line for each switch that is on."""
+    """A line for each mistake that is switched on."""
     return [
-        f"experiment.{key}={value}, unsound on purpose: {told.does}; {told.why} "
-        f"(notebook: {told.entries})"
-        for key, told in SWITCHES.items()
+        f"experiment.{key}={value}, unsound on purpose: {text.effect}; {text.reason} "
+        f"(notebook: {text.entries})"
+        for key, text in DESCRIPTIONS.items()
         for value in [_value(config, key)]
         if value != _value(NO_EXPERIMENT, key)
     ]
 
 
+def undo(config: ExperimentConfig, switches: Sequence[str]) -> list[str]:
+    """KEY=VALUE for each of these switches, or sections of them, that is on."""
+    return [
+        f"experiment.{key}={_word(_value(NO_EXPERIMENT, key))}"
+        for key in DESCRIPTIONS
+        if _value(config, key) != _value(NO_EXPERIMENT, key)
+        and any(key == switch or key.startswith(f"{switch}.") for switch in switches)
+    ]
+
+
+def _word(value: object) -> str:
+    """As YAML has it."""
+    return json.dumps(value, separators=(",", ":")).strip('"')
+
+
 def _value(config: ExperimentConfig, key: str) -> object:
     section, name = key.split(".")
-    return getattr(getattr(config, section), name)
+    value: object = getattr(getattr(config, section), name)
+    return value

@@ -1,4 +1,4 @@
-"""Networks wrapped, or changed inside, so that they cannot work well.
+"""Mistakes in the network: wrappers and replaced norms that keep it from working well.
 
 Shapes: B batch, C latent channels, K condition features, T frames, W network width.
 """
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from latentdiff.diffusion.noise import Schedule, alpha_sigma
-from latentdiff.networks.layers import DenoisingNetwork, FrameNorm
+from latentdiff.networks.layers import FrameNorm
 from latentdiff.notebook.experiments.settings import ExperimentConfig
-from latentdiff.specs import Condition
+from latentdiff.specs import Condition, Network
 
 SPAN = 20.0
-"""What t in 0..1 is told as: as wide as log-SNRs are, which the embedding is made for."""
+"""Factor of t in 0..1: it then covers as wide a range as log-SNRs, which the embedding expects."""
 
 
 class Wrapped(nn.Module):
-    """A network in another, with what `describe` asks of it; by itself it changes nothing."""
+    """A network within another, with the attributes that `describe` reads; changes nothing yet."""
 
     def __init__(self, network: nn.Module, channels: int | None = None) -> None:
         super().__init__()
@@ -32,18 +32,19 @@ class Wrapped(nn.Module):
 
     def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
         """[B, C, T], [B], condition -> [B, C, T]."""
-        return self.network(z, logsnr, condition)
+        out: Tensor = self.network(z, logsnr, condition)
+        return out
 
 
 class OneOutput(Wrapped):
-    """The first channel of the output stands for all."""
+    """The first output channel is used for all."""
 
     def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
         return super().forward(z, logsnr, condition)[:, :1].expand_as(z)
 
 
 class Bounded(Wrapped):
-    """The output goes through a function."""
+    """A bounded function of the output."""
 
     def __init__(self, network: nn.Module, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__(network)
@@ -71,21 +72,21 @@ class Flattened(Wrapped):
 
 
 class DividedByStd(Wrapped):
-    """The network is given z_t over the standard deviation of each window."""
+    """The network gets z_t divided by the standard deviation of each window."""
 
     def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
-        return super().forward(divided(z), logsnr, condition)
+        return super().forward(divide_by_std(z), logsnr, condition)
 
 
 class WithoutRoot(Wrapped):
-    """The network is given alpha^2 z_0 + sigma^2 eps for the z_t of twice that log-SNR."""
+    """The network gets alpha^2 z_0 + sigma^2 eps, in place of the z_t of twice that log-SNR."""
 
     def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
         return super().forward(z * length_without_root(logsnr / 2), logsnr, condition)
 
 
-class Timed(Wrapped):
-    """The network is told the schedule's t, or, where `steps` is set, t in steps, up to `steps`."""
+class TimeConditioned(Wrapped):
+    """The network gets the schedule's t or, with `steps`, the number of the step 0..`steps`."""
 
     def __init__(self, network: nn.Module, schedule: Schedule, steps: int | None = None) -> None:
         super().__init__(network)
@@ -93,16 +94,16 @@ class Timed(Wrapped):
 
     def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
         t = self._schedule.t_of(logsnr)
-        told = t if self._steps is None else (t * self._steps).round()
-        return super().forward(z, SPAN * told, condition)
+        time = t if self._steps is None else (t * self._steps).round()
+        return super().forward(z, SPAN * time, condition)
 
-    def in_steps(self, steps: int) -> Timed:
-        """The same network, told numbers of steps."""
-        return Timed(self.network, self._schedule, steps)
+    def in_steps(self, steps: int) -> TimeConditioned:
+        """The same network with numbers of steps."""
+        return TimeConditioned(self.network, self._schedule, steps)
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """BatchNorm of W values along one axis of a tensor of any shape, over all other axes."""
+    """BatchNorm of the W values along one axis, over all other axes; tensors of any shape."""
 
     def __init__(self, width: int, axis: int) -> None:
         super().__init__(width)
@@ -113,22 +114,18 @@ class BatchNorm(nn.BatchNorm1d):
         return super().forward(moved.flatten(0, -2)).view_as(moved).movedim(-1, self._axis)
 
 
-def build(
-    config: ExperimentConfig,
-    make: Callable[[int], DenoisingNetwork],
-    channels: int,
-    schedule: Schedule,
-) -> nn.Module:
-    """The network that `make` gives for so many channels, with what is wrong about it.
+def with_mistakes(
+    network: Network, config: ExperimentConfig, channels: int, schedule: Schedule
+) -> Network:
+    """A network for C latent channels with the mistakes that are switched on.
 
-    `schedule`: the one trained on.
+    `network`: the sound one, for one channel if the layout is flat. `schedule`: that of training.
     """
+    assert isinstance(network, nn.Module)  # every network is
     settings = config.network
-    flat = settings.layout != "frames"
-    network: nn.Module = make(1 if flat else channels)
     if settings.norm == "batch":
-        _normalise_batches(network)
-    if flat:
+        _replace_norms(network)
+    if settings.layout != "frames":
         network = Flattened(network, channels, settings.layout == "flat-stretched")
     if settings.output == "one":
         network = OneOutput(network)
@@ -138,22 +135,27 @@ def build(
         network = DividedByStd(network)
     if not config.training.square_root:
         network = WithoutRoot(network)
-    # The outermost one, as sampling replaces it.
-    return Timed(network, schedule) if settings.integer_steps else network
+    # Outermost, as sampling replaces it.
+    return TimeConditioned(network, schedule) if settings.integer_steps else network
 
 
-def divided(z: Tensor) -> Tensor:
-    """[B, C, T] over the standard deviation of each window."""
+def divide_by_std(z: Tensor) -> Tensor:
+    """[B, C, T] divided by the standard deviation of each window."""
     return z / z.std(dim=(1, 2), keepdim=True).clamp(min=1e-8)
 
 
 def length_without_root(logsnr: Tensor) -> Tensor:
-    """[B] -> sqrt(alpha^4 + sigma^4), [B, 1, 1]: what alpha^2 z_0 + sigma^2 eps falls short of."""
+    """[B] -> sqrt(alpha^4 + sigma^4), [B, 1, 1].
+
+    alpha^2 z_0 + sigma^2 eps is this times the z_t of twice the log-SNR: a mixture with roots has
+    coefficients whose squares sum to 1.
+    """
     alpha, sigma = alpha_sigma(logsnr[:, None, None])
     return (alpha**4 + sigma**4).sqrt()
 
 
-def _normalise_batches(network: nn.Module) -> None:
+def _replace_norms(network: nn.Module) -> None:
+    """Put BatchNorm in place of every LayerNorm, in place."""
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.LayerNorm):

@@ -1,4 +1,4 @@
-"""Drawing samples as it should not be done.
+"""Mistakes in sampling: denoisers that get other inputs than in training, and bent samples.
 
 Shapes: B samples, C latent channels, T frames.
 """
@@ -6,89 +6,51 @@ Shapes: B samples, C latent channels, T frames.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from latentdiff.diffusion import samplers
-from latentdiff.diffusion.noise import Schedule, alpha_sigma
-from latentdiff.diffusion.settings import SamplingConfig
-from latentdiff.notebook.experiments import training
-from latentdiff.notebook.experiments.network import Timed, divided, length_without_root
-from latentdiff.notebook.experiments.settings import ExperimentConfig
+from latentdiff.diffusion.denoiser import Denoiser
+from latentdiff.diffusion.noise import alpha_sigma
+from latentdiff.notebook.experiments.network import (
+    TimeConditioned,
+    divide_by_std,
+    length_without_root,
+)
 from latentdiff.specs import Condition, Denoise
 
 
-def as_sampled(config: ExperimentConfig, denoiser: nn.Module, steps: int) -> Denoise:
-    """What a sampler of so many steps takes the denoiser for; usually itself."""
-    found: Denoise = denoiser
-    if config.network.integer_steps:
-        assert isinstance(denoiser.network, Timed)  # as `network.build` makes it
-        found = _with_network(denoiser, denoiser.network.in_steps(steps))
-    if config.network.divide_by_std:
-        found = _divided(found)
-    return found if config.training.square_root else _without_root(found)
-
-
-def sample(
-    config: ExperimentConfig,
-    denoise: Denoise,
-    schedule: Schedule,
-    settings: SamplingConfig,
-    seeds: Sequence[int],
-    channels: int,
-    frames: int,
-    condition: Condition = Condition(),  # noqa: B008 (immutable)
-    device: torch.device | str = "cpu",
-    variance: Tensor | None = None,
-) -> Tensor:
-    """`samplers.sample` with what is wrong about it; usually nothing.
-
-    `denoise`: of `as_sampled`. `schedule`: the one trained on.
-    """
-    limit = config.sampling.clamp
-    x = samplers.sample(
-        denoise,
-        training.schedule_of_sampling(config, schedule),
-        settings,
-        seeds,
-        channels,
-        frames,
-        condition,
-        device,
-        variance=variance,
-        after=None if limit is None else lambda z: z.clamp(-limit, limit),
-    )
-    return _normal(x, variance) if config.sampling.normalise else x
-
-
-def _with_network(denoiser: nn.Module, network: nn.Module) -> nn.Module:
+def with_integer_steps(denoiser: Denoiser, steps: int) -> Denoiser:
+    """The same denoiser with a network that gets the number of the step instead of t."""
+    assert isinstance(denoiser.network, TimeConditioned)  # as `network.with_mistakes` makes it
     other = copy.copy(denoiser)
-    other._modules = {**denoiser._modules, "network": network}
+    other._modules = {**denoiser._modules, "network": denoiser.network.in_steps(steps)}
     return other
 
 
-def _divided(denoise: Denoise) -> Denoise:
-    return lambda z_t, logsnr, condition: denoise(divided(z_t), logsnr, condition)
+def divide_input(denoise: Denoise) -> Denoise:
+    """The same denoiser given z_t divided by its standard deviation, which is never restored."""
+    return lambda z_t, logsnr, condition: denoise(divide_by_std(z_t), logsnr, condition)
 
 
-def _without_root(denoise: Denoise) -> Denoise:
+def assume_square_root(denoise: Denoise) -> Denoise:
     """The noise that a model of alpha^2 z_0 + sigma^2 eps finds, in the formula with the roots."""
 
-    def denoise_without_root(z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
-        # What the network is given must be z_t itself, which it takes for one of twice the log-SNR.
-        seen = z_t / length_without_root(logsnr)
+    def denoise_with_root(z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
+        # The model rescales its input as in training and takes it for one of twice the log-SNR.
+        # Undone beforehand, so that its network gets z_t itself, as it did in the notebook.
+        scaled = z_t / length_without_root(logsnr)
         alpha, sigma = alpha_sigma(2 * logsnr[:, None, None])
-        eps = (seen - alpha * denoise(seen, 2 * logsnr, condition)) / sigma
+        eps = (scaled - alpha * denoise(scaled, 2 * logsnr, condition)) / sigma
+        # The mistake: the noise is subtracted as if z_t had been mixed with the roots.
         alpha, sigma = alpha_sigma(logsnr[:, None, None])
         return (z_t - sigma * eps) / alpha
 
-    return denoise_without_root
+    return denoise_with_root
 
 
-def _normal(x: Tensor, variance: Tensor | None) -> Tensor:
-    """[B, C, T], each channel of each sample bent to a normal shape, of `variance` [C] or 1."""
+def normalise(x: Tensor, variance: Tensor | None) -> Tensor:
+    """[B, C, T], each channel of each sample made normal, with `variance` [C] (None: ones)."""
     from scipy import stats
 
     flat = x.double().cpu().flatten(0, 1)

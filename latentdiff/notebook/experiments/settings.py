@@ -1,81 +1,85 @@
-"""Settings of the experiments: all off by default, each of them a mistake."""
+"""Settings of the experiments: deliberate mistakes, all off by default."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
 from latentdiff.conditions.settings import ConditionConfig
-from latentdiff.config import Section
+from latentdiff.config import Section, Values
 from latentdiff.diffusion.settings import DiffusionConfig
+from latentdiff.errors import UserError
 from latentdiff.networks.settings import NetworkConfig
+
+if TYPE_CHECKING:
+    pass
 
 
 class DataExperiment(Section):
-    """What the model is given to learn from."""
+    """Mistakes in the training data."""
 
     posterior: Literal["mean", "sampled"] = "mean"
-    """sampled: one draw of each frame's posterior, taken once, instead of its mean; statistics and
-    whitening are those of the draws. Of latents encoded without latents.keep_std the posterior is
-    taken to be as wide in all frames."""
+    """sampled: one draw from each frame's posterior, made once, instead of its mean; statistics and
+    whitening are those of the draws. For latents encoded without latents.keep_std, the posterior is
+    assumed to be equally wide in all frames."""
 
     scaling: Literal["none", "window"] = "none"
-    """window: after whitening each window is stretched to -1..1 by its own minimum and maximum;
-    samples are not stretched back, as nothing remembers by how much."""
+    """window: after whitening, each window is scaled to -1..1 by its own minimum and maximum;
+    samples are not scaled back, as the factors are not stored."""
 
     pairing: Literal["key", "shuffled"] = "key"
-    """shuffled: each recording's latents get the condition of another one, of training and held-out
-    files alike."""
+    """shuffled: each recording's latents get the condition of another recording, in training and
+    held-out files alike."""
 
 
 class NetworkExperiment(Section):
-    """What the network is, and what it is told."""
+    """Mistakes in the network and its inputs."""
 
     output: Literal["all", "one"] = "all"
-    """one: the network puts out one channel, which is taken for all of them."""
+    """one: the first output channel is used for all of them."""
 
     bound: Literal["none", "sigmoid", "tanh"] = "none"
-    """Function that the network's output goes through."""
+    """Function applied to the network's output."""
 
     layout: Literal["frames", "flat", "flat-stretched"] = "frames"
-    """flat: the network sees one channel of C T values, channel after channel, and the condition
-    features once for each channel. flat-stretched: these are stretched over all values instead, so
-    that they fit to no frame."""
+    """flat: the network gets one channel of C T values, channel after channel, and the condition
+    features repeated for each channel. flat-stretched: the features are stretched over all values
+    instead, so that they match no frame."""
 
     norm: Literal["own", "batch"] = "own"
-    """batch: BatchNorm in place of every LayerNorm; outside training it uses running statistics."""
+    """batch: BatchNorm instead of every LayerNorm; outside training it uses running statistics."""
 
     divide_by_std: bool = False
-    """The network is given z_t over its own standard deviation (sound by itself); in sampling the
-    formula for the clean latents is given it too, and the scale is never put back."""
+    """The network gets z_t divided by its standard deviation (no mistake by itself); in sampling
+    the formula for the clean latents gets it too, and the scale is never restored."""
 
     integer_steps: bool = False
-    """The network is told the schedule's t in 0..1 instead of the log-SNR; in sampling it is told
-    the step's whole number, 0, 1, 2, ... up to the number of steps."""
+    """The network gets the schedule's t in 0..1 instead of the log-SNR; in sampling it gets the
+    number of the step, 0, 1, 2, ... up to the number of steps."""
 
 
 class TrainingExperiment(Section):
-    """What is trained for."""
+    """Mistakes in the training task."""
 
     levels: Literal["window", "batch"] = "window"
     """batch: one noise level for all windows of a batch."""
 
     t_range: tuple[float, float] = (0.0, 1.0)
-    """Part of the schedule's t (0: clean, 1: noise) whose levels are trained on."""
+    """Range of the schedule's t (0: clean, 1: noise) that is trained on."""
 
     clip_noise: float | None = Field(default=None, gt=0)
-    """The noise of training is clipped to plus and minus this; null = it is not. Held-out losses
-    are of noise that is not clipped."""
+    """The noise of training is clipped to plus and minus this; null = not clipped. Held-out losses
+    use unclipped noise."""
 
     square_root: bool = True
     """false: z_t = alpha^2 z_0 + sigma^2 eps in training, while sampling assumes the square roots.
-    Losses are told at the log-SNR that these latents really have, which is twice the schedule's."""
+    Losses are reported at the true log-SNR of these latents, twice the schedule's."""
 
     previous: int | None = Field(default=None, ge=1)
-    """The network puts out the latents one of so many steps of the schedule's t cleaner, made with
-    the same noise; null = it puts out what diffusion.parametrisation says. Sampled as it was with
-    sampling.sampler=ddim, sampling.spacing=t and one step more than this."""
+    """The network predicts the latents one step cleaner, of this many steps of the schedule's t,
+    with the same noise; null = it predicts what diffusion.parametrisation says. The notebook's
+    sampling: sampling.sampler=ddim, sampling.spacing=t and one step more than this."""
 
     @model_validator(mode="after")
     def _range_is_one(self) -> TrainingExperiment:
@@ -85,18 +89,18 @@ class TrainingExperiment(Section):
 
 
 class SamplingExperiment(Section):
-    """How samples are drawn; can change after training."""
+    """Mistakes in sampling; can change after training."""
 
     clamp: float | None = Field(default=None, gt=0)
-    """The latents are clamped to plus and minus this after every step; null = they are not."""
+    """The latents are clamped to plus and minus this after every step; null = not clamped."""
 
     normalise: bool = False
-    """Each channel of the finished latents is bent to a normal shape (power transform of Yeo and
-    Johnson 2000, fitted to that sample alone) and to the variance of the training latents."""
+    """Each channel of the finished latents is made normally distributed (power transform of Yeo and
+    Johnson 2000, fitted to that sample alone), with the variance of the training latents."""
 
 
 class ExperimentConfig(Section):
-    """Ways to go wrong, for reproducing the notebook this project began with and nothing else."""
+    """Deliberate mistakes, only for reproducing the notebook that this project began with."""
 
     data: DataExperiment = DataExperiment()
     network: NetworkExperiment = NetworkExperiment()
@@ -105,21 +109,38 @@ class ExperimentConfig(Section):
 
     @property
     def on(self) -> bool:
-        """Whether anything is."""
+        """Whether any mistake is switched on."""
         return self != NO_EXPERIMENT
 
     @property
     def trained(self) -> ExperimentConfig:
-        """Without what can change after training."""
+        """Only the mistakes that a model is trained with: those in sampling can change later."""
         return self.model_copy(update={"sampling": NO_EXPERIMENT.sampling})
+
+    def with_sampling_of(self, other: ExperimentConfig, model: str) -> ExperimentConfig:
+        """The mistakes of the trained `model`, but those in sampling taken from `other`.
+
+        Raises UserError for mistakes in training that the model was not trained with.
+        """
+        if other.trained.on and other.trained != self.trained:
+            raise UserError(
+                f"{model} was not trained with these settings of `experiment`",
+                why="only those of experiment.sampling can change after training",
+                do_this="drop the others, or train another run with them.",
+            )
+        return self.model_copy(update={"sampling": other.sampling})
+
+    def to_section(self) -> Values:
+        """The section by its name, as run.json holds it; empty if no mistake is switched on."""
+        return {"experiment": self.model_dump(mode="json")} if self.on else {}
 
     def problems(
         self, diffusion: DiffusionConfig, network: NetworkConfig, condition: ConditionConfig
     ) -> list[str]:
-        """What cannot be, a line each: of the switches among each other and with other sections."""
+        """Contradictions within the section and with other sections, one line each."""
         mine, trained = self.network, self.training
         bare = not diffusion.precondition
-        known = diffusion.parametrisation
+        parametrisation = diffusion.parametrisation
         impossible = {
             "network.output=one: a flat layout has one channel already": (
                 mine.output == "one" and mine.layout != "frames"
@@ -130,9 +151,9 @@ class ExperimentConfig(Section):
             "network.norm=batch: the network tiny has no norms": (
                 mine.norm == "batch" and network.name == "tiny"
             ),
-            "network.divide_by_std needs diffusion.precondition=false and a parametrisation of "
-            "which z_t is a part": (
-                mine.divide_by_std and not (bare and known in ("eps", "v", "flow"))
+            "network.divide_by_std needs diffusion.precondition=false and "
+            "diffusion.parametrisation=eps, v or flow": (
+                mine.divide_by_std and not (bare and parametrisation in ("eps", "v", "flow"))
             ),
             "data.pairing=shuffled needs a condition: condition.kind is none": (
                 self.data.pairing == "shuffled" and condition.kind == "none"
@@ -142,15 +163,18 @@ class ExperimentConfig(Section):
             ),
             "training.square_root=false needs diffusion.precondition=false and "
             "diffusion.parametrisation=eps": (
-                not trained.square_root and not (bare and known == "eps")
+                not trained.square_root and not (bare and parametrisation == "eps")
             ),
             "training.previous needs diffusion.precondition=false and "
-            "diffusion.parametrisation=x0, whose place it takes": (
-                trained.previous is not None and not (bare and known == "x0")
+            "diffusion.parametrisation=x0, which it replaces": (
+                trained.previous is not None and not (bare and parametrisation == "x0")
             ),
         }
-        return [f"experiment.{what}" for what, so in impossible.items() if so]
+        return [f"experiment.{what}" for what, true in impossible.items() if true]
 
 
 NO_EXPERIMENT = ExperimentConfig()
-"""Nothing is on."""
+"""No mistake is switched on."""
+
+SAMPLING_KEYS = tuple(f"experiment.sampling.{name}" for name in SamplingExperiment.model_fields)
+"""Settings that can change after training."""

@@ -1,11 +1,11 @@
-"""Levels, schedules and targets that teach a network the wrong thing.
+"""Mistakes in the training task: noise levels, schedules and targets.
 
 Shapes: B batch, C latent channels, T frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,13 +15,11 @@ from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.levels import NoiseLevelSampler
 from latentdiff.diffusion.loss import Objective
 from latentdiff.diffusion.noise import Schedule, alpha_sigma, stratified
-from latentdiff.diffusion.settings import DiffusionConfig
-from latentdiff.notebook.experiments.settings import ExperimentConfig
 from latentdiff.specs import Condition, Network
 
 
 class OneLevelPerBatch(NoiseLevelSampler):
-    """One level for the whole batch, as often as `levels` draws it."""
+    """One level for the whole batch, drawn from another sampler."""
 
     def __init__(self, levels: NoiseLevelSampler) -> None:
         super().__init__(levels.schedule)
@@ -47,7 +45,7 @@ class OneLevelPerBatch(NoiseLevelSampler):
 
 
 class RestrictedNoiseLevelSampler(NoiseLevelSampler):
-    """Only a part of the schedule's t, all of it equally often."""
+    """Only t in `low`..`high` of the schedule, uniformly."""
 
     def __init__(self, schedule: Schedule, low: float, high: float) -> None:
         super().__init__(schedule)
@@ -60,40 +58,22 @@ class RestrictedNoiseLevelSampler(NoiseLevelSampler):
         return logsnr, torch.ones_like(logsnr)
 
 
-def levels(config: ExperimentConfig, sound: NoiseLevelSampler) -> NoiseLevelSampler:
-    """The levels trained on, in place of sound ones."""
-    low, high = config.training.t_range
-    chosen = (
-        sound
-        if (low, high) == (0.0, 1.0)
-        else RestrictedNoiseLevelSampler(sound.schedule, low, high)
-    )
-    return OneLevelPerBatch(chosen) if config.training.levels == "batch" else chosen
+def scale_logsnr(schedule: Schedule, factor: float) -> Schedule:
+    """The schedule with `factor` times its log-SNR at every t.
 
-
-def schedule(config: ExperimentConfig, sound: Schedule) -> Schedule:
-    """The levels that training latents really have, where `sound` is what they should have.
-
-    Without square roots, signal over noise is alpha^2 / sigma^2 instead of alpha / sigma: twice
-    the log-SNR.
+    Latents mixed without square roots have a signal-to-noise ratio of alpha^2 / sigma^2 instead of
+    alpha / sigma: twice the log-SNR.
     """
-    return sound if config.training.square_root else _scaled(sound, 2.0)
-
-
-def schedule_of_sampling(config: ExperimentConfig, trained: Schedule) -> Schedule:
-    """The levels that sampling believes in, for those of training."""
-    return trained if config.training.square_root else _scaled(trained, 0.5)
-
-
-def noise(config: ExperimentConfig) -> Callable[[Tensor], Tensor] | None:
-    """What becomes of the noise of training; None: it stays white."""
-    limit = config.training.clip_noise
-    return None if limit is None else lambda eps: eps.clamp(-limit, limit)
+    return Schedule(
+        schedule.name,
+        lambda t: factor * schedule(t),
+        lambda logsnr: schedule.t_of(logsnr / factor),
+    )
 
 
 @dataclass(frozen=True)
-class Previous:
-    """The latents a step of 1 / `steps` of the schedule's t cleaner, of the same noise."""
+class PreviousStep:
+    """The latents a step of 1 / `steps` of the schedule's t cleaner, with the same noise."""
 
     schedule: Schedule
     steps: int
@@ -109,19 +89,19 @@ class Previous:
         return -ratio / rest, 1 / rest
 
     def scales(self, logsnr: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha and sigma a step before; clean where that is before the schedule's beginning."""
+        """alpha and sigma one step before; 1 and 0 before the schedule's start."""
         t = self.schedule.t_of(logsnr.double()) - 1 / self.steps
         alpha, sigma = alpha_sigma(self.schedule(t.clamp(min=0)))
-        # A log-SNR of 32 bits cannot tell t any better; t = 0 itself is not quite clean.
+        # Not `t < 0`: a 32-bit log-SNR gives t no more precisely, and t = 0 is not quite clean.
         clean = t < -1e-4
         alpha, sigma = alpha.masked_fill(clean, 1.0), sigma.masked_fill(clean, 0.0)
         return alpha.to(logsnr.dtype), sigma.to(logsnr.dtype)
 
 
-class PreviousDenoiser(Denoiser):
-    """A denoiser whose network puts out the latents a step cleaner."""
+class PreviousStepDenoiser(Denoiser):
+    """A denoiser whose network predicts the latents one step cleaner."""
 
-    def __init__(self, network: Network, variance: Tensor | None, previous: Previous) -> None:
+    def __init__(self, network: Network, variance: Tensor | None, previous: PreviousStep) -> None:
         super().__init__(network, "x0", False, variance)
         self._previous = previous
 
@@ -132,10 +112,10 @@ class PreviousDenoiser(Denoiser):
 
 
 @dataclass(frozen=True)
-class PreviousObjective(Objective):
-    """The loss measured in the latents a step cleaner."""
+class PreviousStepObjective(Objective):
+    """The loss measured on the latents one step cleaner."""
 
-    previous: Previous | None = None
+    previous: PreviousStep | None = None
 
     def scale(self, logsnr: Tensor) -> Tensor:
         """See `Objective.scale`."""
@@ -148,38 +128,7 @@ class PreviousObjective(Objective):
         alpha, sigma = (x[:, None] for x in self.previous.scales(logsnr))
         return alpha**2 * variance + sigma**2
 
-
-def objective(config: ExperimentConfig, diffusion: DiffusionConfig, trained: Schedule) -> Objective:
-    """What is minimised."""
-    sound, steps = Objective.from_config(diffusion), config.training.previous
-    if steps is None:
-        return sound
-    return PreviousObjective(
-        sound.parametrisation,
-        sound.weighting,
-        sound.kind,
-        sound.huber_delta,
-        Previous(trained, steps),
-    )
-
-
-def denoiser(
-    config: ExperimentConfig,
-    network: Network,
-    diffusion: DiffusionConfig,
-    variance: Tensor | None,
-    trained: Schedule,
-) -> Denoiser:
-    """The network with what it puts out."""
-    steps = config.training.previous
-    if steps is not None:
-        return PreviousDenoiser(network, variance, Previous(trained, steps))
-    return Denoiser(network, diffusion.parametrisation, diffusion.precondition, variance)
-
-
-def _scaled(schedule: Schedule, factor: float) -> Schedule:
-    return Schedule(
-        schedule.name,
-        lambda t: factor * schedule(t),
-        lambda logsnr: schedule.t_of(logsnr / factor),
-    )
+    @classmethod
+    def instead_of(cls, sound: Objective, previous: PreviousStep) -> PreviousStepObjective:
+        """The same weighting and kind of loss, for these latents."""
+        return cls(sound.parametrisation, sound.weighting, sound.kind, sound.huber_delta, previous)

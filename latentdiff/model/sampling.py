@@ -1,0 +1,59 @@
+"""Drawing many samples from a model, a batch at a time.
+
+Shapes: B samples, C latent channels, K condition features, T latent frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from latentdiff.diffusion.settings import SamplingConfig
+from latentdiff.model.model import Model, Samples
+from latentdiff.specs import Condition
+from latentdiff.tracking import progress
+from latentdiff.training.data import Batch, seed_of
+
+
+def draw(
+    model: Model,
+    settings: SamplingConfig,
+    seeds: Sequence[int],
+    frames: int,
+    condition: Condition = Condition(),  # noqa: B008 (immutable)
+) -> Samples:
+    """One sample for each seed, `settings.batch` at a time, with a progress bar.
+
+    Where there are fewer rows in `condition` than seeds, they are taken in turn, again and again.
+    Raises NonFiniteSamples.
+    """
+    parts, calls = [], 0
+    steps = "" if model.spec.is_regression else f", {settings.steps} steps"
+    with progress(total=len(seeds), unit="sample", what=f"sampling{steps}") as bar:
+        for start in range(0, len(seeds), settings.batch):
+            part = seeds[start : start + settings.batch]
+            rows = torch.arange(start, start + len(part))
+            turn = Condition(*(None if x is None else x[rows % len(x)] for x in condition))
+            samples = model.sample(settings, part, frames, turn)
+            parts.append(samples.latents)
+            calls = samples.network_calls
+            bar.update(len(part))
+    return Samples(torch.cat(parts), calls)
+
+
+def draw_like(model: Model, windows: Batch, settings: SamplingConfig) -> Tensor:
+    """Final latents [B, C, T]: a sample for each window, of its length and condition.
+
+    The draws depend on nothing but the model, the windows and the settings.
+    """
+    parts = []
+    frames = windows.latents.shape[-1]
+    for rows in torch.arange(len(windows.files)).split(settings.batch):
+        part = windows.pick(rows)
+        seeds = [seed_of("calibrate", int(row)) for row in rows]
+        # Training drops conditions, sampling does not: each window is followed.
+        condition = Condition(part.condition.features, part.condition.label)
+        parts.append(model.sample(settings, seeds, frames, condition).latents)
+    return torch.cat(parts)

@@ -1,0 +1,181 @@
+"""The parts that make up, train and sample a diffusion model.
+
+A `Recipe` makes each part from the settings. A subclass may replace any of them: the notebook does,
+to repeat mistakes, and nothing else in the package needs to know.
+
+Shapes: B windows or samples, C latent channels, D latent dimensions of the codec, K condition
+features, T latent frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentdiff.diffusion import noise, samplers
+from latentdiff.diffusion.denoiser import Denoiser
+from latentdiff.diffusion.levels import NoiseLevelSampler, build_noise_level_sampler
+from latentdiff.diffusion.loss import Objective
+from latentdiff.diffusion.noise import Schedule
+from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
+from latentdiff.errors import UserError
+from latentdiff.latents.statistics import LatentStatistics
+from latentdiff.latents.store import Entry, LatentStore
+from latentdiff.networks.build import build
+from latentdiff.networks.settings import NetworkConfig
+from latentdiff.specs import Condition, Denoise, Network
+from latentdiff.training.task import Task
+
+Transform = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every part is made."""
+
+    network: NetworkConfig
+    diffusion: DiffusionConfig
+
+    @property
+    def warnings(self) -> list[str]:
+        """Problems of the recipe, one line each."""
+        return self.schedule.warnings
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether no part is a deliberate mistake."""
+        return True
+
+    def undo(self, *switches: str) -> list[str]:
+        """Settings, as KEY=VALUE, that switch deliberate mistakes off; the sound recipe has none.
+
+        `switches`: those to look at, such as `data.pairing`, or `data` for a whole section.
+        """
+        return []
+
+    # --- the training task
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The noise levels of training latents."""
+        return noise.schedule_of(self.diffusion)
+
+    def noise_level_sampler(self) -> NoiseLevelSampler:
+        """How often training visits each level of the schedule."""
+        return build_noise_level_sampler(self.diffusion.levels, self.schedule)
+
+    def objective(self) -> Objective:
+        """What training minimises."""
+        return Objective.from_config(self.diffusion)
+
+    @property
+    def transform_noise(self) -> Transform | None:
+        """Applied to the white noise [B, C, T] of a training step; None: it stays white."""
+        return None
+
+    def make_task(self, variance: Tensor) -> Task:
+        """The training task on latents of `variance` [C]."""
+        return Task(
+            self.objective(),
+            self.schedule,
+            self.noise_level_sampler(),
+            variance,
+            self.transform_noise,
+        )
+
+    # --- the denoiser
+
+    def make_denoiser(
+        self,
+        *,
+        channels: int,
+        features: int = 0,
+        labels: int = 0,
+        seed: int = 0,
+        variance: Tensor | None = None,
+    ) -> Denoiser:
+        """An untrained denoiser for C latent channels of `variance` [C] (None: ones).
+
+        `features`: K, 0 without a spectrogram. `labels`: size of the vocabulary, 0 without labels.
+        The weights depend on `seed` only. Raises UserError for a regression without a condition.
+        """
+        if self.diffusion.parametrisation == "regression" and not (features or labels):
+            raise UserError(
+                "a regression needs a condition",
+                why="diffusion.parametrisation=regression predicts latents from it alone",
+                do_this="set condition.kind=mel, or choose another parametrisation.",
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = self.make_network(channels, features, labels)
+        return self.wrap_network(network, variance)
+
+    def make_network(self, channels: int, features: int, labels: int) -> Network:
+        """An untrained network; its weights follow torch's global seed."""
+        return build(self.network, channels, features, labels)
+
+    def wrap_network(self, network: Network, variance: Tensor | None) -> Denoiser:
+        """The denoiser around a network: it turns the network's output into clean latents."""
+        diffusion = self.diffusion
+        return Denoiser(network, diffusion.parametrisation, diffusion.precondition, variance)
+
+    # --- the data
+
+    def latents(self, store: LatentStore, entry: Entry) -> np.ndarray:
+        """Raw latents [D, T] of a file: the posterior's means."""
+        return store.mean(entry)
+
+    def statistics(self, store: LatentStore) -> LatentStatistics:
+        """Statistics of the training files' `latents`."""
+        return store.statistics()
+
+    def condition_sources(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """For each file, the file whose condition it is trained with: itself."""
+        return entries
+
+    def fit_features(self, features: np.ndarray, frames: int) -> np.ndarray:
+        """Condition features [K, T'] of a file's condition source, fitted to [K, `frames`]."""
+        return features
+
+    @property
+    def transform_windows(self) -> Transform | None:
+        """Applied to final windows [B, C, T] before training; None: they are left unchanged."""
+        return None
+
+    # --- sampling
+
+    def denoise_for_sampling(self, denoiser: Denoiser, steps: int) -> Denoise:
+        """The denoiser as a sampler of `steps` steps calls it."""
+        return denoiser
+
+    def sample(
+        self,
+        denoise: Denoise,
+        settings: SamplingConfig,
+        seeds: Sequence[int],
+        channels: int,
+        frames: int,
+        condition: Condition = Condition(),  # noqa: B008 (immutable)
+        device: torch.device | str = "cpu",
+        variance: Tensor | None = None,
+    ) -> Tensor:
+        """Final latents [B, C, T], one for each seed; see `samplers.sample`.
+
+        `denoise`: what `denoise_for_sampling` gave.
+        """
+        return samplers.sample(
+            denoise,
+            self.schedule,
+            settings,
+            seeds,
+            channels,
+            frames,
+            condition,
+            device,
+            variance=variance,
+        )

@@ -1,0 +1,67 @@
+"""Runs of version 0.1 still load, and sample what they sampled then.
+
+The run in `data/version-0.1` was trained by that version, on a store it wrote: a diffwave with
+attention on mel spectrograms and labels; beside it lie checkpoints of a transformer and a unet2d.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from latentdiff.diffusion.settings import SamplingConfig
+from latentdiff.latents.store import LatentStore
+from latentdiff.model.data import windows_of
+from latentdiff.model.model import Model
+from latentdiff.model.resolve import open_model
+from latentdiff.runs import Run
+from latentdiff.specs import Condition
+from latentdiff.training import checkpoint
+from latentdiff.training.validation import Validator
+
+OLD = Path(__file__).parent / "data" / "version-0.1"
+BEST = OLD / "run" / "diffusion" / "checkpoints" / "best.safetensors"
+CHECKPOINTS = {
+    "diffwave": BEST,
+    "transformer": OLD / "transformer.safetensors",
+    "unet2d": OLD / "unet2d.safetensors",
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_an_old_checkpoint_samples_what_it_sampled(name):
+    model = Model.load(CHECKPOINTS[name])
+    condition = Condition()
+    if model.standardiser is not None:
+        features = torch.linspace(-1, 1, 2 * 4 * 24).view(2, 4, 24)
+        condition = Condition(features, torch.tensor([0, 1]))
+    drawn = model.sample(SamplingConfig(steps=4), [1, 2], 24, condition).latents
+    expected = np.load(OLD / f"{name}-samples.npy")
+    np.testing.assert_allclose(drawn.numpy(), expected, atol=1e-4)
+
+
+def test_an_old_run_opens_with_its_store_and_its_loss(tmp_path):
+    shutil.copytree(OLD / "run", tmp_path / "run")
+    run = Run(tmp_path / "run")
+    model, store = open_model(run, None, None, "cpu")
+    assert model.labels == ["a", "b"] and model.condition.kind == "both" and model.step == 30
+    assert [entry.label for entry in store.entries] == ["a", "b", "a", "b"]
+    held_out = windows_of(model, store, "validation")
+    assert held_out is not None
+    # As `train-diffusion` validated: 4 windows, 10 levels.
+    measured = Validator(held_out.spread(4), model.task(), 10, 8).measure(
+        model.denoiser, torch.device("cpu")
+    )
+    assert measured.loss == pytest.approx(model.validation_loss, rel=1e-3)
+
+
+def test_an_old_store_gives_its_statistics():
+    store = LatentStore.open(OLD / "run" / "latents")
+    found = store.statistics()
+    assert store.codec is not None and store.codec.hop == 64
+    assert found.describe().startswith("6 dimensions, 2 carry sound")
+    assert checkpoint.find(OLD / "run") == BEST
