@@ -396,6 +396,29 @@ def test_loudest_tenth_of_a_second():
     assert loudest_db(np.zeros((1, 10)), sample_rate) == -np.inf
 
 
+# --- splice -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_spans_of_a_stream_are_joined_with_a_fade(size):
+    stream = np.stack([np.full(100, 1.0), np.arange(100.0)]).astype(np.float32)
+    stream[0, 60:] = -1
+    blocks = [stream[:, i : i + size] for i in range(0, 100, size)]
+    joined = np.concatenate(list(audio.splice(blocks, [range(10, 40), range(60, 95)], 9)), axis=1)
+    assert joined.shape == (2, 65)
+    assert (joined[:, :30] == stream[:, 10:40]).all()
+    assert (joined[:, 39:] == stream[:, 69:95]).all()
+    # From 1 to -1 in ten equal steps: nine mixed samples, then the second span alone.
+    np.testing.assert_allclose(np.diff(joined[0, 29:40]), -0.2, atol=1e-6)
+
+
+def test_spans_that_touch_are_left_as_they_are():
+    stream = np.random.default_rng(0).standard_normal((1, 50)).astype(np.float32)
+    for spans in ([range(50)], [range(20), range(20, 50)], [range(0), range(50)]):
+        joined = np.concatenate(list(audio.splice([stream], spans, 10)), axis=1)
+        assert (joined == stream).all()
+
+
 # --- write --------------------------------------------------------------------------------------
 
 

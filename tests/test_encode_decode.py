@@ -44,7 +44,10 @@ def codec(monkeypatch, fake_codec, tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    return Run(tmp_path / "run")
+    """A run that has a codec."""
+    run = Run(tmp_path / "run")
+    run.rave.mkdir(parents=True)
+    return run
 
 
 def project(**sections):
@@ -103,7 +106,7 @@ def test_a_store_of_an_earlier_version_keeps_its_names(codec, run, audio_folder)
     old["identity"] = [old["source"], source.st_size, source.st_mtime_ns, 0.0, None, old["split"]]
     del old["level_db"]
     runs.write_jsonl(run.latents / PROGRESS, [old])
-    runs.write_json(run.latents / "run.json", {**info, "status": "failed"})
+    runs.write_json(run.latents / "run.json", {**info.to_json(), "status": "failed"})
     encode(run, project(), audio=[audio_folder])
     store = LatentStore.open(run.latents)
     names = [Path(entry.mean).stem for entry in store.entries]
@@ -277,10 +280,10 @@ def test_a_file_changed_since_the_interruption_is_encoded_again(
     settings = project()
     encode(run, settings, audio=[audio_folder])
     rows = table(run.latents)
-    info = runs.read_run(run.latents).to_json()
+    info = runs.read_run(run.latents)
     rows = [{**r, "identity": [], "level": {"squares": 1, "count": 1}} for r in rows]
     runs.write_jsonl(run.latents / PROGRESS, [{**r, "posterior": [1.0] * 8} for r in rows])
-    runs.write_json(run.latents / "run.json", {**info, "status": "failed"})
+    runs.write_json(run.latents / "run.json", {**info.to_json(), "status": "failed"})
     encode(run, settings, audio=[audio_folder])
     assert runs.read_run(run.latents).result["level_db"] < -1
 
@@ -306,7 +309,7 @@ def test_check_tells_level_and_distance(codec, run, audio_folder, caplog):
 
 def test_dry_run_writes_nothing(codec, run, audio_folder):
     encode(run, project(), audio=[audio_folder], dry_run=True)
-    assert not run.root.exists()
+    assert list(run.root.iterdir()) == [run.rave]
 
 
 def write_samples(run, name, arrays, codec, started="2026-01-01"):
@@ -361,7 +364,7 @@ def test_a_file_whose_end_was_held_out_comes_back_in_one_piece(
     decoded, _ = soundfile.read(run.audio / "back" / "one.wav")
     assert decoded.shape == original.shape
     assert level_db(decoded - original) < level_db(original) - 10
-    assert runs.read_run(run.audio / "back")["result"]["files"] == 1
+    assert runs.read_run(run.audio / "back").result["files"] == 1
 
 
 def test_parts_that_do_not_follow_each_other_stay_apart(codec, run, tmp_path, write_wav, melody):

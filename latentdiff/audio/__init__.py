@@ -1,9 +1,10 @@
-"""Audio files: find them, read them as blocks of samples, write them, name them."""
+"""Audio files: find them, read them as blocks of samples, splice, write and name them."""
 
 from latentdiff.audio.decode import AudioError, AudioInfo, blocks, probe, read
 from latentdiff.audio.find import EXTENSIONS, FoundAudio, find, printable
 from latentdiff.audio.names import distinct_stems, file_stem, file_stems, readable_stem
 from latentdiff.audio.settings import DataConfig
+from latentdiff.audio.splice import splice
 from latentdiff.audio.write import AudioFormat, WriteReport, write
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "probe",
     "read",
     "readable_stem",
+    "splice",
     "write",
 ]

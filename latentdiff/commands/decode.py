@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 FAINT_DB = 30.0
 """Files this much quieter than the training audio are reported."""
 
+FADE_SECONDS = 0.01
+"""Crossfade where the two parts of a file meet."""
+
 _BLOCK = 1 << 12
 """Latent frames read at a time."""
 
@@ -216,7 +219,7 @@ def _audio(
 ) -> Iterator[NDArray[np.float32]]:
     """The recording as blocks [channels, n] of its own length; `level` measures them too.
 
-    The decoder gets both parts as one stream, so that it sees no border between them.
+    The decoder gets both parts as one stream: at the end of a file it would fade out.
     """
     latents = (block for entry in recording.parts for block in _finite(store, entry))
     pieces = streaming.decode_files(
@@ -225,11 +228,11 @@ def _audio(
         chunk_seconds=settings.chunk_seconds,
         batch=settings.batch,
     )
-    spans = _spans(recording.parts, codec)
-    for piece in pieces:
-        for block in _within(piece.arrays[0], piece.first, spans):
-            level.add(block)
-            yield block
+    decoded = (piece.arrays[0] for piece in pieces)
+    fade = round(FADE_SECONDS * codec.sample_rate)
+    for block in sound.splice(decoded, _spans(recording.parts, codec), fade):
+        level.add(block)
+        yield block
 
 
 def _spans(parts: Sequence[Entry], codec: Codec) -> list[range]:
@@ -239,16 +242,6 @@ def _spans(parts: Sequence[Entry], codec: Codec) -> list[range]:
         spans.append(range(start, start + _samples_of(entry, codec)))
         start += entry.frames * codec.hop
     return spans
-
-
-def _within(
-    block: NDArray[np.float32], first: int, spans: Sequence[range]
-) -> Iterator[NDArray[np.float32]]:
-    """The stretches of a block [channels, n], whose first column is number `first`, in spans."""
-    for span in spans:
-        low, high = max(span.start - first, 0), min(span.stop - first, block.shape[1])
-        if low < high:
-            yield block[:, low:high]
 
 
 def _finite(store: LatentStore, entry: Entry) -> Iterator[NDArray[np.float32]]:
