@@ -35,6 +35,7 @@ from latentdiff.specs import Condition
 from latentdiff.training import verdict
 from latentdiff.training.data import generator_for, seed_of
 from latentdiff.training.fabric import pick_device
+from latentdiff.training.settings import VALIDATION
 
 NAME = "conditioning"
 GUIDANCE = (0.0, 1.0, 2.0, 4.0)
@@ -142,9 +143,7 @@ def diagnose_conditioning(
         directory,
         settings={
             "sampling": project.sampling.model_dump(mode="json"),
-            "training": project.training.model_dump(
-                include={"validation_windows", "validation_levels"}
-            ),
+            "training": project.training.model_dump(include=set(VALIDATION)),
             "seed": project.seed,
             "n": n,
             "seconds": seconds,
