@@ -22,9 +22,15 @@ from latentdiff.audio.wav import wav_bytes
 from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.errors import UserError
 from latentdiff.model.condition_inputs import ConditionInput, as_condition, condition_inputs
+from latentdiff.model.evaluate import (
+    EvaluationResult,
+    EvaluationSettings,
+    choose_clips,
+    evaluate_model,
+)
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project, resolve
-from latentdiff.model.resolve import find_codec, require_codec
+from latentdiff.model.resolve import find_codec, open_codec, open_model, require_codec
 from latentdiff.model.sampling import draw
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.runs import Run
@@ -220,6 +226,38 @@ class Generator:
             )
         clips = [streaming.decode(self.codec, z) for z in batch]
         return Clips(np.stack(clips).astype(np.float32), self.codec.sample_rate)
+
+    def evaluate(
+        self,
+        n: int = 64,
+        seconds: float | None = None,
+        seed: int = 0,
+        *,
+        latents: str | Path | None = None,
+        compare_steps: Sequence[int] = (),
+        **sampling: Any,
+    ) -> EvaluationResult:
+        """Measure the model on held-out files, and `n` samples of it beside training clips.
+
+        Nothing is written. `latents`: the latents it was trained on, in case they were moved.
+        `seconds`: length of a sample; None: sampling.seconds. `compare_steps`: further numbers of
+        sampler steps to score. `sampling`: as for `sample`. Without a codec only latents are
+        compared. Raises UserError if the latents are missing, of another codec, or too short.
+        """
+        settings = EvaluationSettings(
+            sampling=self._settings(sampling),
+            training=self._project.training,
+            latents=self._project.latents,
+            seed=seed,
+            n=n,
+            seconds=seconds,
+            steps=tuple(compare_steps),
+        )
+        device, where = str(self.model.device), None if latents is None else Path(latents)
+        with torch.random.fork_rng(devices=[]):
+            model, store = open_model(self.run, self.model.path, where, device)
+            codec = open_codec(self.run, store, self._rave, self._ckpt, device)
+        return evaluate_model(model, store, choose_clips(model, store, settings), codec, settings)
 
     def _settings(self, given: dict[str, Any]) -> SamplingConfig:
         values = config.merge(self._project.sampling.model_dump(mode="json"), given)

@@ -139,3 +139,16 @@ def test_drawing_changes_no_global_state(load):
     before = torch.get_rng_state()
     model.sample(0.25, steps=2)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_evaluate_writes_nothing(tmp_path, make_model, make_store):
+    path = checkpoint.best(runs.Run(tmp_path / "run").diffusion)
+    make_model(path)
+    latents = make_store(tmp_path / "latents", files=10)
+    before = sorted(tmp_path.rglob("*"))
+    model = latentdiff.load(tmp_path / "run", device="cpu")
+    result = model.evaluate(n=4, seconds=0.5, latents=latents, compare_steps=[2], steps=4)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (result.samples, result.calls, result.steps[0].calls) == (4, 4, 2)
+    assert result.held_out is not None and result.mel is None
+    assert "codec is unknown" in result.skipped[0]

@@ -64,8 +64,8 @@ class Found:
 FOUND = Found([Row(1, 0.5), Row(2, None)], {"a": Row(3, math.inf)})
 
 
-def ask(directory, measure=lambda: Report(FOUND, "the verdict"), **options):
-    return run_question("q", Found, measure, directory, settings={"n": 1}, **options)
+def ask(directory, measure=lambda: Report(FOUND, "the verdict"), n=1, **options):
+    return run_question("q", Found, measure, directory, settings={"n": n}, **options)
 
 
 def test_results_are_written_and_read_back(tmp_path, caplog):
@@ -85,6 +85,17 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     assert ask(None) == FOUND
     assert ask(tmp_path / "q", dry_run=True) is None
     assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_report_does_not_block_one_with_other_settings(tmp_path):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ask(tmp_path / "q", interrupt, n=8)
+    assert ask(tmp_path / "q", n=4) == FOUND
+    with pytest.raises(UserError, match="made otherwise"):
+        ask(tmp_path / "q", n=8)
 
 
 def test_files_of_older_versions_are_read(tmp_path):

@@ -18,7 +18,7 @@ import soundfile
 from latentdiff import runs
 from latentdiff.commands import encode as encode_module
 from latentdiff.commands.encode import encode
-from latentdiff.commands.encode_jobs import Job
+from latentdiff.commands.encode_jobs import EncodeJob
 from latentdiff.commands.encode_pass import share_out
 from latentdiff.config import build
 from latentdiff.errors import EXIT_FAILURE, EXIT_USER_ERROR, UserError
@@ -57,8 +57,8 @@ def start(run, rave_run, recordings, *words, environment=MappingProxyType({})):
 
 def encode_here(run, rave_run, recordings):
     project = build(Project, {"data": {"sample_rate": 8000}, "device": "cpu"})
-    losses = encode(Run(run), project, rave=rave_run, audio=[recordings])
-    assert len(losses) == 1
+    skipped = encode(Run(run), project, rave=rave_run, audio=[recordings])
+    assert len(skipped) == 1
 
 
 def files(latents):
@@ -67,7 +67,7 @@ def files(latents):
 
 
 def jobs_of(*seconds):
-    return [Job(str(i), Path(str(i)), x) for i, x in enumerate(seconds)]
+    return [EncodeJob(str(i), Path(str(i)), x) for i, x in enumerate(seconds)]
 
 
 def alone(job):

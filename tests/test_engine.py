@@ -29,7 +29,7 @@ from latentdiff.training.best_tracker import IN_A_ROW, BestTracker
 from latentdiff.training.data import Recording, Windows
 from latentdiff.training.fabric import Launch, make_fabric
 from latentdiff.training.failure import explained, refuse_not_finite
-from latentdiff.training.meter import NonFiniteStep
+from latentdiff.training.meter import NonFiniteStep, TrainingMetrics
 from latentdiff.training.process_group import ProcessGroup
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import Task
@@ -138,6 +138,14 @@ class TestSource:
             a, b = (source.draw(step) for source in sources)
             assert torch.equal(a.batch.latents, b.batch.latents)
             assert torch.equal(a.batch.files, b.batch.files)
+
+
+class TestMetrics:
+    def test_a_line_of_metrics_is_read_back_from_its_names(self):
+        metrics = TrainingMetrics(0.3, 0.4, 0.1, 120.0, 0.02, 1.5)
+        values = metrics.metrics()
+        assert values["skill"] == pytest.approx(0.25) and "audio_seconds_per_second" not in values
+        assert TrainingMetrics.from_metrics(values) == metrics
 
 
 class TestSpeed:
@@ -396,6 +404,22 @@ class TestCheckpoints:
 
         with pytest.raises(OSError, match="No space left"):
             checkpoint._write({"step": 1, "x": torch.zeros(100_000)}, Full())
+
+    def test_states_on_disk_keep_their_keys(self, tmp_path):
+        make_trainer(tmp_path, steps=10).fit()
+        state = state_of(tmp_path)
+        assert set(state) == {
+            *("format", "step", "seen", "elapsed", "training", "judged", "watch"),
+            *("model", "ema", "more_ema", "halflives", "optimizer", "precision", "levels"),
+        }
+        assert set(state["watch"]) == {
+            *("best", "best_step", "lowest", "lowest_step", "last", "since", "risen", "said"),
+        }
+        assert set(state["training"]) == {
+            *("loss", "baseline", "skill", "step_seconds", "windows_per_second", "data_wait"),
+            *("gradient_norm", "audio_seconds_per_second"),
+        }
+        assert state["format"] == checkpoint.STATE_FORMAT == 3
 
     def test_a_state_of_another_version_is_refused(self, tmp_path):
         torch.save({"step": 1}, tmp_path / "last.state.pt")

@@ -138,10 +138,10 @@ class TestFormulas:
             ("N50", "gain", 3.4e5),
             ("N51", "gain", 8.5),
             ("N60", "norm of noise", 220),
-            ("N65", "levels an epoch sees", 0.132),
+            ("N65", "levels an epoch visits", 0.132),
             ("N73", "frames of 5 s", 861.3),
             ("N82", "noise beyond 1", 0.317),
-            ("N100", "the same again", 0.0914),
+            ("N100", "returning the input", 0.0914),
             ("N101", "", 0.1995),
         ],
     )
@@ -197,14 +197,16 @@ class TestTable:
         ],
     )
     def test_a_loss_beside_its_formula(self, measured, skill, said):
-        row = table.row("N34", case_of("N34"), "l1", table.Found(0.654, measured, skill))
+        row = table.row("N34", case_of("N34"), "l1", table.CaseResult(0.654, measured, skill))
         assert said in row.verdict and row.unit == "L1 loss"
 
     @pytest.mark.parametrize(
-        ("spread", "said"), [(0.01, "near silence"), (50.0, "50 times"), (1.1, "about as strong")]
+        ("spread", "said"), [(0.01, "near silence"), (50.0, "50 times"), (1.1, "about as widely")]
     )
     def test_the_strength_of_samples(self, spread, said):
-        row = table.row("N49", case_of("N49", "ten updates"), "l1", table.Found(measured=spread))
+        row = table.row(
+            "N49", case_of("N49", "ten updates"), "l1", table.CaseResult(measured=spread)
+        )
         assert said in row.verdict
 
 
@@ -265,7 +267,7 @@ class TestRun:
             assert row["measured"] == pytest.approx(row["formula"], rel=0.05)
             assert "nothing was learned" in row["verdict"]
         assert abs(rows[-1]["skill"]) < 0.1  # white latents: today's settings learn nothing either
-        assert "2 of 2 measured numbers are the formula's" in caplog.text
+        assert "2 of 2 measured numbers match their formula" in caplog.text
 
     def test_again_resumes_and_the_table_grows(self, tmp_path, make_latents):
         run = Run(tmp_path / "techno")

@@ -535,7 +535,7 @@ def test_upstream_exports_what_we_trained_and_the_export_decodes(trained, tmp_pa
 
 
 @pytest.mark.real
-def test_upstream_trains_on_our_dataset(run, tmp_path):
+def test_upstream_trains_on_our_dataset_and_we_go_on_from_there(run, tmp_path):
     words = ["train", "--config", "v2", "--db_path", run / "r" / "dataset", "--name", "up"]
     words += [
         "--out_path",
@@ -553,6 +553,14 @@ def test_upstream_trains_on_our_dataset(run, tmp_path):
     words += ["--override", "RAVE.valid_signal_crop=False"]
     done = upstream(words, tmp_path)
     assert list((tmp_path / "runs").rglob("*.ckpt")), done.stderr[-2000:]
+    # And back: its folder is enough to start from what it trained.
+    mine = Run(tmp_path / "mine")
+    project = rave_project(steps=1, overrides=["RAVE.valid_signal_crop=False"], **OF_A_RUN)
+    train_rave(mine, project, dataset=run / "r" / "dataset", ckpt=tmp_path / "runs")
+    result = read_result(mine.rave / "checkpoints" / "last.ckpt")
+    assert (result.step, result.hop, result.latent_dim) == (1, 8 * 128, 4)
+    # `rave train` has not written what only phase 2 uses; v2 says it.
+    assert "mean_difference.relative = True" in (mine.rave / "config.gin").read_text()
 
 
 def upstream(words, cwd):

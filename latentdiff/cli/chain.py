@@ -115,8 +115,8 @@ seconds_option = click.option(
 def preprocess(run: Run, project: Project, **options: Any) -> list[str]:
     """Audio files -> dataset.
 
-    Decodes, mixes down and resamples, and holds out whole files for validation. Files that cannot
-    be used are skipped and listed; the exit code is then 3.
+    Decodes, mixes down and resamples, and holds out files (or the ends of few) for validation.
+    Files that cannot be used are skipped and listed; the exit code is then 3.
     """
     from latentdiff.commands.preprocess import preprocess as work
 
@@ -125,7 +125,7 @@ def preprocess(run: Run, project: Project, **options: Any) -> list[str]:
 
 @stage_command("latentdiff train-rave --run runs/techno rave.steps=20", upstream=("dataset",))
 @click.option("--dataset", type=PATH, help="Another dataset, also one made by `rave preprocess`.")
-@click.option("--ckpt", type=PATH, help="Checkpoint of the same shape whose weights to start from.")
+@click.option("--ckpt", type=PATH, help="Start from the weights of a checkpoint or a RAVE run.")
 def train_rave(run: Run, project: Project, **options: Any) -> list[str]:
     """Dataset -> RAVE codec. The same command again resumes."""
     from latentdiff.commands.train_rave import train_rave as work

@@ -23,7 +23,7 @@ from latentdiff.cli.base import (
 
 @cli.group(cls=Group)
 def notebook() -> None:
-    """Rerun a notebook of failed experiments, explained.
+    """Rerun a notebook of failed trainings, explained.
 
     This project began with a notebook of 119 entries. Each is answered by a small training, a
     command, a formula or a page (configs/notebook/README.md).

@@ -1,4 +1,4 @@
-"""`decode`: latents + codec -> sound.
+"""`decode`: latents + codec -> audio files.
 
 Shapes: D latent dimensions, N audio samples, T latent frames.
 """
@@ -7,33 +7,62 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latentdiff import audio as sound
 from latentdiff import config, runs, streaming
 from latentdiff.errors import UserError
-from latentdiff.evaluation.sound import SILENT_DB, LevelMeter
+from latentdiff.evaluation.sound import SILENT_DB, LevelMeter, json_db
 from latentdiff.latents.settings import LatentConfig
 from latentdiff.latents.store import MANIFEST, Entry, LatentStore
 from latentdiff.model.project import Project, already_done, folder_name
-from latentdiff.rave.codec import RaveCodec
+from latentdiff.model.resolve import open_codec
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.specs import Codec
+from latentdiff.split import whole_key
 from latentdiff.tracking import progress
 from latentdiff.training.fabric import pick_device
 
 log = logging.getLogger(__name__)
 
 FAINT_DB = 30.0
-"""A sound so much weaker than the training audio is reported."""
+"""Files this much quieter than the training audio are reported."""
 
 _BLOCK = 1 << 12
 """Latent frames read at a time."""
+
+
+@dataclass(frozen=True)
+class DecodedFile:
+    """A line of the manifest of decoded audio."""
+
+    key: str
+    """Of the latents; of the whole file where its two parts were decoded."""
+    file: str
+    """Name of the audio file."""
+    seconds: float
+    level_db: float | None
+    """RMS in dBFS; None: digital silence."""
+    peak: float
+    """Largest magnitude before clipping; 1 is full scale."""
+    clipped: int
+    """Number of samples clipped, over all channels."""
+
+
+@dataclass(frozen=True)
+class DecodeResult:
+    """What `run.json` of decoded audio says."""
+
+    files: int
+    seconds: float
+    """Of audio, in all."""
+    training_level_db: float | None
+    """RMS in dBFS of the audio that the model was trained on; None: not known."""
 
 
 def decode(
@@ -49,25 +78,32 @@ def decode(
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> list[str]:
-    """Decode `latents` (a store, samples, a folder of .npy or one) into `run.audio / name`.
+    """Decode `latents` (a store, samples, or .npy files in a folder or one by one) into audio.
 
-    Without `latents` the samples called `name`, or the newest ones. Without `rave` and `ckpt` the
-    very weights that the latents name, where they still lie there, else the run's own codec.
-    Raises UserError where latents or codec are missing or do not belong together (`force` lets
-    latents of another codec of as many dimensions pass), or where latents are not finite.
+    `latents`: None takes the samples called `name`, or the newest ones. `rave` and `ckpt`: None
+    takes the weights that the latents were made with if they are still there, else the run's own
+    codec. `name`: the folder below `run.audio`. Always returns []: nothing is skipped. Raises
+    UserError if latents or codec are missing, do not belong together (`force` accepts another codec
+    of the same number of dimensions), or latents are not finite.
     """
     source = latents or _samples(run, name)
     store = LatentStore.open(source)
-    codec = RaveCodec.open(*_codec_of(run, store, rave, ckpt), pick_device(project.device))
-    _check_fit(store, codec, source, force)
+    codec = open_codec(run, store, rave, ckpt, pick_device(project.device), force=force)
+    if codec is None:
+        raise UserError(
+            f"no codec is known for the latents in {source}",
+            why=f"they recorded none that is still there, and {run.rave} does not exist",
+            do_this="name their codec with --rave.",
+        )
     directory = run.audio / folder_name(name or source.resolve().with_suffix("").name)
     settings = {"format": audio_format}
     inputs = {
         "codec": Input(str(codec.origin.path.resolve()), codec.fingerprint),
         "latents": Input(str(source), store.fingerprint()),
     }
-    seconds = sum(_samples_of(entry, codec) for entry in store.entries) / codec.sample_rate
-    log.info("%d latents, %.1f s of sound -> %s", len(store.entries), seconds, directory)
+    recordings = _recordings(store, codec)
+    seconds = sum(r.samples(codec) for r in recordings) / codec.sample_rate
+    log.info("%d files, %.1f s of audio -> %s", len(recordings), seconds, directory)
     if already_done(directory, "decode", settings, inputs, overwrite):
         return []
     if dry_run:
@@ -75,11 +111,11 @@ def decode(
         return []
     with Stage(directory, "decode", config=settings, inputs=inputs, overwrite=overwrite) as stage:
         usual = _usual_level(run, codec)
-        rows = _write_all(store, codec, directory, audio_format, project.latents)
-        runs.write_jsonl(directory / MANIFEST, rows)
-        stage.record(files=len(rows), seconds=round(seconds, 3), training_level_db=usual)
-        _judge(rows, usual)
-    log.info("sound: %s", directory)
+        files = _write_all(store, recordings, codec, directory, audio_format, project.latents)
+        runs.write_jsonl(directory / MANIFEST, [asdict(file) for file in files])
+        stage.record(**asdict(DecodeResult(len(files), round(seconds, 3), usual)))
+        _report(files, usual)
+    log.info("audio: %s", directory)
     return []
 
 
@@ -95,147 +131,168 @@ def _samples(run: Run, name: str | None) -> Path:
         known = [path.name for path in done]
         raise UserError(
             f"there are no finished samples called '{name}'{config.did_you_mean(name, known)}",
-            do_this=f"there are: {names}. Or name a folder with --latents.",
+            do_this=f"choose one of: {names}. Or name a folder with --latents.",
         )
     if not done:
         raise UserError(
             f"there are no samples in {run.samples}",
-            do_this="draw some: `latentdiff sample`, or name a folder of latents with --latents.",
+            do_this="make some with `latentdiff sample`, or name latents with --latents.",
         )
     return max(done, key=lambda path: (done[path].started, path.name))
 
 
-def _codec_of(
-    run: Run, store: LatentStore, rave: Path | None, ckpt: str | None
-) -> tuple[Path, str | None]:
-    """Where the codec is, and which of its checkpoints."""
-    info = runs.read_run(store.root)
-    recorded = info.input_path("codec") if info else None
-    if rave is None and ckpt is None and recorded and recorded.is_file():
-        return recorded, None
-    return rave or run.rave, ckpt
-
-
-def _check_fit(store: LatentStore, codec: RaveCodec, source: Path, force: bool) -> None:
-    if store.latent_dim != codec.latent_dim:
-        raise UserError(
-            f"the latents in {source} have {store.latent_dim} dimensions, the codec "
-            f"{codec.latent_dim}",
-            why="they are of another codec, or lie as [frames, dimensions]",
-            do_this="give their codec with --rave; arrays must be [dimensions, frames].",
-        )
-    if store.codec is None:
-        log.warning("%s does not say whose latents it holds; taking them for this codec's", source)
-    elif store.codec.fingerprint != codec.fingerprint:
-        error = UserError(
-            f"the latents in {source} are of another codec",
-            why=f"they are of {store.codec.fingerprint[:12]}..., "
-            f"{codec.origin.path} is {codec.fingerprint[:12]}...",
-            do_this="give theirs with --rave or --ckpt; a codec that was trained further needs "
-            "`latentdiff encode` anew. --force decodes them all the same.",
-        )
-        if not force:
-            raise error
-        log.warning("forced: %s", error.what)
-
-
 def _usual_level(run: Run, codec: Codec) -> float | None:
-    """dBFS RMS of the audio this run's latents were trained on, if they are of this codec."""
+    """RMS in dBFS of the audio that this run's latents were made of, if by this codec."""
     info = runs.read_run(run.latents)
     if info is None or info.fingerprint("codec") != codec.fingerprint:
         return None
     return info.number("level_db")
 
 
+@dataclass(frozen=True)
+class _Recording:
+    """What becomes one file of audio: an entry, or both parts of a file whose end was held out."""
+
+    key: str
+    stem: str
+    """Wanted for the file's name; others may want it too."""
+    parts: tuple[Entry, ...]
+
+    def samples(self, codec: Codec) -> int:
+        """N of its audio."""
+        return sum(_samples_of(entry, codec) for entry in self.parts)
+
+
+def _recordings(store: LatentStore, codec: Codec) -> list[_Recording]:
+    recordings: list[_Recording] = []
+    for entry in store.entries:
+        before = recordings[-1].parts[-1] if recordings else None
+        key = before and _key_of_whole(before, entry, codec.sample_rate)
+        if before and key:
+            stem = sound.readable_stem(PurePosixPath(key).stem)
+            recordings[-1] = _Recording(key, stem, (before, entry))
+        else:
+            recordings.append(_Recording(entry.key, Path(entry.mean).stem, (entry,)))
+    return recordings
+
+
+def _key_of_whole(head: Entry, tail: Entry, sample_rate: int) -> str | None:
+    """The key of the file that two entries are the parts of; None if they are not."""
+    if head.source is None or head.source != tail.source or head.samples is None:
+        return None
+    follows = round(head.start * sample_rate) + head.samples == round(tail.start * sample_rate)
+    return whole_key(head.key, tail.key) if follows else None
+
+
 def _write_all(
     store: LatentStore,
+    recordings: Sequence[_Recording],
     codec: Codec,
     directory: Path,
     audio_format: sound.AudioFormat,
     settings: LatentConfig,
-) -> list[dict[str, Any]]:
-    """Every entry as a file of sound; the manifest's rows."""
-    stems = Counter(Path(entry.mean).stem for entry in store.entries)
-    rows = []
-    total = round(sum(_samples_of(e, codec) for e in store.entries) / codec.sample_rate, 1)
+) -> list[DecodedFile]:
+    """Decode and write every recording."""
+    stems = sound.distinct_stems({recording.key: recording.stem for recording in recordings})
+    files = []
+    total = round(sum(r.samples(codec) for r in recordings) / codec.sample_rate, 1)
     with progress(total=total, unit="s", what="decode") as bar:
-        for entry in store.entries:
-            stem = Path(entry.mean).stem
-            # Equal names in different folders: the key tells them apart.
-            name = stem if stems[stem] == 1 else sound.file_stem(entry.key)
-            path = directory / f"{name}.{audio_format}"
+        for recording in recordings:
+            path = directory / f"{stems[recording.key]}.{audio_format}"
             level = LevelMeter()
-            blocks = _sound(store, entry, codec, settings, level)
+            blocks = _audio(store, recording, codec, settings, level)
             report = sound.write(path, blocks, codec.sample_rate, audio_format)
             bar.update(report.seconds)
-            rows.append(_row(entry, path, report, level))
-    return rows
+            files.append(_decoded(recording.key, path, report, level))
+    return files
 
 
-def _sound(
-    store: LatentStore, entry: Entry, codec: Codec, settings: LatentConfig, level: LevelMeter
-) -> Iterator[np.ndarray]:
-    """The entry as blocks [channels, n], cut to its length; `level` hears them too."""
-    left = _samples_of(entry, codec)
+def _audio(
+    store: LatentStore,
+    recording: _Recording,
+    codec: Codec,
+    settings: LatentConfig,
+    level: LevelMeter,
+) -> Iterator[NDArray[np.float32]]:
+    """The recording as blocks [channels, n] of its own length; `level` measures them too.
+
+    The decoder gets both parts as one stream, so that it sees no border between them.
+    """
+    latents = (block for entry in recording.parts for block in _finite(store, entry))
     pieces = streaming.decode_files(
         codec,
-        [(entry.key, _finite(store, entry))],
+        [(recording.key, latents)],
         chunk_seconds=settings.chunk_seconds,
         batch=settings.batch,
     )
+    spans = _spans(recording.parts, codec)
     for piece in pieces:
-        block = piece.arrays[0][:, :left]
-        left -= block.shape[1]
-        level.add(block)
-        yield block
+        for block in _within(piece.arrays[0], piece.first, spans):
+            level.add(block)
+            yield block
 
 
-def _finite(store: LatentStore, entry: Entry) -> Iterator[np.ndarray]:
-    """The entry's latents in blocks [D, t]. UserError where one is NaN or infinite."""
+def _spans(parts: Sequence[Entry], codec: Codec) -> list[range]:
+    """Where in the decoded stream each part's audio is; the rest of its last frame is filler."""
+    spans, start = [], 0
+    for entry in parts:
+        spans.append(range(start, start + _samples_of(entry, codec)))
+        start += entry.frames * codec.hop
+    return spans
+
+
+def _within(
+    block: NDArray[np.float32], first: int, spans: Sequence[range]
+) -> Iterator[NDArray[np.float32]]:
+    """The stretches of a block [channels, n], whose first column is number `first`, in spans."""
+    for span in spans:
+        low, high = max(span.start - first, 0), min(span.stop - first, block.shape[1])
+        if low < high:
+            yield block[:, low:high]
+
+
+def _finite(store: LatentStore, entry: Entry) -> Iterator[NDArray[np.float32]]:
+    """The entry's latents in blocks [D, t]. UserError if one is NaN or infinite."""
     array = store.mean(entry)
     for start in range(0, array.shape[1], _BLOCK):
         block = np.asarray(array[:, start : start + _BLOCK], dtype=np.float32)
         if not np.isfinite(block).all():
             raise UserError(
-                f"{store.root / entry.mean} holds NaN or infinite latents",
-                why="what made it has failed; no sound can come of it",
-                do_this="make it again (`latentdiff sample` or `encode`), or take it out.",
+                f"{store.root / entry.mean} has NaN or infinite latents",
+                why="whatever made it has failed, and it cannot be decoded",
+                do_this="make it again with `latentdiff sample` or `encode`, or remove it.",
             )
         yield block
 
 
 def _samples_of(entry: Entry, codec: Codec) -> int:
-    """N of its sound: never more than its frames hold."""
+    """N of its audio: never more than its frames hold."""
     whole = entry.frames * codec.hop
     return whole if entry.samples is None else min(entry.samples, whole)
 
 
-def _row(entry: Entry, path: Path, report: sound.WriteReport, level: LevelMeter) -> dict[str, Any]:
-    silent = math.isinf(level.db)
-    return {
-        "key": entry.key,
-        "file": path.name,
-        "seconds": round(report.seconds, 3),
-        "level_db": None if silent else round(level.db, 2),
-        "peak": round(report.peak, 4),
-        "clipped": report.clipped,
-    }
+def _decoded(key: str, path: Path, report: sound.WriteReport, level: LevelMeter) -> DecodedFile:
+    return DecodedFile(
+        key=key,
+        file=path.name,
+        seconds=round(report.seconds, 3),
+        level_db=json_db(level.db),
+        peak=round(report.peak, 4),
+        clipped=report.clipped,
+    )
 
 
-def _judge(rows: list[dict[str, Any]], usual: float | None) -> None:
-    """The table of levels, and a word on every file that cannot be right."""
+def _report(files: Sequence[DecodedFile], usual: float | None) -> None:
+    """Log a table of levels, and warn of every file that is too quiet or clipped."""
     if usual is not None:
         log.info("level of the training audio: %.1f dBFS", usual)
+    least = SILENT_DB if usual is None else max(SILENT_DB, usual - FAINT_DB)
     log.info("   seconds      level   peak  clipped  file")
-    for row in rows:
-        level = -math.inf if row["level_db"] is None else row["level_db"]
-        numbers = row["seconds"], level, row["peak"], row["clipped"]
-        log.info("  %8.2f %7.1f dB %6.2f %8d  %s", *numbers, row["file"])
-        if level < (SILENT_DB if usual is None else max(SILENT_DB, usual - FAINT_DB)):
-            log.warning("%s is nearly silent", row["file"])
-        if row["clipped"] > 0:
-            log.warning(
-                "%s: %d samples were beyond full scale and are clipped",
-                row["file"],
-                row["clipped"],
-            )
+    for file in files:
+        level = -math.inf if file.level_db is None else file.level_db
+        numbers = file.seconds, level, file.peak, file.clipped
+        log.info("  %8.2f %7.1f dB %6.2f %8d  %s", *numbers, file.file)
+        if level < least:
+            log.warning("%s is nearly silent", file.file)
+        if file.clipped > 0:
+            log.warning("%s: %d samples beyond full scale were clipped", file.file, file.clipped)

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from latentdiff import runs
 from latentdiff.errors import UserError
-from latentdiff.model.project import Project, already_done, resolve
+from latentdiff.model.project import Project, already_done, is_unfinished, resolve
 from latentdiff.runs import Input, Run, Stage
 
 log = logging.getLogger(__name__)
@@ -60,11 +60,12 @@ def run_question(
     """Log the report; given a `directory`, also write NAME.json, NAME.txt and its files there.
 
     `measure` is called only if the directory does not hold this report yet, made with the same
-    settings and inputs; otherwise the old results are read back. Returns the results, or None for
-    a dry run. Raises UserError if the directory holds a report made with other settings or inputs,
-    or files that are not ours.
+    settings and inputs; otherwise the old results are read back. An interrupted report is made
+    anew. Returns the results, or None for a dry run. Raises UserError if the directory holds a
+    report made with other settings or inputs, or files that are not ours.
     """
     stage, inputs = f"diagnose {name}", inputs or {}
+    overwrite = overwrite or (directory is not None and is_unfinished(directory, stage))
     if directory and already_done(directory, stage, settings, inputs, overwrite):
         log.info("%s", (directory / f"{name}.txt").read_text(encoding="utf-8").rstrip("\n"))
         return read_results(directory / f"{name}.json", results)

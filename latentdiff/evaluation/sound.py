@@ -6,6 +6,7 @@ Shapes: N audio samples.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,15 +28,16 @@ _BLOCK = 1 << 18
 Samples = NDArray[np.floating[Any]]
 
 
+@dataclass
 class LevelMeter:
     """RMS and peak of audio that arrives in blocks."""
 
-    def __init__(self) -> None:
-        self.peak = 0.0
-        """Largest magnitude of a sample; 1 is full scale."""
-        self.squares = 0.0
-        """Sum of the squares of all samples of all channels."""
-        self.count = 0
+    squares: float = 0.0
+    """Sum of the squares of all samples of all channels."""
+    count: int = 0
+    """Number of samples, over all channels."""
+    peak: float = 0.0
+    """Largest magnitude of a sample; 1 is full scale."""
 
     def add(self, block: Samples) -> None:
         """Measure more samples, in an array of any shape."""
@@ -43,6 +45,12 @@ class LevelMeter:
             self.squares += float(np.square(block, dtype=np.float64).sum())
             self.count += block.size
             self.peak = max(self.peak, float(np.abs(block).max()))
+
+    def merge(self, other: LevelMeter) -> None:
+        """Add what another meter has measured."""
+        self.squares += other.squares
+        self.count += other.count
+        self.peak = max(self.peak, other.peak)
 
     @property
     def db(self) -> float:
@@ -53,6 +61,11 @@ class LevelMeter:
 def decibels(power: float) -> float:
     """10 log10; -inf for 0."""
     return 10 * math.log10(power) if power > 0 else -math.inf
+
+
+def json_db(db: float) -> float | None:
+    """A level as JSON can hold it: rounded to 0.01 dB, None for digital silence."""
+    return None if math.isinf(db) else round(db, 2)
 
 
 def level_db(audio: Samples) -> float:

@@ -201,12 +201,7 @@ class Model:
 
         Raises UserError for guidance of a model that follows nothing.
         """
-        if settings.guidance != 1 and self.condition.kind == "none":
-            raise UserError(
-                f"sampling.guidance={settings.guidance:g} has nothing to guide by",
-                why=f"{self.name} follows no condition (condition.kind=none)",
-                do_this="drop sampling.guidance, or train a model with a condition.",
-            )
+        settings.check_guidance(conditioned=self.condition.kind != "none")
         own = settings.autoguidance == "auto"
         return settings.model_copy(update={"autoguidance": self.autoguidance}) if own else settings
 

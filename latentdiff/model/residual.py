@@ -28,7 +28,7 @@ def log_residual_noise(
     their store; nor with deliberate mistakes, where losses need not be errors of the latents.
     """
     std = tolerance_std(run, data.store, data.model.whitening)
-    if std is None or validation is None or project.experiment.on:
+    if std is None or validation is None or not project.recipe.is_sound:
         return
     objective = Objective.from_config(project.diffusion)
     errors = errors_of(objective, validation.logsnr, validation.losses)

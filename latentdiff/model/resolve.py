@@ -6,6 +6,7 @@ origin, then the run's own folder.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from latentdiff import runs
@@ -16,6 +17,8 @@ from latentdiff.model.model import Model
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.runs import Run
 from latentdiff.training import checkpoint
+
+log = logging.getLogger(__name__)
 
 
 def open_model(
@@ -64,15 +67,26 @@ def open_codec(
     rave: Path | None = None,
     ckpt: str | None = None,
     device: str = "cpu",
+    *,
+    force: bool = False,
 ) -> RaveCodec | None:
     """The codec of `store`: the one given, the one it recorded, or the run's own; None without one.
 
-    Raises UserError where the codec cannot be read, or where it is another than that of the
-    latents.
+    Raises UserError if the codec cannot be read, or is not that of the latents; `force` accepts
+    another one of the same number of dimensions.
     """
     codec = find_codec(run, codec_path(store), rave, ckpt, device)
-    if codec is not None:
-        require_codec(codec, store.codec, store.latent_dim, f"the latents in {store.root}")
+    if codec is None:
+        return None
+    what, dimensions = f"the latents in {store.root}", codec.latent_dim
+    if store.latent_dim != dimensions and all(e.frames == dimensions for e in store.entries):
+        raise UserError(
+            f"{what} are transposed",
+            why=f"they are [{store.latent_dim}, {dimensions}], and the codec has {dimensions} "
+            "dimensions: arrays must be [dimensions, frames]",
+            do_this="save their transpose: numpy.save(path, array.T).",
+        )
+    require_codec(codec, store.codec, store.latent_dim, what, force=force)
     return codec
 
 
@@ -94,19 +108,29 @@ def codec_path(store: LatentStore) -> Path | None:
 
 
 def require_codec(
-    codec: RaveCodec, facts: CodecFacts | None, latent_dim: int, of_what: str
+    codec: RaveCodec, facts: CodecFacts | None, latent_dim: int, what: str, *, force: bool = False
 ) -> None:
-    """Raise UserError unless `codec` made latents of `latent_dim` dimensions and these facts."""
+    """Raise UserError unless `codec` made the latents that `what` names.
+
+    `facts`: the codec they recorded; None and an unknown one are accepted with a warning. `force`:
+    accept another codec of `latent_dim` dimensions.
+    """
     if codec.latent_dim != latent_dim:
         raise UserError(
-            f"{of_what} have {latent_dim} dimensions, the codec {codec.latent_dim}",
-            why="they are of another codec, or stored as [frames, dimensions]",
-            do_this="give their codec with --rave; arrays must be [dimensions, frames].",
+            f"{what} have {latent_dim} dimensions, the codec {codec.latent_dim}",
+            why="they are of another codec, or transposed: arrays must be [dimensions, frames]",
+            do_this="name their codec with --rave, or save the transpose of each array.",
         )
-    if facts is not None and facts.fingerprint and facts.fingerprint != codec.fingerprint:
-        raise UserError(
-            f"{of_what} are of another codec than {codec.origin.path}",
-            why=f"they are of {facts.fingerprint[:12]}..., this one is {codec.fingerprint[:12]}...",
-            do_this="give theirs with --rave or --ckpt; a codec that was trained further needs "
-            "`latentdiff encode` anew.",
+    if facts is None or not facts.fingerprint:
+        log.warning("%s: the codec is unknown; assuming that it is %s", what, codec.origin.path)
+    elif facts.fingerprint != codec.fingerprint:
+        error = UserError(
+            f"{what} are of another codec",
+            why=f"they were made with {facts.fingerprint[:12]}..., and {codec.origin.path} is "
+            f"{codec.fingerprint[:12]}...",
+            do_this="name their codec with --rave or --ckpt; if it was trained further, run "
+            "`latentdiff encode` again. `decode --force` decodes them anyway.",
         )
+        if not force:
+            raise error
+        log.warning("forced: %s", error.what)

@@ -1,1 +1,1 @@
-"""The notebook this project began with: its entries told, and run again on the latents at hand."""
+"""The notebook this project began with: its entries explained, and rerun on your latents."""

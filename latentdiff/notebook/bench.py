@@ -1,4 +1,4 @@
-"""Where a case of the notebook is worked on: trained, commands called, its number read."""
+"""Runs a case of the notebook: trains, calls commands, and reads the number to compare."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from latentdiff import child, runs
-from latentdiff.commands.train_diffusion import train_diffusion
 from latentdiff.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SKIPPED, UserError
 from latentdiff.model.project import Project
+from latentdiff.model.train import plan_training, train
 from latentdiff.notebook import formulas, table
 from latentdiff.notebook.entry import Case
-from latentdiff.notebook.table import Found, Row
+from latentdiff.notebook.table import CaseResult, Row
 from latentdiff.runs import Run
 
 log = logging.getLogger(__name__)
 
 SAMPLES = "notebook"
-"""Name below samples/ of those that a spread is measured on."""
+"""Folder below samples/ whose spread is measured."""
 PLACES = {
     "loss": "{case}/diffusion/run.json:result.loss",
     "skill": "{case}/diffusion/run.json:result.skill",
     "conditioning_gain": "{case}/diffusion/run.json:result.conditioning_gain",
     "spread": "{case}/samples/" + SAMPLES + "/run.json:result.spread",
 }
-"""Where each quantity lies; see `Case.at`."""
+"""Where each quantity is read from; see `Case.at`."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """A case of an entry, and where it is worked on."""
+class CaseRun:
+    """A case of an entry, with the settings and folders it runs in."""
 
     name: str
-    """Of the entry."""
+    """Name of the entry."""
     case: Case
     project: Project
     root: Path
     """Run directory of the case."""
     shared: Path
-    """Run directory of what all cases of its file have in common."""
+    """Run directory for what all cases of a file share."""
     latents: Path
+    """Store of latents to run on."""
 
-    def filled(self, text: str) -> str:
-        """{case}, {shared} and {latents} as the paths they stand for."""
+    def fill_in(self, text: str) -> str:
+        """The text with {case}, {shared} and {latents} replaced by their paths."""
         return text.format(case=self.root, shared=self.shared, latents=self.latents)
 
     def __str__(self) -> str:
@@ -58,49 +58,49 @@ class Job:
 
 @dataclass
 class Bench:
-    """Works on one case after another."""
+    """Runs one case after another."""
 
     overwrite: bool = False
-    """Whether what is done is done anew."""
+    """Whether to redo what is already done."""
     called: set[str] = field(default_factory=set, init=False)
-    """Commands, which cases of one file may share."""
+    """Commands called so far; cases of one file may share some."""
 
-    def row(self, job: Job) -> Row:
-        """Do what the case asks for; a problem that the user can act on is told in its row."""
-        formula = None
-        if job.case.formula is not None:
-            formula = formulas.evaluate(job.case.formula, job.project)
+    def row(self, case_run: CaseRun) -> Row:
+        """Run the case; if that fails in a way the user can act on, its row holds the error."""
+        case, formula = case_run.case, None
+        if case.formula is not None:
+            formula = formulas.evaluate(case.formula, case_run.project)
         try:
-            with _hushed():
-                self._work(job)
-            found = _found(job, formula)
+            with _errors_only():
+                self._run(case_run)
+            result = _result(case_run, formula)
         except UserError as error:
-            found = Found(formula, problem=" ".join(str(error).split()))
-        return table.row(job.name, job.case, job.project.diffusion.loss, found)
+            result = CaseResult(formula, problem=" ".join(str(error).split()))
+        return table.row(case_run.name, case, case_run.project.diffusion.loss, result)
 
-    def _work(self, job: Job) -> None:
-        """Train, and call the case's commands; what is done already is left."""
-        if job.case.how == "train":
-            run = Run(job.root)
-            train_diffusion(run, job.project, latents=job.latents, overwrite=self.overwrite)
-        for line in job.case.commands:
-            if job.filled(line) not in self.called:
-                words = [job.filled(word) for word in line.split()]
-                _call([*words, "--overwrite"] if self.overwrite else words, job.root)
-                self.called.add(job.filled(line))
+    def _run(self, case_run: CaseRun) -> None:
+        """Train and call the case's commands, except for what is already done."""
+        if case_run.case.how == "train":
+            plan = plan_training(Run(case_run.root), case_run.project, case_run.latents)
+            train(plan, overwrite=self.overwrite)
+        for line in case_run.case.commands:
+            if case_run.fill_in(line) not in self.called:
+                words = [case_run.fill_in(word) for word in line.split()]
+                _call([*words, "--overwrite"] if self.overwrite else words, case_run.root)
+                self.called.add(case_run.fill_in(line))
 
 
-def _found(job: Job, formula: float | None) -> Found:
-    case, measured, skill = job.case, None, None
+def _result(case_run: CaseRun, formula: float | None) -> CaseResult:
+    case, measured, skill = case_run.case, None, None
     if case.how != "formula":
-        measured = number_at(job.filled(case.at or PLACES[case.measure]))
+        measured = number_at(case_run.fill_in(case.at or PLACES[case.measure]))
     if case.how == "train":
-        skill = number_at(job.filled(PLACES["skill"]))
-    return Found(formula, measured, skill)
+        skill = number_at(case_run.fill_in(PLACES["skill"]))
+    return CaseResult(formula, measured, skill)
 
 
 def number_at(place: str) -> float:
-    """The number at a place such as `Case.at` names. Raises UserError where it is not there."""
+    """The number at a place in the form of `Case.at`. Raises UserError if it is not there."""
     file, _, keys = place.rpartition(":")
     try:
         value = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -111,8 +111,8 @@ def number_at(place: str) -> float:
         raise UserError(f"there is no {keys} in {file}", why=str(error)) from error
 
 
-def _number(value: Any) -> float:
-    """Itself; of a list of numbers the median, of another its length."""
+def _number(value: float | list[object]) -> float:
+    """A number as it is; the median of a list of numbers; the length of any other list."""
     if not isinstance(value, list):
         return float(value)
     numbers = [item for item in value if isinstance(item, int | float)]
@@ -120,7 +120,7 @@ def _number(value: Any) -> float:
 
 
 def _call(words: Sequence[str], folder: Path) -> None:
-    """Run a command of latentdiff; what it prints goes into the folder's `commands.txt`."""
+    """Run a latentdiff command; its output is appended to the folder's `commands.txt`."""
     runs.make_directory(folder)
     path = folder / "commands.txt"
     with open(path, "a", encoding="utf-8") as output:
@@ -130,13 +130,13 @@ def _call(words: Sequence[str], folder: Path) -> None:
     if code not in (EXIT_OK, EXIT_SKIPPED):
         raise UserError(
             f"`latentdiff {' '.join(words)}` failed (exit code {code})",
-            why=f"its message is the last one in {path}",
+            why=f"its error message is at the end of {path}",
         )
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """Only errors on the terminal; a stage's log.txt still gets everything."""
+def _errors_only() -> Iterator[None]:
+    """Show only errors on the terminal; a stage's log.txt still gets everything."""
     handlers = list(logging.getLogger("latentdiff").handlers)
     before = [handler.level for handler in handlers]
     try:

@@ -1,4 +1,4 @@
-"""The files of configs/notebook: what an entry tells, and what is done to see it again."""
+"""The files of configs/notebook: what an entry says, and how it is reproduced."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import importlib.resources
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from latentdiff import config
-from latentdiff.config import Section
+from latentdiff.config import Section, Values
 from latentdiff.errors import UserError
 
 LAST = 119
 """The notebook's entries are N1 to N119."""
 TODAY = "today"
-"""The entry beside them: the settings one would choose now."""
+"""One more entry: today's recommended settings."""
 
 How = Literal["train", "command", "formula"]
 Quantity = Literal["loss", "skill", "conditioning_gain", "spread", "number"]
@@ -27,64 +27,65 @@ class Formula(Section):
     """A closed form; see `formulas`."""
 
     of: str
-    """Its name."""
-    given: dict[str, Any] = {}
+    """Name of the function."""
+    given: Values = {}
     """Its arguments by name."""
 
 
 class Case(Section):
-    """One number of an entry: the user's, the formula's, and how it is measured again."""
+    """One number of an entry: the notebook's, the formula's, and how to measure it today."""
 
     name: str = ""
-    """Which of the entry's cases it is; empty where it is the only one."""
+    """Name among the entry's cases; empty if it is the only one."""
     user: float | None = None
-    """What the user noted; null where it was no number."""
+    """The number in the notebook; null if there is none."""
     formula: Formula | None = None
-    """What arithmetic says without any training; null where nothing short can be said."""
+    """The number by arithmetic, without any training; null if there is no short formula."""
     how: How = "train"
-    """train: with the file's sections. command: by what `commands` leave. formula: not at all."""
-    settings: dict[str, Any] = {}
-    """Sections and keys that this case has over those of the file."""
+    """How it is measured. train: by training with the file's sections. command: by `commands`.
+    formula: not at all, the formula is the answer."""
+    settings: Values = {}
+    """Sections and keys that override those of the file."""
     commands: tuple[str, ...] = ()
-    """Commands of latentdiff, run in turn, after the training where there is one. {case}: the run
-    directory of the case, {shared}: one for all of the file, {latents}: the latents at hand."""
+    """latentdiff commands, run in turn, after the training if there is one. {case}: the run
+    directory of the case, {shared}: one for the whole file, {latents}: the latents to run on."""
     measure: Quantity = "loss"
-    """What is compared. loss: on held-out windows, in its own units. skill, conditioning_gain: of
-    the same. spread: of samples over latents. number: read where `at` says."""
+    """What is compared. loss, skill, conditioning_gain: on held-out windows. spread: standard
+    deviation of samples over that of latents. number: read from the place `at`."""
     at: str | None = None
-    """`FILE:KEY.KEY`, with the same words in braces: a number in a JSON file; of a list of numbers
-    the median, of another its length. null: where `measure` has its place."""
+    """`FILE:KEY.KEY`, with the same words in braces: a number in a JSON file; the median of a list
+    of numbers; the length of any other list. null: the usual place of `measure`."""
     meaning: str | None = None
-    """Of such a number, in words."""
+    """What such a number means, in words."""
 
     @model_validator(mode="after")
-    def _is_measured_somewhere(self) -> Case:
+    def _can_be_measured(self) -> Case:
         if (self.measure == "number") != (self.at is not None) and self.how != "formula":
-            raise ValueError("a number needs `at`, everything else has its own place")
+            raise ValueError("`at` must be set for `measure: number`, and for nothing else")
         if self.how == "formula" and self.formula is None:
-            raise ValueError("a case that is not measured needs a formula")
+            raise ValueError("`how: formula` needs a formula")
         if self.how == "command" and not self.commands:
-            raise ValueError("a case measured by commands needs some")
+            raise ValueError("`how: command` needs commands")
         return self
 
 
 class Entry(Section):
-    """What one entry of the notebook says."""
+    """One entry of the notebook."""
 
     title: str = Field(max_length=76)
     """One line."""
     saw: str | None = None
-    """What the user saw, and concluded, where the title does not say it."""
+    """What the user saw and concluded, unless the title says it."""
     because: str | None = None
-    """Its own cause, where that of the whole file does not say it."""
+    """The cause of this entry, beyond that of the whole file."""
     cases: tuple[Case, ...] = ()
-    """What `notebook run` does about it; none where there is nothing to run."""
+    """What `notebook run` runs; empty if there is nothing to run."""
     see: str | None = None
-    """Without cases: the command or the page that answers it."""
+    """The command or page that answers an entry without cases."""
 
     @property
     def kind(self) -> str:
-        """How it is answered, in a word."""
+        """How it is answered: train, command, formula or read."""
         if not self.cases:
             return "read"
         hows = [case.how for case in self.cases]
@@ -93,21 +94,21 @@ class Entry(Section):
     @model_validator(mode="after")
     def _is_answered(self) -> Entry:
         if bool(self.cases) == bool(self.see):
-            raise ValueError("an entry has cases to run, or something to see; not both")
+            raise ValueError("an entry needs either `cases` or `see`")
         return self
 
 
 class Story(Section):
-    """The section `notebook` of a file: entries with one cause."""
+    """The section `notebook` of a file: entries with a common cause."""
 
     title: str
-    """Of them all."""
+    """Title of the file."""
     cause: str
-    """Why they came out as they did, as far as it is known."""
+    """Why these entries came out as they did, as far as it is known."""
     answer: str
-    """What in latentdiff answers it."""
+    """What latentdiff does about it."""
     entries: dict[str, Entry]
-    """By number, such as N34."""
+    """By name, such as N34."""
 
 
 @dataclass(frozen=True)
@@ -116,33 +117,33 @@ class Experiment:
 
     path: Path
     story: Story
-    sections: dict[str, Any] = field(repr=False)
-    """The file's other sections: those of any config file."""
+    sections: Values = field(repr=False)
+    """The file's other sections, as in any config file."""
 
 
 def folder() -> Path:
-    """Where the files lie, in a checkout and in an installed package."""
+    """The folder of the files, in a checkout and in an installed package."""
     return Path(str(importlib.resources.files("latentdiff"))) / "configs" / "notebook"
 
 
 def load(path: Path) -> Experiment:
-    """A file of configs/notebook. Raises ConfigError where it is not as it should be."""
+    """A file of configs/notebook. Raises ConfigError if it is not valid."""
     values = config.read_yaml(path)
     story = config.build(Story, values.pop("notebook", {}), f"{path}: notebook")
     return Experiment(path, story, values)
 
 
 def load_all() -> dict[str, Experiment]:
-    """The file of each entry, from N1 on; `today` comes last."""
+    """The file of every entry, in the order of their numbers; `today` comes last."""
     found = [load(path) for path in sorted(folder().glob("*.yaml"))]
     by_name = {name: experiment for experiment in found for name in experiment.story.entries}
     return {name: by_name[name] for name in sorted(by_name, key=order)}
 
 
 def find(names: Sequence[str]) -> dict[str, Experiment]:
-    """Those of some entries, in the notebook's order; `n34` and `34` name N34.
+    """The files of the entries named, in the notebook's order; `n34` and `34` also name N34.
 
-    Raises UserError for a name that is none.
+    Raises UserError for an unknown name.
     """
     every = load_all()
     wanted = [_canonical(name) for name in names]
@@ -151,7 +152,7 @@ def find(names: Sequence[str]) -> dict[str, Experiment]:
             raise UserError(
                 f"the notebook has no entry {name}",
                 why=f"its entries are N1 to N{LAST}",
-                do_this="`latentdiff notebook list` shows them.",
+                do_this="`latentdiff notebook list` shows all of them.",
             )
     return {name: every[name] for name in every if name in wanted}
 
@@ -161,4 +162,5 @@ def _canonical(name: str) -> str:
 
 
 def order(name: str) -> int:
+    """Sorting key of an entry's name."""
     return int(name[1:]) if name[1:].isdecimal() else LAST + 1

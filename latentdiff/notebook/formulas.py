@@ -1,6 +1,6 @@
-"""Numbers of the notebook that arithmetic gives, each a closed form of a config and a few numbers.
+"""Closed forms of numbers in the notebook, from a config and a few arguments.
 
-`OF_PROJECT` and `ARITHMETIC` name those that the files of configs/notebook may ask for.
+`OF_PROJECT` and `ARITHMETIC` hold those that the files of configs/notebook may name.
 """
 
 from __future__ import annotations
@@ -16,18 +16,15 @@ from latentdiff.notebook.entry import Formula
 
 
 def evaluate(formula: Formula, project: Project) -> float:
-    """The number. Raises KeyError where no formula has that name, TypeError for other arguments.
-
-    Every formula of configs/notebook is evaluated by a test.
-    """
+    """Its value. Raises KeyError for an unknown name, TypeError for wrong arguments."""
     if formula.of in OF_PROJECT:
         return OF_PROJECT[formula.of](project, **formula.given)
     return ARITHMETIC[formula.of](**formula.given)
 
 
 def loss(project: Project, knows: str = "variance", std: float = 1.0) -> float:
-    """Mean loss over the schedule of a model that `knows` nothing: it predicts `zero`, or the best
-    that knows the `variance` of white latents of deviation `std` only."""
+    """Mean loss over the schedule of a model that learned nothing, for white latents of deviation
+    `std`. `knows`: zero = it predicts zero; variance = the best that knows only the variance."""
     variance = torch.tensor([std**2], dtype=torch.float64)
     task = project.recipe.make_task(variance)
     known = {"zero": baseline.zero, "variance": baseline.variance_only}[knows]
@@ -35,26 +32,27 @@ def loss(project: Project, knows: str = "variance", std: float = 1.0) -> float:
 
 
 def gain(project: Project) -> float:
-    """1 / sqrt(abar_T): by how much noise that the model leaves is amplified by the chain."""
+    """1 / sqrt(abar_T): how much the chain amplifies the noise that the model leaves."""
     return noise.schedule_of(project.diffusion).gain
 
 
 def identity(steps: int, std: float = 1.0) -> float:
     """Mean |x_{n-1} - x_n| on a straight path of `steps` levels from latents to noise.
 
-    What a model scores that answers "the same again": x = (1 - t) z_0 + t eps, so neighbours
-    differ by (eps - z_0) / (steps - 1).
+    The L1 loss of a model that returns its input: x = (1 - t) z_0 + t eps, so neighbours differ by
+    (eps - z_0) / (steps - 1). `std`: deviation of z_0.
     """
     return math.sqrt(2 / math.pi * (1 + std**2)) / (steps - 1)
 
 
 def norm(values: int) -> float:
-    """Euclidean norm of so many values of white noise."""
+    """Euclidean norm of `values` values of white noise."""
     return math.sqrt(values)
 
 
 def largest(values: int) -> float:
-    """Expected largest magnitude among so many values of white noise."""
+    """Expected largest magnitude among `values` values of white noise."""
+    # E[max] is the integral of P(max > x) = 1 - P(|N(0, 1)| < x)^values.
     x = torch.linspace(0, 10, 20001, dtype=torch.float64)
     below = torch.erf(x / math.sqrt(2))
     return float(torch.trapezoid(1 - below**values, x))
@@ -66,7 +64,7 @@ def outside(limit: float) -> float:
 
 
 def visited(draws: int, levels: int) -> float:
-    """Share of `levels` that so many independent draws of one level visit at least once."""
+    """Expected share of `levels` that are drawn at least once in `draws` independent draws."""
     return 1 - (1 - 1 / levels) ** draws
 
 
@@ -76,7 +74,7 @@ def ratio(of: float, to: float) -> float:
 
 
 OF_PROJECT: dict[str, Callable[..., float]] = {"loss": loss, "gain": gain}
-"""Formulas of what the case trains."""
+"""Formulas of the settings that a case trains with."""
 
 ARITHMETIC: dict[str, Callable[..., float]] = {
     form.__name__: form for form in (identity, norm, largest, outside, visited, ratio)

@@ -1,21 +1,21 @@
-"""`notebook run`: entries of the notebook, seen again on the latents at hand."""
+"""`notebook run`: reruns entries of the notebook on the latents of a run."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from latentdiff import config, runs
+from latentdiff.config import Values
 from latentdiff.errors import UserError
 from latentdiff.latents.store import LatentStore
 from latentdiff.model.project import Project
 from latentdiff.notebook import entry as entries
 from latentdiff.notebook import table
-from latentdiff.notebook.bench import Bench, Job
+from latentdiff.notebook.bench import Bench, CaseRun
 from latentdiff.notebook.entry import TODAY, Experiment
 from latentdiff.notebook.table import Row
 from latentdiff.runs import Run
@@ -24,7 +24,7 @@ from latentdiff.tracking import progress
 log = logging.getLogger(__name__)
 
 FOLDER = "notebook"
-"""Of the run directory: a folder an entry, and the table."""
+"""Folder of the run directory with one folder per entry, and the table."""
 
 
 def run(
@@ -39,76 +39,76 @@ def run(
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> list[str]:
-    """Run entries (`every`: all that can be) on `latents` or the run's own, and tell all numbers.
+    """Run entries (`every`: all that can be run) on `latents` or the run's own; log all numbers.
 
-    `settings` are KEY=VALUE words over those of each case. The settings one would choose today are
-    trained beside them, for a number to compare with. Every case has a folder in
-    RUN/notebook; the same command again resumes. Returns what could not be run, with reasons.
+    `settings`: KEY=VALUE words that override those of each case. Today's recommended settings are
+    trained as well, for comparison. Every case has a folder in RUN/notebook; the same command again
+    resumes. Returns the cases that could not be run, with reasons.
     """
     where = latents or run.latents
-    # Better now than once for each case.
+    # Fails now rather than once for each case.
     LatentStore.open(where)
     options = {"seed": seed, "device": device}
     given = {key: value for key, value in options.items() if value is not None}
     overrides = config.merge(config.parse_overrides(settings), given)
     chosen = _chosen(names, every)
-    jobs = [job for item in chosen.items() for job in _jobs(run, where, *item, overrides)]
+    cases = [case for item in chosen.items() for case in _cases(run, where, *item, overrides)]
     if dry_run:
-        _tell_plan(jobs)
+        _log_plan(cases)
         return []
     rows, bench = [], Bench(overwrite)
-    with progress(total=len(jobs), unit="case", what=FOLDER) as bar:
-        for job in jobs:
-            rows.append(bench.row(job))
+    with progress(total=len(cases), unit="case", what=FOLDER) as bar:
+        for case in cases:
+            rows.append(bench.row(case))
             log.info("%s", table.line(rows[-1]))
             bar.update()
     log.info("\n%s", table.text(rows))
-    _keep(run.root / FOLDER, rows)
+    _save(run.root / FOLDER, rows)
     return [f"{row.label}: {row.problem}" for row in rows if row.problem]
 
 
 def _chosen(names: Sequence[str], every: bool) -> dict[str, Experiment]:
-    """Entries to run, today's last. Raises UserError where one has nothing to run, or none is."""
+    """Entries to run, today's last. Raises UserError if there are none, or one cannot be run."""
     if every:
         return {name: x for name, x in entries.load_all().items() if x.story.entries[name].cases}
     chosen = entries.find(names)
     for name, experiment in chosen.items():
         see = experiment.story.entries[name].see
         if see:
-            raise UserError(f"there is nothing to run for {name}", do_this=f"see {see}")
+            raise UserError(f"there is nothing to run for {name}", do_this=f"see {see}.")
     if not chosen:
         raise UserError(
             "no entry was named",
-            do_this="name some, such as N34 N35, or give --all; `latentdiff notebook list` "
-            "shows them.",
+            do_this="name some, such as N34 N35, or use --all; `latentdiff notebook list` shows "
+            "all of them.",
         )
     return {**chosen, **entries.find([TODAY])}
 
 
-def _jobs(
-    run: Run, latents: Path, name: str, experiment: Experiment, overrides: Mapping[str, Any]
-) -> Iterator[Job]:
+def _cases(
+    run: Run, latents: Path, name: str, experiment: Experiment, overrides: Values
+) -> Iterator[CaseRun]:
     remembered = config.read_yaml(run.config) if run.config.exists() else {}
-    # What the run has decided about its latents holds where the file does not say otherwise.
-    own: dict[str, Any] = {key: remembered[key] for key in ("data", "latents") if key in remembered}
+    # The run's own settings of its latents apply unless the entry's file overrides them.
+    own: Values = {key: remembered[key] for key in ("data", "latents") if key in remembered}
     for case in experiment.story.entries[name].cases:
         values = config.merge(own, experiment.sections, case.settings, overrides)
         project = config.build(Project, values, str(experiment.path))
         folder = case.name.replace(" ", "-").replace("/", "-")
         place = run.root / FOLDER
         shared = place / experiment.path.stem
-        yield Job(name, case, project, place / name / folder, shared, latents)
+        yield CaseRun(name, case, project, place / name / folder, shared, latents)
 
 
-def _tell_plan(jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        what = {"train": "would train", "command": "would run", "formula": "would compute"}
-        log.info("%s: %s in %s", job, what[job.case.how], job.root)
+def _log_plan(cases: Sequence[CaseRun]) -> None:
+    what = {"train": "would train", "command": "would run", "formula": "would compute"}
+    for case_run in cases:
+        log.info("%s: %s in %s", case_run, what[case_run.case.how], case_run.root)
     log.info("dry run: nothing was written")
 
 
-def _keep(folder: Path, rows: Sequence[Row]) -> None:
-    """Write the table; rows of earlier commands stay where these do not replace them."""
+def _save(folder: Path, rows: Sequence[Row]) -> None:
+    """Write the table; rows of earlier commands stay unless these replace them."""
     path = folder / "table.json"
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     kept = {(row["entry"], row["case"]): Row(**row) for row in earlier}

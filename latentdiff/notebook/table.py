@@ -1,4 +1,4 @@
-"""The numbers of the notebook side by side: the user's, the formula's, today's; in words too."""
+"""The table of cases: the notebook's number, the formula's, today's measurement, a verdict."""
 
 from __future__ import annotations
 
@@ -9,38 +9,43 @@ from latentdiff.notebook.entry import TODAY, Case
 from latentdiff.training import verdict as words
 
 NEAR = 0.05
-"""Relative difference up to which two numbers are called the same."""
+"""Relative difference up to which two numbers count as the same."""
 FAR_OFF = 2.0
-"""Factor by which the spread of samples may differ from that of the latents."""
+"""Factor by which the spread of samples may differ from that of latents without a remark."""
 LOSSES = {"mse": "MSE loss", "l1": "L1 loss", "huber": "Huber loss"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One case of one entry."""
+    """One case of one entry, as in table.json."""
 
     entry: str
     case: str
+    """Empty for the only case of an entry."""
     unit: str
-    """What the numbers are of."""
+    """What the three numbers measure, such as `MSE loss`."""
     user: float | None
+    """The number in the notebook; None if there is none."""
     formula: float | None
+    """The number by arithmetic; None without a formula."""
     measured: float | None
+    """Today's measurement; None if there was none."""
     skill: float | None
-    """Of what was trained, over a model that knows each channel's variance only."""
+    """Skill of the model that was trained; None if none was."""
     verdict: str
+    """What the numbers mean, in words."""
     problem: str | None = None
-    """Why it could not be run."""
+    """Why the case could not be run; None if it was."""
 
     @property
     def label(self) -> str:
-        """Entry and case."""
+        """Entry and case, such as `N35 (MSE)`."""
         return f"{self.entry} ({self.case})" if self.case else self.entry
 
 
 @dataclass(frozen=True)
-class Found:
-    """What came out of a case; None where it was not to be had."""
+class CaseResult:
+    """The numbers of a case; see `Row`."""
 
     formula: float | None = None
     measured: float | None = None
@@ -48,60 +53,61 @@ class Found:
     problem: str | None = None
 
 
-def row(entry: str, case: Case, loss: str, found: Found) -> Row:
-    """A case with what came out of it; `loss` is what it was trained on: mse, l1 or huber."""
+def row(entry: str, case: Case, loss: str, result: CaseResult) -> Row:
+    """The row of a case; `loss`: the one it was trained on, mse, l1 or huber."""
     return Row(
         entry,
         case.name,
         unit(case, loss),
         case.user,
-        found.formula,
-        found.measured,
-        found.skill,
-        verdict(case, found),
-        found.problem,
+        result.formula,
+        result.measured,
+        result.skill,
+        verdict(case, result),
+        result.problem,
     )
 
 
 def unit(case: Case, loss: str) -> str:
-    """What the numbers of a case are of."""
+    """What the numbers of a case measure."""
     if case.how == "formula" and case.formula is not None and case.formula.of != "loss":
         return case.formula.of
     return LOSSES[loss] if case.measure == "loss" else case.measure.replace("_", " ")
 
 
-def verdict(case: Case, found: Found) -> str:
+def verdict(case: Case, result: CaseResult) -> str:
     """What the numbers mean."""
-    if found.problem:
-        return f"could not be run: {found.problem}"
-    if found.measured is None:
-        return _of_formula(case.user, found.formula)
+    if result.problem:
+        return f"could not be run: {result.problem}"
+    if result.measured is None:
+        return _of_formula(case.user, result.formula)
     if case.measure == "loss":
-        return _of_loss(found.measured, found)
+        return _of_loss(result.measured, result)
     if case.measure == "skill":
-        return _short(words.skill(found.measured))
+        return _first_clause(words.skill(result.measured))
     if case.measure == "conditioning_gain":
-        return _short(words.conditioning(found.measured))
-    return _of_spread(found.measured) if case.measure == "spread" else case.meaning or ""
+        return _first_clause(words.conditioning(result.measured))
+    return _of_spread(result.measured) if case.measure == "spread" else case.meaning or ""
 
 
 def same(a: float | None, b: float | None) -> bool:
-    """Whether two numbers are told and alike."""
+    """Whether both numbers are known and differ by at most NEAR."""
     return a is not None and b is not None and abs(a - b) <= NEAR * abs(b)
 
 
 def text(rows: Sequence[Row]) -> str:
-    """All rows, today's last, under their headings."""
+    """The table with its headings and a summary."""
     width = max(len(row.label) for row in rows)
-    head = f"{'entry':{width}}  {'in':17} {'user':>8} {'formula':>8} {'measured':>8} {'skill':>6}"
+    columns = f"{'unit':17} {'noted':>8} {'formula':>8} {'measured':>8} {'skill':>6}"
+    head = f"{'entry':{width}}  {columns}"
     return "\n".join([f"{head}  verdict", *(_cells(row, width) for row in rows), *_foot(rows)])
 
 
 def line(row: Row) -> str:
-    """One row in a line of its own."""
-    numbers = (("user", row.user), ("formula", row.formula), ("measured", row.measured))
-    told = ", ".join(f"{name} {_number(value)}" for name, value in numbers if value is not None)
-    return f"{row.label}: {told} ({row.unit}): {row.verdict}"
+    """One row as a sentence."""
+    numbers = (("noted", row.user), ("formula", row.formula), ("measured", row.measured))
+    known = ", ".join(f"{name} {_number(value)}" for name, value in numbers if value is not None)
+    return f"{row.label}: {known} ({row.unit}): {row.verdict}"
 
 
 def _cells(row: Row, width: int) -> str:
@@ -111,47 +117,47 @@ def _cells(row: Row, width: int) -> str:
 
 
 def _foot(rows: Sequence[Row]) -> list[str]:
-    """How many entries came out as arithmetic says, and what one gets today."""
+    """A summary: how many numbers match their formula, and the skill of today's settings."""
     known = [row for row in rows if row.formula is not None and row.measured is not None]
     agree = sum(same(row.measured, row.formula) for row in known)
-    lines = [
-        "skill 0: no better than a model that knows only the variance of each channel; 1: perfect"
-    ]
+    lines = ["skill 0: no better than knowing only the variance of each channel; 1: perfect"]
     if known:
         lines.append(
-            f"{agree} of {len(known)} measured numbers are the formula's, within {NEAR:.0%}"
+            f"{agree} of {len(known)} measured numbers match their formula within {NEAR:.0%}"
         )
     today = [row.skill for row in rows if row.entry == TODAY and row.skill is not None]
     if today:
-        lines.append(f"today's settings on the same latents: skill {today[0]:.2f}")
+        lines.append(f"today's settings reach skill {today[0]:.2f} on the same latents")
     return lines
 
 
 def _of_formula(user: float | None, formula: float | None) -> str:
     if user is None:
         return "by arithmetic"
-    return "the number noted, by arithmetic" if same(user, formula) else "not the number noted"
+    if same(user, formula):
+        return "arithmetic gives the number noted"
+    return "arithmetic does not give the number noted"
 
 
-def _of_loss(measured: float, found: Found) -> str:
-    if same(measured, found.formula):
-        return "as the formula says: nothing was learned"
-    if found.formula is not None and measured > found.formula:
-        return "above the formula: worse than knowing nothing"
-    return _short(words.skill(0.0 if found.skill is None else found.skill))
+def _of_loss(measured: float, result: CaseResult) -> str:
+    if same(measured, result.formula):
+        return "the formula's loss: nothing was learned"
+    if result.formula is not None and measured > result.formula:
+        return "above the formula's loss: worse than knowing nothing"
+    return _first_clause(words.skill(0.0 if result.skill is None else result.skill))
 
 
-def _short(text: str) -> str:
-    """What is said before the reason, or the advice."""
+def _first_clause(text: str) -> str:
+    """The text without the reason or advice that follows."""
     return text.partition(":")[0].partition(";")[0]
 
 
 def _of_spread(spread: float) -> str:
     if spread > FAR_OFF:
-        return f"samples {spread:.3g} times as strong as the latents"
+        return f"samples spread {spread:.3g} times as widely as the latents"
     if spread < 1 / FAR_OFF:
-        return f"samples {1 / spread:.3g} times weaker than the latents: near silence"
-    return "samples about as strong as the latents"
+        return f"samples spread {1 / spread:.3g} times less than the latents: near silence"
+    return "samples spread about as widely as the latents"
 
 
 def _number(value: float | None) -> str:

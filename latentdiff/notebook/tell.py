@@ -1,4 +1,4 @@
-"""`notebook list` and `notebook show`: the notebook in words."""
+"""`notebook list` and `notebook show`: the notebook as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WIDTH = 96
 
 
 def listing() -> str:
-    """A line an entry: its number, how it is answered, its title."""
+    """One line per entry: its number, how it is answered, its title."""
     every = entries.load_all()
     rows = [
         f"{name:5}  {_entry(name, x).kind:7}  {_entry(name, x).title}" for name, x in every.items()
@@ -21,22 +21,24 @@ def listing() -> str:
         [
             *rows,
             f"{count} can be run: `latentdiff notebook run N34 --run runs/techno`, or --all",
-            "train: a small training; command: of latentdiff; formula: arithmetic; read: `show` it",
+            "train: a small training; command: a latentdiff command; formula: arithmetic; "
+            "read: see `latentdiff notebook show`",
         ]
     )
 
 
 def story(name: str) -> str:
-    """What one entry tells: seen, why, what answers it, how it is run again."""
+    """One entry: what was seen, why, what latentdiff does about it, and how to rerun it."""
     ((name, experiment),) = entries.find([name]).items()
     found, whole = _entry(name, experiment), experiment.story
-    told = [("of", whole.title), ("seen", found.saw), ("cause", whole.cause), ("", found.because)]
-    told += [("answer", whole.answer), ("see", found.see)]
+    texts = [("of", whole.title), ("seen", found.saw), ("cause", whole.cause), ("", found.because)]
+    texts += [("answer", whole.answer), ("see", found.see)]
     parts = [f"{name}: {found.title}"]
-    parts += [_paragraph(head, body) for head, body in told if body]
+    parts += [_paragraph(head, body) for head, body in texts if body]
     parts += [_case(case) for case in found.cases]
     if found.cases:
-        parts.append(f"run it: latentdiff notebook run {name} --run RUN   ({experiment.path.name})")
+        command = f"latentdiff notebook run {name} --run RUN"
+        parts.append(f"{'rerun:':9}{command}   ({experiment.path.name})")
     return "\n".join(parts)
 
 
@@ -52,9 +54,10 @@ def _paragraph(head: str, body: str) -> str:
 
 
 def _case(case: Case) -> str:
-    how = {"train": "train and measure", "command": "run", "formula": "compute"}[case.how]
+    ways = {"train": "train, then measure", "command": "run commands", "formula": "compute"}
     changed = f" with {case.settings}" if case.settings else ""
     commands = "".join(f"\n           $ latentdiff {line}" for line in case.commands)
-    user = "" if case.user is None else f"; the user's: {case.user:g}"
-    what = case.measure.replace("_", " ")
-    return f"{'case:':9}{case.name or 'the only one'}: {how} {what}{changed}{user}{commands}"
+    noted = "" if case.user is None else f"; noted: {case.user:g}"
+    what = f" {case.measure.replace('_', ' ')}" if case.how == "train" else ""
+    way = ways[case.how] + what
+    return f"{'case:':9}{case.name or 'the only one'}: {way}{changed}{noted}{commands}"

@@ -71,8 +71,7 @@ AS_IN_NOTEBOOK: dict[str, dict[str, object]] = {
     },
 }
 """BatchNorm, one level a batch, eval() on the last weights, a clamp. x0, because the notebook's one
-step was perfect where the network predicted the picture itself. `experiment.network.integer_steps`
-can be added; alone it does little harm to a model that has only one answer."""
+step was perfect where the network predicted the picture itself."""
 
 
 def overfit(
