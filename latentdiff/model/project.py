@@ -55,7 +55,9 @@ class Project(Section):
     @property
     def recipe(self) -> Recipe:
         """What makes the parts of the model that these settings describe."""
-        return self.experiment.recipe(self.network, self.diffusion)
+        from latentdiff.notebook.experiments.recipe import make_recipe
+
+        return make_recipe(self.network, self.diffusion, self.experiment)
 
     def sections(self, names: Iterable[str]) -> dict[str, Any]:
         """The named sections as plain values, as `run.json` and `config.yaml` hold them."""

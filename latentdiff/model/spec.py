@@ -13,6 +13,7 @@ from latentdiff.diffusion.settings import DiffusionConfig
 from latentdiff.latents.store import CodecFacts
 from latentdiff.model.project import Project
 from latentdiff.networks.settings import NetworkConfig
+from latentdiff.notebook.experiments.recipe import make_recipe
 from latentdiff.notebook.experiments.settings import NO_EXPERIMENT, ExperimentConfig
 from latentdiff.training.recipe import Recipe
 
@@ -83,7 +84,7 @@ class ModelSpec:
     @cached_property
     def recipe(self) -> Recipe:
         """What makes the model's parts."""
-        return self.experiment.recipe(self.network, self.diffusion)
+        return make_recipe(self.network, self.diffusion, self.experiment)
 
     def with_sampling_of(self, project: Project, name: str) -> ModelSpec:
         """The specification with the mistakes in sampling that `project` asks for.

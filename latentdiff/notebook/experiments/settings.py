@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -11,9 +11,6 @@ from latentdiff.config import Section, Values
 from latentdiff.diffusion.settings import DiffusionConfig
 from latentdiff.errors import UserError
 from latentdiff.networks.settings import NetworkConfig
-
-if TYPE_CHECKING:
-    from latentdiff.training.recipe import Recipe
 
 
 class DataExperiment(Section):
@@ -133,13 +130,6 @@ class ExperimentConfig(Section):
     def to_section(self) -> Values:
         """The section by its name, as run.json holds it; empty if no mistake is switched on."""
         return {"experiment": self.model_dump(mode="json")} if self.on else {}
-
-    def recipe(self, network: NetworkConfig, diffusion: DiffusionConfig) -> Recipe:
-        """The recipe with these mistakes; the sound one if none is switched on."""
-        # Here, as reading settings must not import torch.
-        from latentdiff.notebook.experiments.recipe import make_recipe
-
-        return make_recipe(network, diffusion, self)
 
     def problems(
         self, diffusion: DiffusionConfig, network: NetworkConfig, condition: ConditionConfig
