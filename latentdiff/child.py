@@ -1,20 +1,21 @@
-"""Commands of our own run as processes of their own."""
+"""Runs commands of ours as child processes."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 from contextlib import suppress
-from typing import Any
+from typing import IO
 
 
-def wait(words: list[str], output: Any = None) -> int:
-    """The exit code of a child process; an interrupt is handed on to it, once, and waited for.
+def wait(words: list[str], output: IO[str] | None = None) -> int:
+    """Run a child process and return its exit code.
 
-    `output`: open file that takes what it prints; None: where ours goes.
+    On Ctrl-C, interrupts the child once, waits for it, and raises KeyboardInterrupt. `output`: an
+    open file for everything it prints; None: it prints where we do.
     """
-    # Its own session: else the terminal's Ctrl-C would reach it beside ours, and the second one
-    # could break the saving that the first one began.
+    # A session of its own: otherwise the terminal's Ctrl-C would reach the child too, and a second
+    # interrupt could break off the saving that the first one started.
     process = subprocess.Popen(words, start_new_session=True, stdout=output, stderr=output)
     try:
         return process.wait()

@@ -1,8 +1,8 @@
 """YAML and `key=value` overrides -> validated, frozen sections.
 
-Each room declares its section as a `Section` subclass with a docstring under every field; this
-module knows none of them. pydantic does the checking; what is added here is the reading of YAML,
-"did you mean", and the reference printed from the docstrings.
+Each package declares its section as a `Section` subclass with a docstring under every field; this
+module knows none of them. pydantic validates; this module adds reading YAML, "did you mean", and
+the reference table made from the docstrings.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from latentdiff.errors import ConfigError, UserError
 
@@ -50,7 +51,7 @@ class Section(BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key given twice is an error, not a silent last-one-wins."""
+    """YAML in which a duplicate key is an error, instead of the last one silently winning."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -59,7 +60,7 @@ class _Loader(yaml.SafeLoader):
             if key in seen:
                 line = key_node.start_mark.line + 1
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key}' stands twice (line {line})", key_node.start_mark
+                    None, None, f"duplicate key '{key}' (line {line})", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
@@ -68,7 +69,7 @@ class _Loader(yaml.SafeLoader):
 def read_yaml(path: Path) -> Values:
     """The mapping in a YAML file; an empty file is an empty mapping.
 
-    Raises UserError where the file is missing, unreadable, not YAML, or not a mapping.
+    Raises UserError if the file is missing, unreadable, not YAML, or not a mapping.
     """
     try:
         loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
@@ -97,9 +98,9 @@ def parse_overrides(words: Iterable[str]) -> Values:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise UserError(
-                f"cannot make sense of the word '{word}'",
-                why="after the options only key=value settings may stand",
-                do_this="write for example training.steps=20000, or see --help for the options.",
+                f"cannot understand '{word}'",
+                why="only key=value settings may follow the options",
+                do_this="write for example training.steps=20000; --help lists the options.",
             )
         try:
             value = yaml.load(text, Loader=_Loader)
@@ -116,7 +117,7 @@ def parse_overrides(words: Iterable[str]) -> Values:
 
 
 def merge(*layers: Mapping[str, Any]) -> Values:
-    """Mappings laid over each other, the last one on top; lists are replaced, not joined."""
+    """Merge nested mappings; the last one wins, and lists are replaced, not joined."""
     result: Values = {}
     for layer in layers:
         for key, value in layer.items():
@@ -179,14 +180,14 @@ def unread(
         default = section.model_fields[key].get_default(call_default_factory=True)
         if getattr(built, key) != default:
             problems.append(
-                f"{prefix}{key}: {method} does not read it, it reads {own}; "
+                f"{prefix}{key}: not read by {method}, which reads {own}; "
                 f"leave it at its default, {_yaml_word(default)} (got {given[key]!r})"
             )
     return problems
 
 
 def to_yaml(section: Section) -> str:
-    """The section as YAML text that `read_yaml` and `build` turn into an equal section."""
+    """The section as YAML; `read_yaml` and `build` turn it back into an equal section."""
     return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -205,7 +206,7 @@ def reference(section: type[Section], prefix: str = "") -> list[tuple[str, str, 
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Lines `key: old -> new` for every leaf that differs between two dumped sections."""
+    """A line `key: old -> new` for every leaf that differs between two dumped sections."""
     lines = []
     for key in [*old, *(k for k in new if k not in old)]:
         a, b = old.get(key), new.get(key)
@@ -222,12 +223,12 @@ def catalogue(summaries: Mapping[str, str]) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"`, or nothing where no known word is near."""
+    """`"; did you mean 'x'?"`, or an empty string if no known word is close."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
-def _explain(section: type[Section], item: Any) -> str:
+def _explain(section: type[Section], item: ErrorDetails) -> str:
     """One line for one pydantic error, with the key as the user would type it."""
     path = [str(part) for part in item["loc"]]
     key = ".".join(path)
@@ -235,7 +236,7 @@ def _explain(section: type[Section], item: Any) -> str:
         *parents, last = path
         owner = section
         for parent in parents:
-            # A key of a mapping, or a place in a list, is no field; what it holds is known already.
+            # Keys of mappings and indices of lists are no fields; `owner` is their Section already.
             if parent in owner.model_fields:
                 owner = _section_in(owner.model_fields[parent].annotation) or owner
         return f"{key}: unknown key{did_you_mean(last, owner.model_fields)}"
@@ -243,14 +244,15 @@ def _explain(section: type[Section], item: Any) -> str:
     return f"{key}: {message} (got {item['input']!r})" if key else message
 
 
-def _section_in(annotation: Any) -> type[Section] | None:
-    """The Section class that an annotation such as `X` or `X | None` names, if it does."""
+def _section_in(annotation: object) -> type[Section] | None:
+    """The Section class in an annotation such as `X` or `X | None`; None if there is none."""
     candidates = typing.get_args(annotation) or (annotation,)
     for candidate in candidates:
         # Python 3.10 takes `tuple[int]` for a type.
         plain = isinstance(candidate, type) and typing.get_origin(candidate) is None
         if plain and issubclass(candidate, Section):
-            return candidate
+            found: type[Section] = candidate
+            return found
     return None
 
 
@@ -264,7 +266,7 @@ def _yaml_word(value: object) -> str:
     return yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip()
 
 
-def _type_name(annotation: Any) -> str:
+def _type_name(annotation: object) -> str:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return " | ".join(str(arg) for arg in args)

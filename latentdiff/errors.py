@@ -1,20 +1,29 @@
-"""The one error family a user may see, and the exit codes of the program."""
+"""The one family of errors that a user may see, and the exit codes of every command."""
 
 from __future__ import annotations
 
 EXIT_OK = 0
-EXIT_BROKEN = 1
-"""`doctor` found something broken; or a bug of ours (with a traceback)."""
+EXIT_FAILURE = 1
 EXIT_USER_ERROR = 2
-EXIT_LOSSES = 3
-"""Done, but something asked for was skipped; every loss has been listed with its reason."""
+EXIT_SKIPPED = 3
 EXIT_INTERRUPTED = 130
+
+EXIT_CODES = {
+    EXIT_OK: "finished; everything asked for was done",
+    EXIT_FAILURE: "a check failed (doctor, diagnose sampler), another process of the same command "
+    "failed, or a bug in latentdiff (with a traceback)",
+    EXIT_USER_ERROR: "an error you can fix; the message says how",
+    EXIT_SKIPPED: "finished, but something was skipped; each skipped file is listed with its "
+    "reason",
+    EXIT_INTERRUPTED: "interrupted by Ctrl-C or SIGTERM; the same command continues",
+}
+"""Exit code -> what it means; `latentdiff --help` prints this."""
 
 
 class UserError(Exception):
-    """Something the user can act on: what happened, why, and what to do.
+    """Something the user can act on: what happened, why, and what to do about it.
 
-    The command line prints it without a traceback and exits with code 2.
+    The command line prints it without a traceback and exits with EXIT_USER_ERROR.
     """
 
     def __init__(self, what: str, why: str = "", do_this: str = "") -> None:
@@ -33,7 +42,7 @@ class UserError(Exception):
 
 
 class ConfigError(UserError):
-    """Every problem of a configuration at once, one line each."""
+    """All problems of a configuration at once, one line each."""
 
     def __init__(self, problems: list[str], source: str) -> None:
         count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")

@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for a moment at which stopping loses nothing."""
+"""Ctrl-C that takes effect only where stopping loses nothing."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Within it the first Ctrl-C or SIGTERM is only noted; the second one acts at once.
+    """Context manager in which the first Ctrl-C or SIGTERM only sets `requested`.
 
-    `if stop.requested:` belongs where state is whole, between two steps. Use as a context manager;
-    the handlers found are put back. Outside the main thread, where Python delivers no signals, it
-    does nothing.
+    The second one raises KeyboardInterrupt at once. Check `stop.requested` between steps, where the
+    state is consistent. Restores the previous handlers on exit. Does nothing outside the main
+    thread, where Python delivers no signals.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self.at_once = False
-        """Set while nothing would be lost by stopping right here."""
+        """Set this while stopping loses nothing: then the first signal raises."""
 
     def __enter__(self) -> StopRequest:
         main = threading.current_thread() is threading.main_thread()
@@ -32,11 +32,11 @@ class StopRequest:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            # None: it was not set from Python, and cannot be given back as it was.
+            # None: the handler was not set from Python and cannot be restored.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested or self.at_once:
             raise KeyboardInterrupt
         self.requested = True
-        log.warning("stopping after this step and saving; once more stops at once")
+        log.warning("stopping after this step, then saving; interrupt again to stop at once")

@@ -1,4 +1,4 @@
-"""Contracts between rooms that may not import each other.
+"""Interfaces between packages that may not import each other.
 
 Shapes: B batch, C latent channels in the network, D latent dimensions of the codec, K condition
 features, N audio samples, T latent frames.
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Codec(Protocol):
-    """Audio <-> latents, deterministic: the posterior's mean, never a draw from it."""
+    """Audio <-> latents. Deterministic: encodes to the posterior mean, never to a draw."""
 
     sample_rate: int
     """Hz."""
@@ -24,11 +24,11 @@ class Codec(Protocol):
     channels: int
     """Audio channels."""
     fingerprint: str
-    """sha256 of the weights: latents remember whose they are."""
+    """sha256 of the weights; latents record it, so that they are decoded by the same codec."""
     encode_context: tuple[int, int]
-    """Latent frames (left, right) of audio around a frame that can change its latent."""
+    """Receptive field: latent frames (left, right) of audio that can affect a latent."""
     decode_context: tuple[int, int]
-    """Latent frames (left, right) around a frame that can change its audio."""
+    """Receptive field: latent frames (left, right) that can affect the audio of a frame."""
 
     def encode(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """[B, channels, N] -> mean and std of the posterior, each [B, D, ceil(N / hop)]."""
@@ -40,27 +40,27 @@ class Codec(Protocol):
 
 
 class Condition(NamedTuple):
-    """What a sample is conditioned on. A field that is None is not conditioned on."""
+    """What a batch of samples is conditioned on; None: not conditioned on that."""
 
     features: Tensor | None = None
     """[B, K, T], standardised, aligned with the latent frames."""
     label: Tensor | None = None
     """[B] int64, index into the run's label names."""
     given: Tensor | None = None
-    """[B] bool; where False the sample is treated as if it had no condition. None: all given."""
+    """[B] bool; samples with False are treated as unconditional. None: all are conditioned."""
 
 
 class Network(Protocol):
-    """What a denoising network is to the rest of the program; see `networks/`."""
+    """A denoising network as the rest of the program sees it; see `networks/`."""
 
     def __call__(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
-        """[B, C, T] of any T, [B], condition -> [B, C, T]."""
+        """Noisy latents [B, C, T] of any length T, log-SNR [B] -> network output [B, C, T]."""
         ...
 
 
 class Denoise(Protocol):
-    """All that samplers, losses and metrics know of a model."""
+    """A model as samplers, losses and metrics see it."""
 
     def __call__(self, z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
-        """Noisy latents [B, C, T] at log-SNR [B] -> estimate of the clean ones [B, C, T]."""
+        """Noisy latents [B, C, T] at log-SNR [B] -> estimate of the clean latents [B, C, T]."""
         ...

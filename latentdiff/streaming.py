@@ -132,7 +132,7 @@ def decode(codec: Codec, z: Array, *, chunk_seconds: float = 20.0, batch: int = 
 
 
 class _Batches(Generic[K]):
-    """Runs windows of many files through one function [B, C, F * unit_in] -> [B, C', F * unit_out]."""
+    """Windows of many files through one function [B, C, F * unit_in] -> [B, C', F * unit_out]."""
 
     def __init__(
         self,
@@ -156,8 +156,8 @@ class _Batches(Generic[K]):
                 frames = window.input.shape[-1] // self._unit_in
                 queue = self._waiting.setdefault(frames, deque())
                 queue.append(window)
-                # Run as soon as one more would exceed the budget. The windows of a long file are all
-                # `chunk` frames, so they share a queue and stay in order.
+                # Run as soon as one more would exceed the budget. All windows of a long file are
+                # `chunk` frames long, so they share a queue and stay in order.
                 if (len(queue) + 1) * frames > self._budget:
                     yield from self._run(frames)
                 elif self._held() > POOL * self._budget:
@@ -214,8 +214,8 @@ def _windows(
             yield window(chunk, stop, (stop - delivered) * unit, last=False)
             delivered = stop
             start += step
-            # The last window is as long as the others and ends with the file, so it may begin before
-            # `start`, though not before the window just cut.
+            # The last window is as long as the others and ends with the file, so it may begin
+            # before `start`, though not before the window just cut.
             buffer.forget_before(start - step)
     total = buffer.columns
     if total == 0:

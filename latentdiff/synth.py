@@ -1,8 +1,8 @@
-"""A small band of oscillators: the music that `quickstart` learns from when it is given none.
+"""A small synthesiser: the music that `quickstart` trains on if it is given none.
 
 Drums, bass, chords and a melody in four styles, with tempo, key and chord progression drawn per
-piece and a form (intro, groove, full, break, full, end) within it. Everything follows from a seed.
-Notes are sums of harmonics below the Nyquist frequency, so nothing aliases at any sampling rate.
+piece, and a form (intro, groove, full, break, full) within it. A seed determines everything.
+Notes are sums of harmonics below the Nyquist frequency, so nothing aliases at any sample rate.
 
 Shapes: N samples, H harmonics.
 """
@@ -13,12 +13,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float64]
 
 STEPS = 16
 """Sixteenth notes in a bar of four beats."""
 
 RMS_DBFS = -16.0
-"""Level of a piece before its peaks are rounded off, which costs a few tenths of a dB."""
+"""Level of a piece before soft clipping, which costs a few tenths of a dB."""
 
 _MINOR = (0, 2, 3, 5, 7, 8, 10)
 _MAJOR = (0, 2, 4, 5, 7, 9, 11)
@@ -39,17 +42,17 @@ _MIX = {"kick": 0.9, "snare": 0.5, "hat": 0.16, "bass": 0.5, "chords": 0.34, "me
 
 @dataclass(frozen=True)
 class Style:
-    """A way of playing. Patterns have one character a sixteenth: `.` rests, `x` plays.
+    """A style of music. Patterns have one character per sixteenth: `.` rests, `x` plays.
 
-    In `bass` and `melody` a digit plays that step of the scale above the chord's root.
+    In `bass` and `melody` a digit plays that step of the scale above the root of the chord.
     """
 
     name: str
     tempo: tuple[int, int]
-    """Beats a minute, from and to."""
+    """Beats per minute, lowest and highest."""
     scale: tuple[int, ...]
     progressions: tuple[tuple[int, ...], ...]
-    """Chord roots as scale steps, one a bar."""
+    """Chord roots as scale steps, one per bar."""
     kick: str
     snare: str
     hat: str
@@ -57,7 +60,7 @@ class Style:
     chords: str
     melody: tuple[str, ...]
     pluck: bool
-    """Chords are plucked; otherwise they swell and are held."""
+    """Chords are plucked; otherwise they fade in and are held."""
 
 
 STYLES = (
@@ -116,11 +119,13 @@ STYLES = (
 )
 
 
-def compose(seed: int, index: int, sample_rate: int, *, seconds: float = 24.0) -> np.ndarray:
+def compose(
+    seed: int, index: int, sample_rate: int, *, seconds: float = 24.0
+) -> NDArray[np.float32]:
     """Piece `index` of the collection `seed`: mono float32 [N] in -1..1.
 
-    `sample_rate` Hz; `seconds` is rounded to whole bars, at least five, so that each part of the
-    form is heard. Equal arguments give equal samples. Styles take turns with `index`.
+    `sample_rate` in Hz. `seconds` is rounded to whole bars, at least five, one for each part of the
+    form. Equal arguments give equal samples. `index` cycles through the styles.
     """
     style = STYLES[index % len(STYLES)]
     player = _Player(style, np.random.default_rng([seed, index]), sample_rate, seconds)
@@ -130,7 +135,7 @@ def compose(seed: int, index: int, sample_rate: int, *, seconds: float = 24.0) -
 
 
 class _Player:
-    """One piece: draws key, tempo and progression, then plays every bar of every layer."""
+    """Plays one piece: draws key, tempo and progression, then fills every bar of every layer."""
 
     def __init__(
         self, style: Style, rng: np.random.Generator, sample_rate: int, seconds: float
@@ -145,10 +150,10 @@ class _Player:
         self.step = 60.0 / self.tempo / 4
         self.bars = max(len(_FORM), round(seconds / (STEPS * self.step)))
         self.drums = _drum_kit(rng, sample_rate)
-        self._notes: dict[tuple[str, str, int, float], np.ndarray] = {}
+        self._notes: dict[tuple[str, str, int, float], Samples] = {}
 
-    def play(self) -> dict[str, np.ndarray]:
-        """Layer name -> mono samples [N], all of one length."""
+    def play(self) -> dict[str, Samples]:
+        """Layer name -> mono samples [N], all of equal length."""
         length = math.ceil(self.bars * STEPS * self.step * self.rate)
         layers = {name: np.zeros(length) for name in _MIX}
         for bar, playing in enumerate(_bar_layers(self.bars)):
@@ -156,7 +161,7 @@ class _Player:
                 self._play_bar(name, bar, layers[name])
         return layers
 
-    def _play_bar(self, name: str, bar: int, out: np.ndarray) -> None:
+    def _play_bar(self, name: str, bar: int, out: Samples) -> None:
         chord = self.progression[bar % len(self.progression)]
         pattern = getattr(self.style, name)
         if name == "melody":
@@ -175,7 +180,7 @@ class _Player:
             end = min(len(out), start + len(note))
             out[start:end] += accent * note[: end - start]
 
-    def _note(self, name: str, mark: str, chord: int, seconds: float) -> np.ndarray:
+    def _note(self, name: str, mark: str, chord: int, seconds: float) -> Samples:
         if name in self.drums:
             return self.drums[name]
         if name == "bass":
@@ -184,27 +189,28 @@ class _Player:
             return self._lead(self._pitch(chord + int(mark), octave=1), seconds)
         voices = [self._pitch(chord + third, octave=0) for third in (0, 2, 4)]
         voice = self._pluck if self.style.pluck else self._pad
-        return np.sum([voice(pitch, seconds) for pitch in voices], axis=0) / len(voices)
+        chord_tone: Samples = np.sum([voice(pitch, seconds) for pitch in voices], axis=0)
+        return chord_tone / len(voices)
 
     def _pitch(self, degree: int, octave: int) -> float:
-        """Hz of a scale step; step 0 of octave 0 lies between C4 and B4 less half an octave."""
+        """Frequency in Hz of a scale step; step 0 of octave 0 is at most half an octave from C4."""
         turns, step = divmod(degree, len(self.style.scale))
         semitone = self.root + self.style.scale[step] + 12 * (turns + octave)
         return 261.63 * 2 ** ((semitone - 6) / 12)
 
-    def _bass(self, pitch: float, seconds: float) -> np.ndarray:
+    def _bass(self, pitch: float, seconds: float) -> Samples:
         tone = _harmonics(pitch, seconds, self.rate, slope=1.6, damping=1.0 * self.brightness)
         return tone * _fade(len(tone), self.rate, 0.006, 0.03)
 
-    def _lead(self, pitch: float, seconds: float) -> np.ndarray:
+    def _lead(self, pitch: float, seconds: float) -> Samples:
         tone = _harmonics(pitch, seconds, self.rate, slope=1.2, damping=0.8, odd=True, vibrato=4e-3)
         return tone * _fade(len(tone), self.rate, 0.02, 0.06)
 
-    def _pluck(self, pitch: float, seconds: float) -> np.ndarray:
+    def _pluck(self, pitch: float, seconds: float) -> Samples:
         tone = _harmonics(pitch, max(seconds, 0.3), self.rate, slope=0.9, damping=5.0)
         return tone * _fade(len(tone), self.rate, 0.003, 0.05)
 
-    def _pad(self, pitch: float, seconds: float) -> np.ndarray:
+    def _pad(self, pitch: float, seconds: float) -> Samples:
         pair = [
             _harmonics(pitch * (1 + cents), seconds, self.rate, slope=1.3, damping=0.02)
             for cents in (-2e-3 * self.brightness, 2e-3 * self.brightness)
@@ -214,7 +220,7 @@ class _Player:
 
 
 def _bar_layers(bars: int) -> list[frozenset[str]]:
-    """Which layers play in each bar; every part of the form gets at least one."""
+    """The layers that play in each bar; every part of the form gets at least one bar."""
     ends = np.cumsum([share for share, _ in _FORM]) * bars
     return [
         _FORM[min(int(np.searchsorted(ends, bar + 0.5)), len(_FORM) - 1)][1] for bar in range(bars)
@@ -222,7 +228,7 @@ def _bar_layers(bars: int) -> list[frozenset[str]]:
 
 
 def _rests_after(pattern: str, step: int) -> int:
-    """How many sixteenths a note may ring before the next of its layer, within the bar."""
+    """Sixteenths that a note may ring before the next one of its layer, within the bar."""
     rest = pattern[step + 1 :]
     return len(rest) - len(rest.lstrip("."))
 
@@ -236,10 +242,10 @@ def _harmonics(
     damping: float,
     odd: bool = False,
     vibrato: float = 0.0,
-) -> np.ndarray:
+) -> Samples:
     """A tone [N] of harmonics h with amplitude h^-slope and decay rate damping * (1 + h/2) per s.
 
-    `odd` keeps every second harmonic (a hollow tone); `vibrato` is its depth as a part of pitch.
+    `odd`: only odd harmonics (a hollow tone). `vibrato`: its depth, as a fraction of the pitch.
     """
     time = np.arange(max(1, int(seconds * rate))) / rate
     wobble = vibrato * np.sin(2 * np.pi * 5.5 * time) / (2 * np.pi * 5.5)
@@ -252,8 +258,8 @@ def _harmonics(
     return tone
 
 
-def _fade(length: int, rate: int, attack: float, release: float) -> np.ndarray:
-    """An envelope [N] that rises and falls along half cosines; attack and release in seconds."""
+def _fade(length: int, rate: int, attack: float, release: float) -> Samples:
+    """An envelope [N] with half-cosine attack and release, both in seconds."""
     envelope = np.ones(length)
     for seconds, part in ((attack, slice(None)), (release, slice(None, None, -1))):
         size = min(length // 2, max(1, int(seconds * rate)))
@@ -261,11 +267,11 @@ def _fade(length: int, rate: int, attack: float, release: float) -> np.ndarray:
     return envelope
 
 
-def _drum_kit(rng: np.random.Generator, rate: int) -> dict[str, np.ndarray]:
-    """Kick, snare and hat as samples [N]; each piece has its own kit."""
+def _drum_kit(rng: np.random.Generator, rate: int) -> dict[str, Samples]:
+    """Kick, snare and hat as samples [N]; each piece gets its own kit."""
     time = np.arange(int(0.3 * rate)) / rate
     noise = rng.uniform(-1, 1, len(time))
-    # The first difference turns the noise towards the treble: twice for the hat.
+    # Each first difference tilts the spectrum by 6 dB per octave towards high frequencies.
     bright = np.diff(noise, prepend=0.0)
     low, sweep = rng.uniform(45, 55), rng.uniform(70, 110)
     fall = 0.03
@@ -279,7 +285,8 @@ def _drum_kit(rng: np.random.Generator, rate: int) -> dict[str, np.ndarray]:
     }
 
 
-def _master(mixed: np.ndarray) -> np.ndarray:
-    """Set the level, then round the peaks off: no sample reaches full scale."""
+def _master(mixed: Samples) -> Samples:
+    """Set the level, then clip softly: no sample reaches full scale."""
     level = math.sqrt(float(np.mean(mixed**2)))
-    return np.tanh(mixed * (10 ** (RMS_DBFS / 20) / level) / 0.9) * 0.9
+    clipped: Samples = np.tanh(mixed * (10 ** (RMS_DBFS / 20) / level) / 0.9) * 0.9
+    return clipped

@@ -1,9 +1,9 @@
-"""`import torchaudio` that works beside any build of torch.
+"""`import torchaudio` that works with any build of torch.
 
-torchaudio's wheel carries a native extension built for one CUDA version. Beside a CPU-only torch it
-does not load, beside another CUDA it refuses to. What is used here (resampling, mel spectrograms,
-and what RAVE needs of it) is pure Python, so where the extension cannot load, an inert one stands
-in for it and torchaudio is imported again.
+torchaudio's wheel contains a native extension built for one CUDA version. It does not load with a
+CPU-only torch or with another CUDA version. What is used here (resampling, mel spectrograms, and
+what RAVE needs) is pure Python, so if the extension cannot load, an inert one replaces it and
+torchaudio is imported again.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ import importlib
 import sys
 import threading
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import NoReturn, TypeVar
 
 from latentdiff.errors import UserError
 
 _EXTENSION = "torchaudio._extension"
+
+F = TypeVar("F")
+
 _lock = threading.RLock()
 
 
 def import_torchaudio() -> ModuleType:
-    """The torchaudio module: native where its extension loads, else with an inert extension.
+    """The torchaudio module, with its native extension if that loads, else with an inert one.
 
-    Raises UserError where torchaudio is missing or broken in its Python part too; `sys.modules` is
-    then as if nothing had been imported.
+    Raises UserError if torchaudio is missing, or its Python part is broken too; `sys.modules` is
+    then unchanged.
     """
     with _lock:
         if "torchaudio" in sys.modules:
@@ -51,16 +54,16 @@ def torchaudio_status() -> str:
 
 
 class _Inert(ModuleType):
-    """Answers for `torchaudio._extension`: every flag False, every decorator leaves its function.
+    """Replaces `torchaudio._extension`: every flag is False, every decorator does nothing.
 
-    The names differ between versions of torchaudio, so they are answered by their shape.
+    The names differ between versions of torchaudio, so their prefix decides what each one is.
     """
 
     def __init__(self, reason: str) -> None:
         super().__init__(_EXTENSION)
         self.reason = reason
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
             raise AttributeError(name)
         if name.startswith("fail_if_no"):
@@ -71,13 +74,13 @@ class _Inert(ModuleType):
 
 
 class _Absent:
-    """An extension that torchaudio would have loaded on first use."""
+    """Replaces an extension that torchaudio would load on first use."""
 
     def is_available(self) -> bool:
         return False
 
 
-def _unchanged(function: Any) -> Any:
+def _unchanged(function: F) -> F:
     return function
 
 
@@ -94,7 +97,7 @@ def _import_guarded(reason: BaseException) -> ModuleType:
 
 
 def _forget() -> None:
-    """Remove every trace of a torchaudio that was not imported to its end."""
+    """Remove every trace of a torchaudio import that did not finish."""
     for name in [n for n in sys.modules if n.split(".")[0] == "torchaudio"]:
         del sys.modules[name]
 
@@ -103,6 +106,6 @@ def _give_up(error: Exception) -> NoReturn:
     raise UserError(
         "torchaudio cannot be imported",
         why=f"{type(error).__name__}: {error}",
-        do_this="install torch and torchaudio of one version, for example "
+        do_this="install matching versions of torch and torchaudio, for example "
         "`pip install --force-reinstall torch torchaudio`; `latentdiff doctor` checks it.",
     ) from error

@@ -175,10 +175,16 @@ def scores(
     train = torch.cat([real.reference.final, real.other.final])
     deviation = train.std(dim=(0, 2), correction=0)[:, None]
     final = {name: whitening.whiten(z) / deviation for name, z in sounding.items()}
-    found = {"latent score": compare.compare_clips(final).score(compare.SAMPLES)}
+    found = {"latent score": _score(final)}
     if codec is not None:
-        found["mel score"] = compare.compare_clips(_mels(codec, sounding)).score(compare.SAMPLES)
+        found["mel score"] = _score(_mels(codec, sounding))
     return found
+
+
+def _score(sets: Mapping[str, Tensor]) -> float:
+    """Of the samples; NaN where noise is as near as sound."""
+    score = compare.compare_clips(sets).score(compare.SAMPLES)
+    return float("nan") if score is None else score
 
 
 def _mels(codec: RaveCodec, sounding: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 
 import numpy as np
@@ -33,6 +34,15 @@ class FakeCodec:
     def decode(self, z):
         audio = torch.einsum("dn,bdt->btn", self.basis, z).flatten(1)
         return audio[:, None].repeat(1, self.channels, 1)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before():
+    """The command line sets up our logger, which must not change what the next test sees."""
+    ours = logging.getLogger("latentdiff")
+    before = ours.level, ours.propagate, list(ours.handlers)
+    yield
+    ours.level, ours.propagate, ours.handlers = before
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ FLOORS = (
     ("notebook.experiments",),
     ("model",),
     ("commands", "diagnose", "notebook"),
-    ("cli",),
+    ("cli", "api"),
     ("__main__",),
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}

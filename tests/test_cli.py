@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
 
 import click
 import pytest
+from click.testing import CliRunner
 
-from latentdiff import cli
+from latentdiff import cli, errors
+from latentdiff.cli import base
+from latentdiff.runs import Run
 
 
 def leaves(group, path=()):
@@ -90,6 +94,86 @@ def test_underscores_are_dashes(tmp_path):
 def test_verbose_shows_the_traceback(tmp_path):
     done = run("inspect", "-v", "nothing-here", cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" in done.stderr
+
+
+def test_help_lists_every_exit_code():
+    text = cli.cli.get_help(click.Context(cli.cli))
+    listed = {int(code) for code in re.findall(r"^  (\d+)  ", text, re.M)}
+    assert listed == set(errors.EXIT_CODES) == {0, 1, 2, 3, 130}
+
+
+@pytest.mark.parametrize(
+    ("skipped", "says"),
+    [(["a: x"], "finished; 1 file skipped:"), (["a: x", "b: y"], "finished; 2 files skipped:")],
+)
+def test_skipped_files_are_counted_and_listed(skipped, says, caplog):
+    assert base.finish(skipped) == 3
+    assert [record.getMessage().strip() for record in caplog.records] == [says, *skipped]
+    assert base.finish([]) == 0
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    """A command's worker that only remembers what it is called with."""
+    calls = []
+
+    def work(run, project, **options):
+        calls.append((run, options))
+        run.root.mkdir(exist_ok=True)
+        run.write_elsewhere()
+        return []
+
+    for name in ("preprocess", "train_rave", "encode"):
+        module = importlib.import_module(f"latentdiff.commands.{name}")
+        monkeypatch.setattr(module, name, work)
+    return calls
+
+
+def invoke(*words):
+    done = CliRunner().invoke(cli.cli, [str(word) for word in words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+
+def test_the_run_remembers_a_dataset_given_before(tmp_path, worker):
+    invoke("preprocess", "--run", tmp_path / "run", "--dataset", tmp_path / "dataset")
+    for command in ("preprocess", "train-rave", "encode"):
+        invoke(command, "--run", tmp_path / "run")
+        assert worker[-1][1]["dataset"] == tmp_path / "dataset"
+    (tmp_path / "run" / "dataset").mkdir()
+    invoke("train-rave", "--run", tmp_path / "run")
+    assert worker[-1][1]["dataset"] is None
+
+
+def test_the_run_remembers_a_rave_given_before(tmp_path, worker):
+    invoke("encode", "--run", tmp_path / "run", "--rave", tmp_path / "model.ts")
+    invoke("encode", "--run", tmp_path / "run")
+    run, options = worker[-1]
+    # Not as --rave, which would go before the codec that the latents name.
+    assert options["rave"] is None and run.rave == tmp_path / "model.ts"
+    invoke("train-rave", "--run", tmp_path / "run")
+    assert worker[-1][0].rave == tmp_path / "run" / "rave"
+    (tmp_path / "run" / "rave").mkdir()
+    invoke("encode", "--run", tmp_path / "run")
+    assert worker[-1][0].rave == tmp_path / "run" / "rave"
+
+
+def test_a_rave_with_a_checkpoint_of_its_own_is_not_remembered(tmp_path, worker):
+    invoke("encode", "--run", tmp_path / "run", "--rave", tmp_path / "rave", "--ckpt", "best")
+    invoke("encode", "--run", tmp_path / "run")
+    assert worker[-1][0] == Run(tmp_path / "run")
+
+
+def test_latents_are_diagnosed_without_a_run(tmp_path):
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    folder, out = tmp_path / "arrays", tmp_path / "report"
+    folder.mkdir()
+    for i in range(3):
+        np.save(folder / f"{i}.npy", rng.standard_normal((4, 200)).astype(np.float32))
+    invoke("diagnose", "latents", "--latents", folder, "--out", out)
+    assert (out / "latents.json").exists()
+    assert sorted(path.suffix for path in folder.iterdir()) == [".npy"] * 3
 
 
 def test_presets_are_valid_and_annotated_config_equals_the_defaults(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,10 @@ import torch
 import latentdiff
 from latentdiff import streaming
 from latentdiff.errors import UserError
-from latentdiff.rave import compat
+from latentdiff.rave.checkpoint import read_checkpoint
 from latentdiff.rave.codec import RaveCodec, fingerprint_of
-from latentdiff.rave.load import load_rave, read_checkpoint
+from latentdiff.rave.load import load_rave
+from latentdiff.rave.net import check_supported
 
 pytestmark = pytest.mark.real
 
@@ -141,6 +143,16 @@ def test_fingerprint_follows_the_weights_and_not_the_file(make_rave_run, rave_ru
     assert fingerprint_of({"a": torch.zeros(2)}) != fingerprint_of({"a": torch.zeros(2, 1)})
 
 
+def test_of_equal_steps_the_newer_version_counts(make_rave_run, tmp_path):
+    run = make_rave_run(tmp_path / "r", steps=(30, 30), names=("a.ckpt", "best.ckpt"))
+    old = run / "version_0" / "checkpoints"
+    # By number: version_10 is newer than version_9, whatever the order of their names.
+    for number in (9, 10):
+        shutil.copytree(old, run / f"version_{number}" / "checkpoints")
+    assert load_rave(run)[1].path == run / "version_10" / "checkpoints" / "a.ckpt"
+    assert load_rave(run, "best")[1].path == run / "version_10" / "checkpoints" / "best.ckpt"
+
+
 def test_newest_step_not_newest_file(make_rave_run, tmp_path):
     run = make_rave_run(tmp_path / "r", steps=(30, 10, 20), names=("a.ckpt", "b.ckpt", "best.ckpt"))
     newest = run / "version_0" / "checkpoints" / "b.ckpt"
@@ -186,7 +198,7 @@ def test_truncated_checkpoint_is_named(make_rave_run, tmp_path, size):
         load_rave(tmp_path / "r")
 
 
-def test_damaged_checkpoint_among_good_ones_is_told_and_passed_over(
+def test_damaged_checkpoint_among_good_ones_is_reported_and_skipped(
     make_rave_run, tmp_path, caplog
 ):
     run = make_rave_run(tmp_path / "r", steps=(1, 2), names=("a.ckpt", "b.ckpt"))
@@ -276,11 +288,15 @@ def test_exports_that_are_none(tmp_path):
         RaveCodec.open(tmp_path / "linear.ts")
 
 
-def test_discrete_is_refused(make_rave_run, tmp_path):
-    from latentdiff.rave.codec import check_kind
-
-    compat.prepare()
-    with pytest.raises(UserError, match="discrete"):
-        check_kind("DiscreteEncoder")
-    with pytest.raises(UserError, match="supported are"):
-        check_kind("SomethingElse")
+@pytest.mark.parametrize(
+    ("kind", "input_mode", "recurrent", "message"),
+    [
+        ("DiscreteEncoder", "pqmf", False, "discrete"),
+        ("SomethingElse", "pqmf", False, "supported are"),
+        ("VariationalEncoder", "mel", False, "mel spectrogram"),
+        ("VariationalEncoder", "pqmf", True, "recurrent"),
+    ],
+)
+def test_models_that_diffusion_cannot_use_are_refused(kind, input_mode, recurrent, message):
+    with pytest.raises(UserError, match=message):
+        check_supported(kind, input_mode, recurrent)

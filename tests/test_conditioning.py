@@ -118,7 +118,7 @@ def test_labels():
 
 @pytest.mark.parametrize("labels", [[], ["a", "a"], ["a", "b", None], [None]])
 def test_labels_that_tell_nothing_are_refused(labels):
-    with pytest.raises(UserError, match="cannot be told apart"):
+    with pytest.raises(UserError, match="cannot be conditioned on labels"):
         label_names(labels)
 
 
@@ -163,9 +163,9 @@ class TestLabelFiles:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("", "cannot be understood"),
-            ("a.wav,drum\n", "cannot be understood"),
-            ("key,label\na,x\na,y\n", "give a both 'x' and 'y'"),
+            ("", "not a file of labels"),
+            ("a.wav,drum\n", "not a file of labels"),
+            ("key,label\na,x\na,y\n", "two labels for a: 'x' and 'y'"),
         ],
     )
     def test_files_that_cannot_be_used_are_told(self, tmp_path, text, message):

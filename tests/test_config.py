@@ -84,7 +84,7 @@ def test_empty_section_means_defaults(tmp_path):
     [
         ("a: [1,", "not valid YAML"),
         ("- 1\n- 2\n", "holds a list"),
-        ("limit: 1\nlimit: 2\n", "stands twice"),
+        ("limit: 1\nlimit: 2\n", "duplicate key"),
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
     ],
 )

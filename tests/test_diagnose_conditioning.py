@@ -1,9 +1,10 @@
-"""`diagnose conditioning` of models that follow, ignore or mistake what they are told."""
+"""`diagnose conditioning` of models that follow, ignore or misread their condition."""
 
 from __future__ import annotations
 
 import json
 import logging
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from latentdiff.conditions.standardiser import Standardiser
 from latentdiff.diagnose.conditioning import measure as conditioning
 from latentdiff.diagnose.conditioning.losses import exchanged
 from latentdiff.diagnose.conditioning.measure import diagnose_conditioning
+from latentdiff.diagnose.conditioning.results import GuidanceRow, Results
+from latentdiff.diagnose.report import read_results
 from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.settings import DiffusionConfig
 from latentdiff.errors import UserError
@@ -65,10 +68,10 @@ def store(run, codec):
     return LatentStore.open(run.latents)
 
 
-class Told(torch.nn.Module):
-    """Puts out clean latents: so much of what its condition says, and nothing where it has none.
+class Following(torch.nn.Module):
+    """Estimates clean latents as multiples of its condition; zero without a condition.
 
-    `free`: how much of its input it puts out, which is what the sampler's noise decides.
+    `free`: the share of its input that it passes on, which depends on the sampler's noise.
     """
 
     def __init__(self, spectrogram=0.0, label=0.0, free=0.0):
@@ -76,13 +79,13 @@ class Told(torch.nn.Module):
         self.amounts = spectrogram, label, free
         self.weight = torch.nn.Parameter(torch.zeros(1))
 
-    def forward(self, z, logsnr, told):
+    def forward(self, z, logsnr, condition):
         spectrogram, label, free = self.amounts
         z_0 = free * z
-        if told.features is not None:
-            z_0 = z_0 + spectrogram * told.features
-        if told.label is not None:
-            z_0 = z_0 + label * (2.0 * told.label[:, None, None] - 1)
+        if condition.features is not None:
+            z_0 = z_0 + spectrogram * condition.features
+        if condition.label is not None:
+            z_0 = z_0 + label * (2.0 * condition.label[:, None, None] - 1)
         return z_0
 
 
@@ -90,7 +93,7 @@ class Told(torch.nn.Module):
 def diagnose(run, store, tmp_path, monkeypatch):
     """`diagnose(network, kind, dropout)`: the results for such a model, and what is `missing`."""
 
-    def make(network, kind, dropout=0.1, overwrite=False):
+    def make(network, kind, dropout=0.1, overwrite=False, **sections):
         both = Standardiser(np.zeros(3, np.float32), np.ones(3, np.float32))
         (tmp_path / "m.safetensors").write_bytes(b"")
         spec = ModelSpec(
@@ -111,7 +114,11 @@ def diagnose(run, store, tmp_path, monkeypatch):
         )
         monkeypatch.setattr(conditioning, "open_model", lambda *_: (model, store))
         missing = diagnose_conditioning(
-            run, config.build(Project, SMALL), n=4, seconds=0.3, overwrite=overwrite
+            run,
+            config.build(Project, config.merge(SMALL, sections)),
+            n=4,
+            seconds=0.3,
+            overwrite=overwrite,
         )
         found = json.loads((folder(run) / "conditioning.json").read_text(encoding="utf-8"))
         return {**found, "missing": missing}
@@ -123,7 +130,7 @@ def folder(run):
     return run.root / "diagnosis" / "conditioning"
 
 
-def said(run):
+def report_of(run):
     return (folder(run) / "conditioning.txt").read_text(encoding="utf-8")
 
 
@@ -136,22 +143,24 @@ def test_unrelated_latents_differ_by_the_root_of_two():
 
 
 def test_every_condition_is_exchanged_for_another():
-    told = Condition(torch.arange(4.0)[:, None, None].expand(4, 2, 3), torch.tensor([0, 1, 1, 2]))
-    wrong = exchanged(told, 3)
-    assert (wrong.label != told.label).all() and int(wrong.label.max()) == 2
-    assert (wrong.features != told.features).all()
-    assert torch.equal(exchanged(told, 3, features=False).features, told.features)
-    assert torch.equal(exchanged(told, 3, label=False).label, told.label)
+    own = Condition(torch.arange(4.0)[:, None, None].expand(4, 2, 3), torch.tensor([0, 1, 1, 2]))
+    wrong = exchanged(own, 3)
+    assert (wrong.label != own.label).all() and int(wrong.label.max()) == 2
+    assert (wrong.features != own.features).all()
+    assert torch.equal(exchanged(own, 3, features=False).features, own.features)
+    assert torch.equal(exchanged(own, 3, label=False).label, own.label)
 
 
 @pytest.mark.parametrize("gain", [-1.0, 0.04, 0.06, 0.4, 0.6, 9.0])
-def test_a_grade_is_the_words_in_short(gain):
-    short = {"ignored": "ignored", "weak": "a little", "followed": "is followed"}
-    assert short[verdict.grade(gain)] in verdict.conditioning(gain)
+def test_a_grade_is_the_verdict_in_one_word(gain):
+    grade = verdict.grade(gain)
+    others = {"ignored", "weak", "followed"} - {grade}
+    assert grade in verdict.conditioning(gain)
+    assert not any(other in verdict.conditioning(gain).partition(":")[0] for other in others)
 
 
 def test_a_spectrogram_that_is_followed(run, diagnose):
-    found = diagnose(Told(spectrogram=0.6), "mel")
+    found = diagnose(Following(spectrogram=0.6), "mel")
     assert found["verdict"] == "followed" and found["held_out"] and found["missing"] == []
     # Of 0.25 + 0.36 by label; wrong spectrograms add twice 0.36.
     assert found["losses"]["gain"] == pytest.approx(0.72 / 0.61, rel=0.1)
@@ -161,73 +170,90 @@ def test_a_spectrogram_that_is_followed(run, diagnose):
     near = found["to_followed"]
     assert near["right"]["latents"] < near["other condition"]["latents"]
     assert near["right"]["sound_db"] < near["other condition"]["sound_db"]
-    assert "the condition is followed" in said(run)
+    assert "the condition is followed" in report_of(run)
 
 
 def test_guidance_exaggerates_what_is_followed(run, diagnose):
-    rows = {row["scale"]: row for row in diagnose(Told(spectrogram=0.6), "mel")["guidance"]}
+    rows = {row["scale"]: row for row in diagnose(Following(spectrogram=0.6), "mel")["guidance"]}
     assert rows[0]["spread"] == pytest.approx(0, abs=1e-6)
     assert rows[2]["spread"] == pytest.approx(2 * rows[1]["spread"], rel=1e-3)
     assert rows[4]["level_db"] == pytest.approx(rows[2]["level_db"] + 6.02, abs=0.1)
-    assert "guidance" in said(run)
+    assert "guidance" in report_of(run)
 
 
 def test_a_spectrogram_that_is_ignored(run, diagnose):
-    found = diagnose(Told(free=0.5), "mel")
+    found = diagnose(Following(free=0.5), "mel")
     assert found["verdict"] == "ignored" and found["losses"]["gain"] == pytest.approx(0, abs=1e-6)
     assert found["changes"]["other condition"]["latents"] == pytest.approx(0, abs=1e-5)
     assert found["changes"]["other noise"]["latents"] > 1
-    assert "the condition is ignored" in said(run) and "Yet another condition" not in said(run)
+    assert "the condition is ignored" in report_of(
+        run
+    ) and "Yet another condition" not in report_of(run)
 
 
 def test_a_spectrogram_that_is_followed_the_wrong_way(run, diagnose):
-    found = diagnose(Told(spectrogram=-0.6), "mel")
+    found = diagnose(Following(spectrogram=-0.6), "mel")
     assert found["verdict"] == "ignored" and found["losses"]["gain"] < 0
-    assert "Yet another condition does change a sample, and without any" in said(run)
+    assert "Yet another condition does change a sample, and without any" in report_of(run)
 
 
 def test_labels_are_judged_by_the_other_label(run, diagnose):
-    found = diagnose(Told(label=0.6), "label")
+    found = diagnose(Following(label=0.6), "label")
     # Of 0.25 + 0.36 by spectrogram; a wrong label adds 1.2 squared.
     assert found["losses"]["judged"] == pytest.approx(1.44 / 0.61, rel=0.1)
     assert found["verdict"] == "followed" and found["to_followed"] == {}
-    assert diagnose(Told(free=0.5), "label", overwrite=True)["verdict"] == "ignored"
+    assert diagnose(Following(free=0.5), "label", overwrite=True)["verdict"] == "ignored"
 
 
 def test_of_both_each_is_judged_by_itself(run, diagnose):
-    found = diagnose(Told(spectrogram=0.6), "both")
+    found = diagnose(Following(spectrogram=0.6), "both")
     gains, changes = found["losses"]["gains"], found["changes"]
     assert gains["other spectrogram"] > 0.5 and gains["other label"] == pytest.approx(0, abs=1e-6)
     assert changes["other label"]["latents"] == pytest.approx(0, abs=1e-5)
     assert changes["other spectrogram"] == changes["other condition"]
-    assert "spectrogram: followed, label: ignored" in said(run)
+    assert "spectrogram: followed, label: ignored" in report_of(run)
 
 
-def test_without_dropout_nothing_runs_free(run, diagnose):
-    found = diagnose(Told(spectrogram=0.6), "mel", dropout=0.0)
+def test_without_dropout_there_is_no_guidance(run, diagnose):
+    found = diagnose(Following(spectrogram=0.6), "mel", dropout=0.0)
     assert found["guidance"] == [] and found["losses"]["gains"] == {}
-    assert "guidance" not in said(run)
+    assert "guidance" not in report_of(run)
 
 
 def test_pictures_and_sounds_are_left_and_the_same_command_does_nothing(run, diagnose, caplog):
-    diagnose(Told(spectrogram=0.6), "mel")
+    diagnose(Following(spectrogram=0.6), "mel")
     assert (folder(run) / "conditioning.png").read_bytes().startswith(b"\x89PNG")
     names = {path.name for path in (folder(run) / "audio").glob("*.wav")}
     assert {"followed-0.wav", "right-0.wav", "other-condition-1.wav", "guidance-4-0.wav"} <= names
     assert soundfile.info(folder(run) / "audio" / "right-0.wav").samplerate == 8000
     with caplog.at_level(logging.INFO, logger="latentdiff"):
-        diagnose(Told(spectrogram=0.6), "mel")
+        diagnose(Following(spectrogram=0.6), "mel")
     assert "already done" in caplog.text and "the condition is followed" in caplog.text
+
+
+@pytest.mark.parametrize("setting", [{"validation_windows": 2}, {"validation_levels": 10}])
+def test_other_windows_or_levels_are_not_already_done(diagnose, setting):
+    diagnose(Following(spectrogram=0.6), "mel")
+    with pytest.raises(UserError, match=next(iter(setting))):
+        diagnose(Following(spectrogram=0.6), "mel", training=setting)
+
+
+def test_results_are_read_back_as_they_were_measured(run, diagnose):
+    found = diagnose(Following(spectrogram=0.6), "both")
+    results = read_results(folder(run) / "conditioning.json", Results)
+    assert isinstance(results, Results) and isinstance(results.guidance[0], GuidanceRow)
+    del found["missing"]
+    assert asdict(results) == found
 
 
 def test_without_a_codec_latents_are_compared_all_the_same(run, diagnose):
     run.rave.rmdir()
-    found = diagnose(Told(spectrogram=0.6), "mel")
-    assert "no codec is known" in found["missing"][0]
+    found = diagnose(Following(spectrogram=0.6), "mel")
+    assert "the codec is unknown" in found["missing"][0]
     assert found["changes"]["other condition"]["sound_db"] is None
     assert found["verdict"] == "followed" and not (folder(run) / "audio").exists()
 
 
 def test_a_model_without_condition_is_refused(diagnose):
     with pytest.raises(UserError, match="follows no condition"):
-        diagnose(Told(free=0.5), "none")
+        diagnose(Following(free=0.5), "none")

@@ -1,16 +1,18 @@
-"""`diagnose latents`: closed forms held to draws, and verdicts on stores whose truth is known."""
+"""`diagnose latents`: closed forms against draws, and verdicts on known stores."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
+import re
 
+import click
 import numpy as np
 import pytest
 import torch
 
-from latentdiff import config, runs
+from latentdiff import cli, config, runs
 from latentdiff.diagnose.latents.measure import diagnose_latents
 from latentdiff.diffusion.loss import Objective
 from latentdiff.errors import UserError
@@ -223,9 +225,43 @@ def test_draws_in_a_plain_folder_are_recognised_and_means_are_not(run, store, tm
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="latentdiff"):
         diagnose_latents(run, project(), latents=tmp_path / "means", out=tmp_path / "out")
-    assert "look like draws" not in caplog.text and "noise is not known" in caplog.text
+    assert "look like draws" not in caplog.text and "own noise is unknown" in caplog.text
     found = results(tmp_path / "out")
     assert found["directions"][0]["bits"] is None and not found["posterior_known"]
+
+
+def plain_folder(folder):
+    """Three files of six dimensions with memory, none of them noise, as a plain folder of .npy."""
+    folder.mkdir()
+    for k in range(3):
+        rng = np.random.default_rng(k)
+        z = np.concatenate([decaying(rng, 2000) for _ in range(3)])
+        np.save(folder / f"{k}.npy", z.astype(np.float32))
+    return folder
+
+
+def test_unknown_noise_is_not_called_zero(tmp_path, caplog):
+    """A plain folder says nothing of the encoder's posterior: no share of noise can be claimed."""
+    folder = plain_folder(tmp_path / "means")
+    with caplog.at_level(logging.INFO, logger="latentdiff"):
+        diagnose_latents(None, project(), latents=folder, out=tmp_path / "out")
+    for loss in results(tmp_path / "out")["loss"]["objectives"].values():
+        assert loss["floor"] is None and loss["unlearnable"] is None
+        assert loss["variance"] > 0
+    assert re.search(r"cannot be learned +unknown +unknown +unknown\n", caplog.text)
+    assert "0%" not in caplog.text.partition("cannot be learned")[2]
+
+
+def test_latents_need_no_run(tmp_path):
+    """`diagnose latents --latents DIR --out DIR`, and without --out nothing is written."""
+    folder = plain_folder(tmp_path / "means")
+    words = ["diagnose", "latents", "--latents", str(folder)]
+    assert cli.cli.main([*words, "--out", str(tmp_path / "out")], standalone_mode=False) == 0
+    assert results(tmp_path / "out")["dimensions"] == 6
+    assert cli.cli.main([*words, "latents.keep=2"], standalone_mode=False) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"means", "out"}
+    with pytest.raises(click.UsageError, match="run directory"):
+        cli.cli.main(["diagnose", "latents"], standalone_mode=False)
 
 
 def test_where_nothing_can_be_kept_it_says_why(run, store):

@@ -39,11 +39,11 @@ class TestTolerance:
         assert codec.criterion == "the codec's own error" and codec.std == pytest.approx(0.05)
         assert tolerance(rungs, distances, of_noise=4.0, of_codec=None) == half
 
-    def test_a_decoder_that_bears_everything_has_none(self):
+    def test_a_decoder_that_tolerates_everything_has_no_limit(self):
         found = tolerance((1.0, 2.0), (0.1, 0.2), of_noise=4.0, of_codec=None)
         assert found.std is None and found.logsnr is None
 
-    def test_a_decoder_that_hears_nothing_bears_nothing_worth_telling(self):
+    def test_a_decoder_that_ignores_its_latents_has_no_tolerance(self):
         found = tolerance((1.0, 2.0), (0.001, 0.02), of_noise=0.01, of_codec=9.0)
         assert found.std is None and found.criterion == "nothing is heard of latents"
 
@@ -129,10 +129,10 @@ def test_text_picture_and_sounds_are_left(run, encoded):
     diagnose_noise_ladder(run, encoded, n=3, seconds=0.5)
     text = (folder(run) / "noise-ladder.txt").read_text(encoding="utf-8")
     for words in (
-        "the decoder bears noise of",
+        "The decoder tolerates noise of",
         "k 1     log-SNR  +0.0",
         "the codec's own error",
-        "what an exported RAVE puts there",
+        "as in an exported RAVE",
         "silent",
         "to the mixed sound",
     ):
@@ -144,12 +144,12 @@ def test_text_picture_and_sounds_are_left(run, encoded):
     assert seconds == pytest.approx(results(run)["clip_seconds"], abs=1e-3)
 
 
-def test_a_codec_that_makes_the_same_of_everything_is_told(run, encoded, codec, monkeypatch):
+def test_a_codec_that_ignores_its_latents_is_named(run, encoded, codec, monkeypatch):
     whole = codec.decode
     monkeypatch.setattr(codec, "decode", lambda z: whole(torch.ones_like(z)))
     diagnose_noise_ladder(run, encoded, n=2, seconds=0.5)
     text = (folder(run) / "noise-ladder.txt").read_text(encoding="utf-8")
-    assert "makes the same of any latents" in text and "broken" not in text
+    assert "the decoder ignores its latents" in text and "broken" not in text
     assert results(run)["tolerance_std"] is None
 
 
@@ -168,35 +168,35 @@ def test_where_all_directions_are_kept_none_is_left_out(run, encoded):
     assert results(run)["all_directions"]["distance_db"] == pytest.approx(0, abs=1e-3)
 
 
-def test_recordings_that_are_gone_are_a_loss_and_no_more(run, encoded, tmp_path):
+def test_missing_recordings_skip_one_measurement(run, encoded, tmp_path):
     for path in (tmp_path / "music").glob("*.wav"):
         path.unlink()
-    (loss,) = diagnose_noise_ladder(run, encoded, n=2, seconds=0.5)
-    assert "codec's own error was not measured" in loss
+    (skipped,) = diagnose_noise_ladder(run, encoded, n=2, seconds=0.5)
+    assert "codec's own error was not measured" in skipped
     assert results(run)["codec_db"] is None
     assert results(run)["criterion"] == "half-way to noise"
 
 
 def test_training_reads_the_ladder_at_its_end(run, encoded, caplog):
     folder(run).mkdir(parents=True)
-    found = {"tolerance_std": 0.9, "kept": 4, "dimensions": 8}
+    found = {"tolerance_std": 0.9, "tolerance_logsnr": 0.21, "kept": 4, "dimensions": 8}
     (folder(run) / "noise-ladder.json").write_text(json.dumps(found))
     quick = {"steps": 10, "batch": 4, "window": 16, "demo_samples": 0, "calibration_samples": 0}
     small = {"training": quick, "network": {"name": "tiny", "channels": 8}}
     settings = config.build(Project, config.merge(encoded.model_dump(mode="json"), small))
     with caplog.at_level(logging.INFO, logger="latentdiff"):
         train_diffusion(run, settings)
-    assert "the decoder bears 0.9" in caplog.text and "is not heard" in caplog.text
+    assert "the decoder tolerates 0.9" in caplog.text and "inaudible" in caplog.text
 
 
 def test_no_codec_no_ladder(run, encoded):
     run.rave.rmdir()
-    with pytest.raises(UserError, match="nobody can say which codec"):
+    with pytest.raises(UserError, match="the codec of the latents in"):
         diagnose_noise_ladder(run, encoded)
 
 
 class TestResidual:
-    """What `train-diffusion` says of it."""
+    """What `train-diffusion` logs about it."""
 
     @pytest.fixture
     def data(self, run):
@@ -204,44 +204,56 @@ class TestResidual:
         return SimpleNamespace(store=LatentStore(run.latents, [], 6), whitening=whitening)
 
     @pytest.fixture
-    def said(self, run, data, caplog):
-        """`say(std, losses)`: what is said of v losses at log-SNR 4, 0 and -4."""
+    def logged(self, run, data, caplog):
+        """`logged(std, losses)`: what is logged for v losses at log-SNR 4, 0 and -4."""
 
-        def say(std, losses, kept=2, owner=None, objective="v"):
+        def log(std, losses, kept=2, owner=None, schedule="cosine"):
             path = folder(owner or run) / "noise-ladder.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"tolerance_std": std, "kept": kept, "dimensions": 6}))
-            settings = config.build(Project, {"diffusion": {"parametrisation": objective}})
+            found = {"tolerance_std": std, "tolerance_logsnr": None, "kept": kept, "dimensions": 6}
+            path.write_text(json.dumps(found))
+            settings = config.build(Project, {"diffusion": {"schedule": {"name": schedule}}})
             found = Validation([4.0, 0.0, -4.0], losses, [1.0, 1.0, 1.0], None)
             with caplog.at_level(logging.INFO, logger="latentdiff"):
-                residual.tell(run, settings, data, found)
+                residual.log_residual_noise(run, settings, data, found)
             return caplog.text
 
-        return say
+        return log
 
-    def test_noise_below_the_tolerance_is_not_heard(self, said):
+    def test_noise_below_the_tolerance_is_inaudible(self, logged):
         # sigma at log-SNR 4, 0, -4: 0.134, 0.707, 0.991; errors are half of that.
-        text = said(0.5, [0.25, 0.25, 0.25])
-        assert "log-SNR +4.0: 0.067 deviations" in text and "bears 0.5" in text
-        assert "is not heard" in text and "at every validated level" in text
+        text = logged(0.5, [0.25, 0.25, 0.25])
+        assert "log-SNR +4.0: 0.067 standard deviations" in text and "tolerates 0.5" in text
+        assert "inaudible" in text and "at every validated level" in text
 
-    def test_the_level_from_which_estimates_are_clean_is_told(self, said):
-        text = said(0.4, [0.25, 0.25, 0.25])
+    def test_the_level_from_which_estimates_are_clean_is_logged(self, logged):
+        text = logged(0.4, [0.25, 0.25, 0.25])
         at = -4 * (0.4 - 0.35355) / (0.49549 - 0.35355)
         without = 4 - 4 * (0.4 - 0.13412) / (0.70711 - 0.13412)
-        assert f"from log-SNR {at:+.1f} on (knowing variances only: {without:+.1f})" in text
+        assert f"from log-SNR {at:+.1f} up (knowing variances only: from {without:+.1f})" in text
 
-    def test_noise_above_it_is_a_warning(self, said, caplog):
-        assert "will be heard" in said(0.05, [0.25, 0.25, 0.25])
+    def test_noise_above_it_is_a_warning(self, logged, caplog):
+        assert ": audible." in logged(0.05, [0.25, 0.25, 0.25])
         assert [r.levelname for r in caplog.records] == ["WARNING"]
 
-    def test_a_ladder_of_other_directions_says_nothing(self, said):
-        assert said(0.5, [0.25, 0.25, 0.25], kept=3) == ""
+    @pytest.mark.parametrize(
+        ("schedule", "setting"),
+        [
+            ("cosine", "raise diffusion.schedule.logsnr_max"),
+            ("betas", "lower diffusion.schedule.beta_start"),
+            ("audioldm", "choose another diffusion.schedule.name"),
+        ],
+    )
+    def test_advice_names_a_setting_that_the_schedule_reads(self, logged, schedule, setting):
+        assert setting in logged(0.05, [0.25, 0.25, 0.25], schedule=schedule)
 
-    def test_a_decoder_that_bears_everything_needs_no_word(self, said):
-        assert said(None, [0.25, 0.25, 0.25]) == ""
+    def test_a_ladder_of_other_directions_is_ignored(self, logged):
+        assert logged(0.5, [0.25, 0.25, 0.25], kept=3) == ""
 
-    def test_the_ladder_beside_the_latents_counts_too(self, said, data, tmp_path):
+    def test_a_decoder_that_tolerates_everything_logs_nothing(self, logged):
+        assert logged(None, [0.25, 0.25, 0.25]) == ""
+
+    def test_the_ladder_beside_the_latents_counts_too(self, logged, data, tmp_path):
         other = Run(tmp_path / "other")
         data.store = LatentStore(other.latents, [], 6)
-        assert "is not heard" in said(0.5, np.full(3, 0.25).tolist(), owner=other)
+        assert "inaudible" in logged(0.5, np.full(3, 0.25).tolist(), owner=other)

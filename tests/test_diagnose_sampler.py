@@ -1,4 +1,4 @@
-"""`diagnose sampler`: right samplers pass on any schedule, broken ones are named."""
+"""`diagnose sampler`: correct samplers pass on any schedule, broken ones are named."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from latentdiff.diagnose import report
 from latentdiff.diagnose.sampler import measure as worker
 from latentdiff.diagnose.sampler import report as sampler_report
 from latentdiff.diagnose.sampler.measure import sampler
+from latentdiff.diagnose.sampler.results import ConversionRow
 from latentdiff.diffusion import denoiser, exact, noise, samplers
 from latentdiff.diffusion.methods import METHODS, SamplerState
 from latentdiff.diffusion.schedules import SCHEDULES
@@ -37,7 +38,7 @@ def project(**sections):
     return config.build(Project, sections)
 
 
-def course(schedule=None, latents=exact.gaussian):
+def problem(schedule=None, latents=exact.gaussian):
     return OracleProblem(latents(), noise.build(config.build(ScheduleConfig, schedule or {})))
 
 
@@ -52,7 +53,7 @@ def few(monkeypatch):
 
 
 @pytest.fixture
-def told(caplog):
+def logged(caplog):
     """Everything that was logged so far."""
     caplog.set_level(logging.INFO, "latentdiff")
     return lambda: caplog.text
@@ -82,7 +83,7 @@ def test_every_method_is_tested_and_draws_noise_only_if_it_says_so():
     ids=lambda s: s["name"] + str(s.get("beta_end", "")),
 )
 def test_orders_are_met_on_any_schedule(schedule, latents):
-    here = course(schedule, latents)
+    here = problem(schedule, latents)
     for case in VARIANTS.values():
         if here.linear or case.ode:
             order, error = here.order(case)
@@ -92,7 +93,7 @@ def test_orders_are_met_on_any_schedule(schedule, latents):
 
 def test_moments_of_few_gaussian_samples_are_those_of_infinitely_many():
     """DDPM on one variance S: its own recursion, beside 24 samples."""
-    here = course({"logsnr_min": -6.0, "logsnr_max": 4.0})
+    here = problem({"logsnr_min": -6.0, "logsnr_max": 4.0})
     here = OracleProblem(here.exact, here.schedule, batch=24)
     samples = here.run(VARIANTS["ddpm"], 7)
     variance = here.exact.variances[:, 0]
@@ -123,7 +124,7 @@ def test_fresh_noise_is_uncorrelated_with_what_was_seen():
 
 def test_pure_noise_costs_what_arithmetic_says():
     """From a start of unit variance the exact flow takes S to S / (alpha^2 S + sigma^2)."""
-    here = course({"name": "diffwave"})
+    here = problem({"name": "diffwave"})
     variance = here.exact.variances[:, 0]
     alpha = 1 / here.schedule.gain
     factor = 1 / (alpha**2 * variance + 1 - alpha**2)
@@ -133,7 +134,7 @@ def test_pure_noise_costs_what_arithmetic_says():
     covariance = float((variance * (factor - 1)).norm() / variance.norm())
     assert here.off_the_latents(ends).covariance == pytest.approx(covariance, rel=0.01)
     assert covariance > 0.3
-    good = course({"name": "cosine"})
+    good = problem({"name": "cosine"})
     assert good.off_the_latents(good.ends_of(good.noise)).covariance < 1e-3
 
 
@@ -144,10 +145,10 @@ def test_the_configured_sampler_is_judged_with_its_options():
     assert SamplerVariant.of(heun).ode and SamplerVariant.of(heun).order == 2
 
 
-def test_right_samplers_pass_and_files_are_left(few, told, tmp_path):
+def test_right_samplers_pass_and_files_are_left(few, logged, tmp_path):
     own = project(diffusion={"schedule": OWN}, sampling={"steps": 50})
     assert sampler(own, out=tmp_path / "out")
-    text = told()
+    text = logged()
     assert re.search(r"all \d+ orders of convergence are met", text)
     assert "diagnose training" in text
     assert "betas 1e-05..0.0085 (1000): log-SNR -4.3 to 11.5" in text
@@ -162,21 +163,21 @@ def test_right_samplers_pass_and_files_are_left(few, told, tmp_path):
     assert {row["output"] for row in results["conversions"]} == set(oracle.OUTPUTS)
     assert (tmp_path / "out" / "sampler.txt").read_text().strip() in text
     assert (tmp_path / "out" / "sampler.png").read_bytes().startswith(b"\x89PNG")
-    # Told again, not made again, with the same verdict.
+    # Read back instead of measured again, with the same verdict.
     assert sampler(own, out=tmp_path / "out")
     with pytest.raises(UserError, match="made otherwise"):
         sampler(project(), out=tmp_path / "out")
 
 
-def test_a_sampler_that_misses_its_order_is_named(few, told, monkeypatch):
+def test_a_sampler_that_misses_its_order_is_named(few, logged, monkeypatch):
     broken = replace(METHODS["heun"], step=METHODS["euler"].step)
     monkeypatch.setitem(METHODS, "heun", broken)
     assert not sampler(project())
-    assert "THE SAMPLING IS BROKEN" in told()
-    assert "heun on schedule cosine, Gaussian: its error falls with order 0.9" in told()
+    assert "THE SAMPLING IS BROKEN" in logged()
+    assert "heun on schedule cosine, Gaussian: its error falls with order 0.9" in logged()
 
 
-def test_noise_of_the_wrong_strength_is_found(few, told, monkeypatch):
+def test_noise_of_the_wrong_strength_is_found(few, logged, monkeypatch):
     ddpm = METHODS["ddpm"]
 
     def loud(state, z, here, there):
@@ -184,10 +185,10 @@ def test_noise_of_the_wrong_strength_is_found(few, told, monkeypatch):
 
     monkeypatch.setitem(METHODS, "ddpm", replace(ddpm, step=loud))
     assert not sampler(project())
-    assert "ddpm on schedule" in told()
+    assert "ddpm on schedule" in logged()
 
 
-def test_an_output_converted_wrongly_is_named(few, told, monkeypatch):
+def test_an_output_converted_wrongly_is_named(few, logged, monkeypatch):
     right = denoiser.affine
 
     def wrong(parametrisation, logsnr):
@@ -197,30 +198,51 @@ def test_an_output_converted_wrongly_is_named(few, told, monkeypatch):
 
     monkeypatch.setattr(denoiser, "affine", wrong)
     assert not sampler(project())
-    assert "a network that puts out eps leads" in told()
-    assert "puts out v leads" not in told()
+    assert "a network that predicts eps changes" in logged()
+    assert "predicts v changes" not in logged()
 
 
-def test_what_is_no_number_is_broken():
-    row = {"sampler": "x", "schedule": "y", "latents": "z", "steps": 1, "output": "v"}
-    nan = {"orders": [], "conversions": [{**row, "deviation": float("nan")}]}
-    assert len(sampler_report.broken(nan)) == 1
+def test_nan_is_broken():
+    row = ConversionRow("cosine", "Gaussian", "ddpm", "v", 1, float("nan"))
+    assert len(sampler_report.broken([], [row])) == 1
 
 
-def test_few_steps_and_uneven_ones_are_told(few, told):
-    laplace = {"schedule": {"name": "laplace"}}
-    assert sampler(project(diffusion=laplace, sampling={"spacing": "t"}))
-    assert "sampling.steps=32: too few for dpmpp-2m" in told()
-    assert "sampling.spacing=t: by logsnr off by 0.005" in told()
+LAPLACE_BY_T = {
+    "diffusion": {"schedule": {"name": "laplace"}},
+    "sampling": {"spacing": "t", "steps": 32},
+}
+"""Steep where steps are few."""
+
+
+def test_too_few_steps_and_a_bad_spacing_are_named(few, logged, monkeypatch):
+    for module in (worker, sampler_report):
+        monkeypatch.setattr(module, "STEPS", (1, 10, 1000))
+    assert sampler(project(**LAPLACE_BY_T))
+    assert "sampling.steps=32 is too few for dpmpp-2m here: 1000 steps" in logged()
+    assert "sampling.spacing=t: off by only 0.029 with logistic" in logged()
+
+
+def test_defaults_are_not_blamed(few, logged):
+    """The default spacing errs more than even log-SNR spacing here; it is chosen for music."""
+    assert sampler(project())
+    assert "perfect samples are off by 0.029: fine." in logged()
+    assert "sampling.spacing" not in logged()
+
+
+def test_more_steps_are_advised_only_where_they_help(few, logged):
+    """50, the most that is tried here, is still too few."""
+    assert sampler(project(**LAPLACE_BY_T))
+    assert "too few" not in logged()
+    assert "sampling.spacing=t" in logged()
 
 
 def test_everything_is_every_schedule_on_both_latents():
-    tasks = list(worker._tasks(ScheduleConfig(), everything=True))
-    names = {task.schedule.name for task in tasks}
+    trials = list(worker._trials(ScheduleConfig(), everything=True))
+    names = {trial.schedule.name for trial in trials}
     assert names == set(SCHEDULES) - {"betas"}
-    assert len(tasks) == 2 * len(names)
-    assert all(task.direct == task.converted == oracle.STEPS for task in tasks)
-    assert tasks[0].schedule.name == "cosine"
+    assert len(trials) == 2 * len(names)
+    assert all(trial.direct == trial.converted == oracle.STEPS for trial in trials)
+    assert trials[0].schedule.name == "cosine"
 
 
 def test_a_regression_is_refused():

@@ -1,4 +1,4 @@
-"""`diagnose schedule`: the numbers of the notebook come out, and faults are told."""
+"""`diagnose schedule`: it gives the numbers of the notebook, and names faults."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from latentdiff.latents.statistics import LatentStatistics
 from latentdiff.model.project import Project
 from latentdiff.runs import Run, Stage
 
+LADDER = {"tolerance_std": 0.4, "kept": 3, "dimensions": 3}
 ONE = torch.ones(1, dtype=torch.float64)
 
 
@@ -37,14 +38,14 @@ def betas(start, end, steps=1000):
 
 
 def floors(start, end, steps=1000, std=1.0, output="eps"):
-    """L1 and MSE of a model that knows the variance only."""
+    """L1 and MSE of the best model that knows only the variance."""
     built = noise.build(betas(start, end, steps))
-    losses = facts(built, std**2 * ONE)["losses"][output]
-    return losses["l1"]["variance"], losses["mse"]["variance"]
+    losses = facts(built, std**2 * ONE).losses[output]
+    return losses["l1"].variance, losses["mse"].variance
 
 
 @pytest.fixture
-def told(caplog):
+def logged(caplog):
     """Everything that was logged so far."""
     caplog.set_level(logging.INFO, "latentdiff")
     return lambda: caplog.text
@@ -70,7 +71,7 @@ def run(tmp_path):
 def ladder(run, logsnr):
     folder = run.root / "diagnosis" / "noise-ladder"
     folder.mkdir(parents=True, exist_ok=True)
-    runs.write_json(folder / "noise-ladder.json", {"tolerance_logsnr": logsnr})
+    runs.write_json(folder / "noise-ladder.json", {**LADDER, "tolerance_logsnr": logsnr})
 
 
 def test_the_notebooks_losses_are_those_of_learning_nothing():
@@ -89,13 +90,13 @@ def test_the_notebooks_losses_are_those_of_learning_nothing():
 
 
 def test_the_notebooks_losses_of_one_channel_are_predicting_zero():
-    losses = facts(noise.build(betas(1e-4, 0.05, 50)), ONE)["losses"]["eps"]
-    assert losses["l1"]["zero"] == pytest.approx(math.sqrt(2 / math.pi))  # N24 to N31: 0.8
-    assert losses["mse"]["zero"] == 1.0  # N32
+    losses = facts(noise.build(betas(1e-4, 0.05, 50)), ONE).losses["eps"]
+    assert losses["l1"].zero == pytest.approx(math.sqrt(2 / math.pi))  # N24 to N31: 0.8
+    assert losses["mse"].zero == 1.0  # N32
 
 
 def test_the_notebooks_gains():
-    gain = lambda *args: facts(noise.build(betas(*args)), ONE)["gain"]  # noqa: E731
+    gain = lambda *args: facts(noise.build(betas(*args)), ONE).gain  # noqa: E731
     assert gain(0.0015, 0.0195) == pytest.approx(197, abs=0.5)
     assert gain(1e-4, 0.05) == pytest.approx(3.4e5, rel=0.01)
     assert gain(1e-5, 0.0085) == pytest.approx(8.44, abs=0.01)
@@ -116,7 +117,7 @@ def test_floors_of_a_chain_weigh_every_step_alike():
 def test_levels_beyond_noise_are_counted(end, share):
     abar = torch.cumprod(1 - noise.linear_betas(1e-4, end, 1000), 0)
     beyond = (abar / (1 - abar) < math.exp(-12)).double().mean().item()
-    assert facts(noise.build(betas(1e-4, end)), ONE)["beyond_noise"] == pytest.approx(beyond)
+    assert facts(noise.build(betas(1e-4, end)), ONE).beyond_noise == pytest.approx(beyond)
     assert beyond == pytest.approx(share, abs=5e-3)
 
 
@@ -132,10 +133,10 @@ def test_floors_are_losses_of_models_that_learned_nothing(output):
         alpha, sigma = noise.alpha_sigma(logsnr[:, None, None])
         return alpha * std**2 / (alpha**2 * std**2 + sigma**2) * z_t
 
-    found = facts(built, std**2 * ONE)["losses"][output]
+    found = facts(built, std**2 * ONE).losses[output]
     for kind in ("l1", "mse"):
         loss = Objective(output, kind=kind)(knows_the_variance, std * z, logsnr, eps, None)
-        assert loss.mean().item() == pytest.approx(found[kind]["variance"], rel=0.01)
+        assert loss.mean().item() == pytest.approx(found[kind].variance, rel=0.01)
 
 
 def test_the_gallery_has_ten_of_each_literature_and_the_users():
@@ -157,27 +158,47 @@ def test_shifted_paths_are_those_of_their_papers():
     torch.testing.assert_close(flow(t), 2 * torch.logit(1 - moved), atol=2e-3, rtol=0)
 
 
-def test_the_gallery_is_one_table_and_one_picture(told, tmp_path):
+def test_the_gallery_is_one_table_and_one_picture(logged, tmp_path):
     schedule(project(), gallery=True, out=tmp_path / "out")
     for exhibit in GALLERY:
-        assert exhibit.name in told() and exhibit.source in told()
-    assert "your settings" not in told(), "the default is in the gallery already"
-    assert "53% of the signal left" in told() and "infinite" in told()
+        assert exhibit.name in logged() and exhibit.source in logged()
+    assert "your settings" not in logged(), "the default is in the gallery already"
+    assert "53% of the signal left" in logged() and "infinite" in logged()
     rows = json.loads((tmp_path / "out" / "schedules.json").read_text())["schedules"]
     assert len(rows) == len(GALLERY)
     assert (tmp_path / "out" / "schedules.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_settings_stand_first_in_the_gallery(told):
+def test_settings_stand_first_in_the_gallery(logged):
     schedule(project(diffusion={"schedule": {"name": "cosine", "shift": 1.0}}), gallery=True)
-    assert "your settings" in told()
+    assert "your settings" in logged()
 
 
-def test_a_good_schedule_has_nothing_wrong(told):
+def test_a_good_schedule_has_nothing_wrong(logged):
     schedule(project())
-    assert "nothing wrong" in told()
-    assert "not known without latents" in told()
-    assert re.search(r"\n  v +0\.798 +1\.000 +0\.798 +1\.000\n", told())
+    assert "nothing wrong" in logged()
+    assert "unknown without latents" in logged()
+    assert re.search(r"\n  v +0\.798 +1\.000 +0\.798 +1\.000\n", logged())
+
+
+@pytest.mark.parametrize(
+    ("settings", "tolerance", "advice"),
+    [
+        ({"name": "cosine", "logsnr_min": -3.0}, None, ": lower logsnr_min (diffusion.schedule)"),
+        ({"name": "cosine", "logsnr_min": -20.0}, None, ": raise logsnr_min (diffusion.schedule)"),
+        ({"name": "cosine"}, 9.0, ": raise logsnr_max (diffusion.schedule)"),
+        ({"name": "diffwave"}, None, ": choose another diffusion.schedule.name"),
+        ({"name": "audioldm"}, 9.0, ": choose another diffusion.schedule.name"),
+        ({"name": "betas", "beta_end": 0.005}, None, ": raise beta_end or beta_steps"),
+        ({"name": "betas", "beta_end": 0.05}, None, ": lower beta_end or beta_steps"),
+        ({"name": "betas"}, 10.0, ": lower beta_start (diffusion.schedule)"),
+    ],
+)
+def test_advice_names_settings_that_the_schedule_reads(logged, run, settings, tolerance, advice):
+    if tolerance is not None:
+        ladder(run, tolerance)
+    schedule(project(diffusion={"schedule": settings}), run=run)
+    assert advice in logged()
 
 
 @pytest.mark.parametrize(
@@ -188,20 +209,20 @@ def test_a_good_schedule_has_nothing_wrong(told):
         ((1e-4, 1.0), "gain infinite: 85% of the levels"),
     ],
 )
-def test_faults_are_told(told, chain, says):
+def test_faults_are_named(logged, chain, says):
     own = betas(*chain).model_dump()
     schedule(project(diffusion={"schedule": own}))
-    assert says in told()
-    assert "nothing wrong" not in told()
+    assert says in logged()
+    assert "nothing wrong" not in logged()
 
 
-def test_the_deviation_of_the_latents_can_be_given(told):
+def test_the_deviation_of_the_latents_can_be_given(logged):
     schedule(project(diffusion={"schedule": betas(1e-4, 0.02).model_dump()}), std=0.25)
-    assert "latents of variance 0.0625" in told()
-    assert "0.150" in told()
+    assert "latents of variance 0.0625" in logged()
+    assert "0.150" in logged()
 
 
-def test_a_run_tells_where_its_latents_lie(told, run):
+def test_a_run_tells_where_its_latents_lie(logged, run):
     ladder(run, 2.0)
     schedule(project(latents={"keep": "all"}), run=run)
     found = json.loads((run.root / "diagnosis" / "schedule" / "schedule.json").read_text())
@@ -214,8 +235,8 @@ def test_a_run_tells_where_its_latents_lie(told, run):
     share = (t[1] - t[0]) / (t[2] - t[0])
     assert found["tolerance"]["cleaner_share"] == pytest.approx(share, abs=2e-3)
     assert found["latents"]["variance"] == pytest.approx([1.0, 1.0, 1.0])
-    assert "the decoder's tolerance: log-SNR 2.0" in told()
-    assert "cleaner than the decoder hears" in told()
+    assert "decoder: it tolerates noise at log-SNR 2.0 and above" in logged()
+    assert "cleaner than the decoder needs" in logged()
     assert (run.root / "diagnosis" / "schedule" / "schedule.png").exists()
 
 
@@ -228,28 +249,28 @@ def test_unequal_latents_move_their_marks(run):
     assert [found["posterior"]["most"], found["posterior"]["least"]] == pytest.approx(marks)
 
 
-def test_what_is_not_known_names_the_command(told, run):
+def test_what_is_unknown_names_the_command(logged, run):
     schedule(project(), run=run)
-    assert f"latentdiff diagnose noise-ladder --run {run.root}" in told()
+    assert f"latentdiff diagnose noise-ladder --run {run.root}" in logged()
 
 
-def test_a_ladder_that_broke_nothing_is_told(told, run):
+def test_a_ladder_that_broke_nothing_is_reported(logged, run):
     ladder(run, None)
     schedule(project(), run=run)
-    assert "bore all the noise" in told()
+    assert "tolerated all the noise" in logged()
 
 
-def test_a_schedule_that_ends_too_noisy_for_the_decoder_is_told(told, run):
+def test_a_clean_end_too_noisy_for_the_decoder_is_named(logged, run):
     ladder(run, 9.0)
     schedule(project(), run=run)
-    assert "its cleanest level, log-SNR 8.0, is noisier than the decoder bears (9.0)" in told()
+    assert "its clean end, log-SNR 8.0, is noisier than the decoder tolerates (9.0)" in logged()
 
 
-def test_a_run_without_latents_says_so(told, tmp_path):
+def test_a_run_without_latents_says_so(logged, tmp_path):
     run = Run(tmp_path)
     run.config.write_text("{}")
     schedule(project(), run=run)
-    assert "no latents" in told() and "latentdiff encode" in told()
+    assert "no latents" in logged() and "latentdiff encode" in logged()
 
 
 def test_another_schedule_or_ladder_is_another_report(run):
@@ -264,5 +285,5 @@ def test_another_schedule_or_ladder_is_another_report(run):
 
 
 def test_a_regression_is_refused():
-    with pytest.raises(UserError, match="no schedule"):
+    with pytest.raises(UserError, match="no noise schedule"):
         schedule(project(diffusion={"parametrisation": "regression"}))

@@ -29,14 +29,14 @@ def test_this_machine(tmp_path, caplog):
         *["python", "torch", "torchaudio", "rave", "formats", "formats"],
         *["disk", "memory", "writing"],
     ]
-    assert all(status in ("ok", "limits") for status, _ in said)
+    assert all(status in ("ok", "limited") for status, _ in said)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_anything_broken_makes_the_answer_no(monkeypatch, caplog):
-    fine = d.Finding("ok", "one", "good")
-    limited = d.Finding("limits", "two", "slow", "wait")
-    broken = d.Finding("broken", "three", "gone", "install it")
+    fine = d.CheckResult("ok", "one", "good")
+    limited = d.CheckResult("limited", "two", "slow", "wait")
+    broken = d.CheckResult("broken", "three", "gone", "install it")
     monkeypatch.setattr(d, "_checks", lambda root: [lambda: fine, lambda: limited])
     assert d.doctor() is True
     monkeypatch.setattr(d, "_checks", lambda root: [lambda: broken, lambda: fine])
@@ -57,15 +57,15 @@ def test_python(version, status):
         ({}, "ok", "no GPU"),
         ({"gpus": ["H200"], "cuda_build": "12.6"}, "ok", "cuda (H200)"),
         ({"mps": True}, "ok", "mps"),
-        ({"cuda_build": "12.6"}, "limits", "no GPU answers"),
-        ({"driver": True}, "limits", "knows no CUDA"),
+        ({"cuda_build": "12.6"}, "limited", "finds no GPU"),
+        ({"driver": True}, "limited", "has no CUDA"),
     ],
 )
 def test_torch(facts, status, said):
     base = {"version": "2.9", "cuda_build": None, "gpus": [], "mps": False, "driver": False}
-    finding = d.describe_torch(**{**base, **facts}, threads=2)
-    assert finding.status == status and said in finding.found
-    assert bool(finding.do_this) == (status == "limits")
+    result = d.describe_torch(**{**base, **facts}, threads=2)
+    assert result.status == status and said in result.found
+    assert bool(result.do_this) == (status == "limited")
 
 
 def test_a_rave_that_cannot_be_imported_is_broken(monkeypatch):
@@ -75,28 +75,28 @@ def test_a_rave_that_cannot_be_imported_is_broken(monkeypatch):
         raise UserError("RAVE cannot be imported", "no pkg_resources", 'pip install "setuptools"')
 
     monkeypatch.setattr(compat, "prepare", fail)
-    finding = d.check_rave()
-    assert finding.status == "broken" and "pkg_resources" in finding.found and finding.do_this
+    result = d.check_rave()
+    assert result.status == "broken" and "pkg_resources" in result.found and result.do_this
 
 
 def test_every_format_of_libsndfile_is_really_decoded():
-    finding = d.check_sndfile()
-    assert finding.status == "ok"
+    result = d.check_sndfile()
+    assert result.status == "ok"
     for suffix in ("wav", "flac", "ogg", "mp3", "aiff"):
-        assert suffix in finding.found.split()
+        assert suffix in result.found.split()
 
 
 def test_every_format_of_ffmpeg_is_really_decoded():
-    finding = d.check_ffmpeg()
-    assert finding.status == "ok", finding
+    result = d.check_ffmpeg()
+    assert result.status == "ok", result
     for suffix in ("m4a", "aac", "opus", "mp4"):
-        assert suffix in finding.found.split()
+        assert suffix in result.found.split()
 
 
 def test_without_ffmpeg_there_are_limits_and_the_remedy(monkeypatch):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nonexistent/ffmpeg")
-    finding = d.check_ffmpeg()
-    assert finding.status == "limits" and "imageio-ffmpeg" in finding.do_this
+    result = d.check_ffmpeg()
+    assert result.status == "limited" and "imageio-ffmpeg" in result.do_this
 
 
 def test_a_format_that_decodes_to_something_else_is_found(monkeypatch):
@@ -106,12 +106,12 @@ def test_a_format_that_decodes_to_something_else_is_found(monkeypatch):
         soundfile.write(path, 0 * d._tone(), d._TONE_RATE)
 
     failed = d._try_formats(["wav"], write_silence)
-    assert "something else" in failed["wav"]
-    assert d._formats_finding("x", ["wav"], failed, "do").status == "broken"
-    assert d._formats_finding("x", ["wav", "mp3"], {"mp3": "no"}, "do").status == "limits"
+    assert "different audio" in failed["wav"]
+    assert d._formats_result("x", ["wav"], failed, "do").status == "broken"
+    assert d._formats_result("x", ["wav", "mp3"], {"mp3": "no"}, "do").status == "limited"
 
 
-@pytest.mark.parametrize(("gib", "status"), [(0.1, "broken"), (2.0, "limits"), (50.0, "ok")])
+@pytest.mark.parametrize(("gib", "status"), [(0.1, "broken"), (2.0, "limited"), (50.0, "ok")])
 def test_room(gib, status, monkeypatch, tmp_path):
     monkeypatch.setattr(d.runs, "free_bytes", lambda path: int(gib * d.GIB))
     assert d.check_disk(tmp_path).status == status
@@ -125,5 +125,5 @@ def test_a_folder_that_cannot_be_written_is_broken(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(d.tempfile, "TemporaryDirectory", refuse)
-    finding = d.check_writing(tmp_path)
-    assert finding.status == "broken" and "Permission denied" in finding.found
+    result = d.check_writing(tmp_path)
+    assert result.status == "broken" and "Permission denied" in result.found

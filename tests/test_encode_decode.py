@@ -16,7 +16,8 @@ from latentdiff import audio as sound
 from latentdiff import runs
 from latentdiff.commands import decode as decoding
 from latentdiff.commands.decode import decode
-from latentdiff.commands.encode import PROGRESS, encode
+from latentdiff.commands.encode import encode
+from latentdiff.commands.encode_progress import PROGRESS
 from latentdiff.config import build
 from latentdiff.errors import UserError
 from latentdiff.evaluation.sound import level_db, spectral_distance
@@ -75,6 +76,41 @@ def test_encode_writes_what_the_codec_says(codec, run, audio_folder):
     assert not (run.latents / PROGRESS).exists() and not (run.latents / "std.npy").exists()
 
 
+def test_array_files_are_named_like_the_recordings(codec, run, tmp_path, write_wav, melody):
+    names = ["日本.wav", "中国.wav", "drum & bass.wav", "drum bass.wav", "own name.wav"]
+    for name in [*names, "a/same.wav", "b/same.wav"]:
+        write_wav(tmp_path / "in" / name, melody(1))
+    encode(run, project(), audio=[tmp_path / "in"])
+    stems = {row["key"]: Path(row["mean"]).stem for row in table(run.latents)}
+    assert len(set(stems.values())) == 7
+    assert {stems[name] for name in names} >= {"日本", "中国", "own-name"}
+    for entry in LatentStore.open(run.latents).entries:
+        assert Path(entry.mel).stem == Path(entry.mean).stem == stems[entry.key]
+
+
+def test_a_store_of_an_earlier_version_keeps_its_names(codec, run, audio_folder):
+    """Its files had a hash in every name; an interrupted one is completed with the new names."""
+    encode(run, project(), audio=[audio_folder])
+    rows = table(run.latents)
+    info = runs.read_run(run.latents)
+    old = dict(rows[1])
+    for folder in ("mean", "mel"):
+        name = f"{folder}/tune-1-0a1b2c3d.npy"
+        (run.latents / old[folder]).rename(run.latents / name)
+        old[folder] = name
+    source = Path(old["source"]).stat()
+    old |= {"level": {"squares": 1.0, "count": 1, "peak": 1.0}, "posterior": [1.0] * 8}
+    old["identity"] = [old["source"], source.st_size, source.st_mtime_ns, 0.0, None, old["split"]]
+    del old["level_db"]
+    runs.write_jsonl(run.latents / PROGRESS, [old])
+    runs.write_json(run.latents / "run.json", {**info, "status": "failed"})
+    encode(run, project(), audio=[audio_folder])
+    store = LatentStore.open(run.latents)
+    names = [Path(entry.mean).stem for entry in store.entries]
+    assert names[1] == "tune-1-0a1b2c3d" and names[2] == "tune-2"
+    assert all(store.mean(entry).shape[1] == entry.frames for entry in store.entries)
+
+
 def test_statistics_are_those_of_the_training_files(codec, run, audio_folder):
     from latentdiff.latents.statistics import LatentStatistics, fit
 
@@ -89,7 +125,7 @@ def test_statistics_are_those_of_the_training_files(codec, run, audio_folder):
     assert saved.frames == expected.frames
 
 
-def test_bad_files_are_losses_and_the_rest_is_whole(codec, run, audio_folder, write_wav, caplog):
+def test_bad_files_are_skipped_and_the_rest_is_whole(codec, run, audio_folder, write_wav, caplog):
     bad = np.zeros(20_000, np.float32)
     bad[15_000] = np.nan
     write_wav(audio_folder / "nan.wav", bad, subtype="FLOAT")
@@ -97,10 +133,10 @@ def test_bad_files_are_losses_and_the_rest_is_whole(codec, run, audio_folder, wr
     (audio_folder / "zero.wav").write_bytes(b"")
     write_wav(audio_folder / "short.wav", np.full(80, 0.1))
     write_wav(audio_folder / "silence.wav", np.zeros(9000))
-    losses = encode(run, project(latents={"chunk_seconds": 0.5}), audio=[audio_folder])
-    assert len(losses) == 3
+    skipped = encode(run, project(latents={"chunk_seconds": 0.5}), audio=[audio_folder])
+    assert len(skipped) == 3
     for name, reason in (("nan", "NaN"), ("text", "not audio"), ("zero", "0 bytes")):
-        assert any(f"{name}.wav: " in loss and reason in loss for loss in losses), losses
+        assert any(f"{name}.wav: " in line and reason in line for line in skipped), skipped
     keys = {row["key"]: row for row in table(run.latents)}
     assert len(keys) == 8 and keys["short.wav"]["frames"] == 2
     assert keys["silence.wav"]["level_db"] is None
@@ -142,10 +178,10 @@ def test_dataset_decides_files_and_split(codec, run, audio_folder):
     rows[3]["path"] += ".gone"
     rows.append({"key": None, "path": "/x/broken.mp3", "skipped": "damaged", "seconds": 0.0})
     write_dataset(run, rows)
-    losses = encode(run, project())
-    assert [loss.rpartition(": ")[2] for loss in losses] == [
-        "it has changed since `preprocess` read it",
-        "it is no longer there",
+    skipped = encode(run, project())
+    assert [line.rpartition(": ")[2] for line in skipped] == [
+        "the file has changed since `preprocess` read it",
+        "the file is gone",
     ]
     assert [row["split"] for row in table(run.latents)] == ["train", "validation"]
 
@@ -181,7 +217,7 @@ def test_no_dataset_and_no_audio(codec, run, tmp_path):
         encode(run, project())
     run.dataset.mkdir(parents=True)
     (run.dataset / "data.mdb").write_bytes(b"")
-    with pytest.raises(UserError, match="does not say which files"):
+    with pytest.raises(UserError, match="does not list its recordings"):
         encode(run, project())
 
 
@@ -261,7 +297,11 @@ def test_check_tells_level_and_distance(codec, run, audio_folder, caplog):
     original, _ = soundfile.read(store.of("validation")[0].source, dtype="float32")
     mean, _ = codec.encode(torch.from_numpy(original)[None, None])
     decoded = codec.decode(mean)[0, 0, : len(original)].numpy()
-    assert result.distance == pytest.approx(spectral_distance(original, decoded), rel=1e-3)
+    # Both amplified by what brings the recording to -20 dBFS.
+    gain = 10 ** ((-20 - result.original_db) / 20)
+    expected = spectral_distance(gain * original, gain * decoded)
+    assert result.distance == pytest.approx(expected, rel=1e-3)
+    assert result.verdict == "follows"
 
 
 def test_dry_run_writes_nothing(codec, run, audio_folder):

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 
 from latentdiff import runs
+from latentdiff.commands import encode as encode_module
 from latentdiff.commands.encode import encode
-from latentdiff.commands.encode_jobs import Job
+from latentdiff.commands.encode_jobs import EncodeJob
 from latentdiff.commands.encode_pass import share_out
 from latentdiff.config import build
+from latentdiff.errors import EXIT_FAILURE, EXIT_USER_ERROR, UserError
 from latentdiff.latents.statistics import LatentStatistics
 from latentdiff.latents.store import MANIFEST, LatentStore
 from latentdiff.model.project import Project
@@ -29,8 +34,6 @@ RECORDINGS = 9
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
     """Noise of many lengths, some alike, and one file that is no sound."""
-    import soundfile
-
     folder = tmp_path_factory.mktemp("recordings")
     rng = np.random.default_rng(0)
     for i in range(RECORDINGS - 1):
@@ -40,22 +43,22 @@ def recordings(tmp_path_factory):
     return folder
 
 
-def start(run, rave_run, recordings, *words):
+def start(run, rave_run, recordings, *words, environment=MappingProxyType({})):
     command = [sys.executable, "-m", "latentdiff", "encode", "--run", run, "--rave", rave_run]
     return subprocess.Popen(
         [*command, "--audio", recordings, "--device", "cpu", *words, "data.sample_rate=8000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         start_new_session=True,
     )
 
 
 def encode_here(run, rave_run, recordings):
     project = build(Project, {"data": {"sample_rate": 8000}, "device": "cpu"})
-    losses = encode(Run(run), project, rave=rave_run, audio=[recordings])
-    assert len(losses) == 1
+    skipped = encode(Run(run), project, rave=rave_run, audio=[recordings])
+    assert len(skipped) == 1
 
 
 def files(latents):
@@ -64,7 +67,7 @@ def files(latents):
 
 
 def jobs_of(*seconds):
-    return [Job(str(i), Path(str(i)), x) for i, x in enumerate(seconds)]
+    return [EncodeJob(str(i), Path(str(i)), x) for i, x in enumerate(seconds)]
 
 
 def alone(job):
@@ -92,6 +95,43 @@ def test_files_that_the_codec_sees_together_stay_together(fake_codec):
     options = {"chunk_seconds": 1.0, "batch": 2}
     wanted = {chunk + 1: 1, chunk: 2, chunk // 2: 4}
     assert {k: files_together(fake_codec, k, **options) for k in wanted} == wanted
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_every_process_of_a_failed_encode_fails(leads):
+    """The leader by the error itself, whoever had it; the others silently."""
+    errors = [(None, UserError("disk full")), (([], []), None)]
+    group = SimpleNamespace(leads=leads, gather=lambda outcome: errors)
+    with pytest.raises(UserError if leads else SystemExit) as caught:
+        encode_module._Encoding._everywhere(SimpleNamespace(_team=group), list)
+    assert leads or caught.value.code == EXIT_FAILURE
+
+
+@pytest.mark.real
+def test_followers_fail_where_nothing_could_be_encoded(tmp_path, rave_run):
+    """Two processes as torchrun starts them, whose exit codes are seen."""
+    silent = tmp_path / "recordings"
+    silent.mkdir()
+    for i in range(2):
+        # Its header is that of audio; only decoding it fails.
+        soundfile.write(str(silent / f"{i}.wav"), np.full(4000, np.nan, np.float32), 8000, "FLOAT")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "x"}
+    processes = [
+        start(
+            tmp_path / "run",
+            rave_run,
+            silent,
+            environment={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [EXIT_USER_ERROR, EXIT_FAILURE], said
+    assert "nothing could be encoded" in said[0] and "error" not in said[1]
 
 
 @pytest.mark.real

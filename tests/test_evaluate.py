@@ -13,15 +13,28 @@ import torch
 from latentdiff import config, runs
 from latentdiff.commands.encode import encode
 from latentdiff.commands.evaluate import evaluate
+from latentdiff.commands.evaluate_advice import advice
+from latentdiff.commands.evaluate_report import to_json
 from latentdiff.errors import UserError
-from latentdiff.evaluation import embeddings
+from latentdiff.evaluation import compare, embeddings
 from latentdiff.latents.store import MANIFEST, LatentStore
 from latentdiff.latents.whitening import Whitening
 from latentdiff.model.clips import gather
+from latentdiff.model.data import windows_of
+from latentdiff.model.evaluate import EvaluationSettings, choose_clips, evaluate_model
+from latentdiff.model.evaluate.results import (
+    EvaluationResult,
+    HeldOutSkill,
+    LabelSpread,
+    SamplingFacts,
+    Spread,
+)
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
+from latentdiff.model.resolve import open_model
 from latentdiff.runs import Run
 from latentdiff.training import checkpoint
+from latentdiff.training.data import Recording, Windows
 from latentdiff.training.recipe import Recipe
 
 MEL = {"sample_rate": 8000, "n_fft": 256, "hop": 128, "bands": 5}
@@ -46,21 +59,25 @@ def run(tmp_path):
 
 @pytest.fixture
 def ready(run, codec, tmp_path, write_wav, melody, make_model):
-    """A run with encoded tunes and a model that was not trained; returns `make(kind)`."""
+    """A run with encoded tunes and a model that was not trained; returns `make(kind)`.
+
+    `labels`: names of the folders that the tunes lie in, in turn.
+    """
     run.rave.mkdir(parents=True)
 
-    def make(kind="none", gain=0.0, scale=1.0):
+    def make(kind="none", gain=0.0, scale=1.0, labels=(), **sections):
         for i in range(8):
-            write_wav(tmp_path / "music" / f"{i}.wav", melody(3.0, seed=i))
-        settings = project(condition={"kind": kind, "dropout": 0.0})
+            folder = labels[i % len(labels)] if labels else ""
+            write_wav(tmp_path / "music" / folder / f"{i}.wav", melody(3.0, seed=i))
+        settings = project(condition={"kind": kind, "dropout": 0.0}, **sections)
         encode(run, settings, audio=[tmp_path / "music"])
-        write_model(make_model, run, settings, gain, scale)
+        write_model(make_model, run, settings, gain, scale, labels)
         return settings
 
     return make
 
 
-def write_model(make_model, run, settings, gain, scale):
+def write_model(make_model, run, settings, gain, scale, labels=()):
     """A checkpoint as training would leave it, of an untrained network."""
     store = LatentStore.open(run.latents)
     train = np.concatenate([np.asarray(store.mean(e)) for e in store.of("train")], axis=1)
@@ -77,6 +94,7 @@ def write_model(make_model, run, settings, gain, scale):
         window=settings.training.window,
         whitening=whitening,
         gain=gain,
+        labels=labels,
     )
 
 
@@ -116,11 +134,11 @@ def test_the_table_says_what_its_numbers_mean(run, ready):
     evaluate(run, ready(), n=4, seconds=0.5, steps=(2,))
     text = (run.root / "evaluation" / "evaluation.txt").read_text(encoding="utf-8")
     for words in (
-        "0: knows only how strong each direction is",
-        "0: as far as white noise",
-        "1: as the training latents",
-        "0: as loud",
-        "far below 1: learned by heart",
+        "0: knows only the level of each direction",
+        "0: as far away as white noise",
+        "1: like the training latents",
+        "0: equally loud",
+        "far below 1: copied from training files",
         "network calls",
     ):
         assert words in text
@@ -132,7 +150,7 @@ def test_the_same_seed_gives_the_same_numbers_and_the_same_command_does_nothing(
     first = results(run)
     with caplog.at_level(logging.INFO, logger="latentdiff"):
         evaluate(run, settings, n=4, seconds=0.5)
-    assert "already done" in caplog.text and "far as white noise" in caplog.text
+    assert "already done" in caplog.text and "as far away as white noise" in caplog.text
     evaluate(run, settings, n=4, seconds=0.5, overwrite=True)
     assert results(run) == first
     with pytest.raises(UserError, match="made otherwise"):
@@ -152,7 +170,7 @@ def test_a_dry_run_writes_nothing(run, ready):
     assert not (run.root / "evaluation").exists()
 
 
-def test_silent_samples_are_said_aloud(run, ready, codec, monkeypatch, caplog):
+def test_silent_samples_cause_a_warning(run, ready, codec, monkeypatch, caplog):
     settings = ready()
     whole = codec.decode
     # Samples are drawn with a seed each; those of this test decode to nothing.
@@ -169,7 +187,7 @@ def test_silent_samples_are_said_aloud(run, ready, codec, monkeypatch, caplog):
     assert "4 of 4 samples are silent" in caplog.text
 
 
-def test_samples_copied_from_the_training_set_are_said_aloud(run, ready, monkeypatch, caplog):
+def test_samples_copied_from_the_training_set_cause_a_warning(run, ready, monkeypatch, caplog):
     settings = ready()
     model = Model.load(checkpoint.best(run.diffusion))
     store = LatentStore.open(run.latents)
@@ -184,10 +202,10 @@ def test_samples_copied_from_the_training_set_are_said_aloud(run, ready, monkeyp
     )
     evaluate(run, settings, n=6, seconds=0.5)
     assert results(run)["neighbours"]["ratio"] < 0.1
-    assert "learned recordings by heart" in caplog.text
+    assert "memorised recordings" in caplog.text
 
 
-def test_samples_that_follow_sound_are_held_to_it(run, ready):
+def test_samples_that_follow_recordings_are_compared_with_them(run, ready):
     settings = ready("mel", gain=0.1)
     assert evaluate(run, settings, n=4, seconds=0.5) == []
     found = results(run)
@@ -213,31 +231,31 @@ def test_latents_of_unequal_variance_have_their_own_baseline(run, ready):
     assert results(run)["held_out"]["skill"] == pytest.approx(0, abs=0.01)
 
 
-def test_recordings_that_are_gone_are_a_loss_and_no_more(run, ready, tmp_path, caplog):
+def test_recordings_that_are_gone_are_skipped(run, ready, tmp_path, caplog):
     settings = ready("mel")
     for path in (tmp_path / "music").glob("*.wav"):
         path.unlink()
-    (loss,) = evaluate(run, settings, n=4, seconds=0.5)
-    assert "not held to what they follow" in loss
-    assert "recordings are not in the pictures" in caplog.text
+    (skipped,) = evaluate(run, settings, n=4, seconds=0.5)
+    assert "not compared with the recordings they follow" in skipped
+    assert "no row of recordings" in caplog.text
     assert "condition" not in results(run)
 
 
-def test_without_a_codec_the_latents_are_judged_all_the_same(run, ready):
+def test_without_a_codec_latents_are_still_scored(run, ready):
     settings = ready()
     run.rave.rmdir()
-    (loss,) = evaluate(run, settings, n=4, seconds=0.5)
-    assert "no codec is known" in loss
+    (skipped,) = evaluate(run, settings, n=4, seconds=0.5)
+    assert "the codec is unknown" in skipped
     found = results(run)
     assert found["latent"]["sets"]["samples"]["score"] is not None and "mel" not in found
 
 
-def test_without_held_out_files_skill_is_a_loss(run, ready):
+def test_without_held_out_files_skill_is_skipped(run, ready):
     settings = ready()
     rows = runs.read_jsonl(run.latents / MANIFEST)
     runs.write_jsonl(run.latents / MANIFEST, [{**row, "split": "train"} for row in rows])
-    (loss,) = evaluate(run, settings, n=4, seconds=0.5)
-    assert "no file is held out" in loss
+    (skipped,) = evaluate(run, settings, n=4, seconds=0.5)
+    assert "no file is held out" in skipped
     found = results(run)
     assert found["held_out"] is None and found["neighbours"] is None
     assert not (run.root / "evaluation" / "loss.png").exists()
@@ -270,6 +288,178 @@ def test_the_models_own_latents_are_found(run, ready, tmp_path):
         write_model_to.parent.mkdir(parents=True)
         write_model_to.write_bytes(checkpoint.best(run.diffusion).read_bytes())
     evaluate(other, settings, n=4, seconds=0.5, dry_run=True)
+
+
+def test_from_python_nothing_is_written(run, ready, codec):
+    settings = ready()
+    model, store = open_model(run, None, None, "cpu")
+    asked = EvaluationSettings(settings.sampling, settings.training, n=4, seconds=0.5)
+    result = evaluate_model(model, store, choose_clips(model, store, asked), codec, asked)
+    assert not (run.root / "evaluation").exists()
+    assert result.skipped == [] and result.held_out.windows == 8
+    assert result.examples[compare.SAMPLES].sounds[0].shape[0] == codec.channels
+    # The command gives the same numbers, under keys that programs rely on.
+    evaluate(run, settings, n=4, seconds=0.5)
+    found = results(run)
+    assert found == json.loads(json.dumps(to_json(result)))
+    old = "checkpoint step samples seconds clip_seconds window_seconds clips held_out calls latent"
+    old += " spread neighbours mel embeddings level steps"
+    assert set(old.split()) <= set(found)
+    assert found["latent"]["sets"]["samples"].keys() == {
+        "distance",
+        "distance_to_held_out",
+        "score",
+    }
+
+
+class TestSettingsAreRemembered:
+    def test_those_of_validation_too(self, run, ready):
+        settings = ready()
+        evaluate(run, settings, n=4, seconds=0.5)
+        training = {**SMALL["training"], "validation_windows": 2}
+        with pytest.raises(UserError, match=r"training\.validation_windows: 8 -> 2"):
+            evaluate(run, project(training=training), n=4, seconds=0.5)
+
+    def test_but_not_those_of_an_interrupted_evaluation(self, run, ready, monkeypatch):
+        settings = ready()
+
+        def interrupt(*args, **options):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("latentdiff.commands.evaluate.evaluate_model", interrupt)
+            evaluate(run, settings, n=8, seconds=0.5)
+        assert evaluate(run, settings, n=4, seconds=0.5) == []
+        assert results(run)["samples"] == 4
+
+
+class TestLabels:
+    def test_files_with_labels_the_model_never_saw_are_left_out(
+        self, run, ready, tmp_path, write_wav, melody, monkeypatch, caplog
+    ):
+        settings = ready("label", labels=("drums", "voice"))
+        for i in range(4):
+            write_wav(tmp_path / "music" / "flute" / f"{i}.wav", melody(3.0, seed=9 + i))
+        encode(run, settings, audio=[tmp_path / "music"], overwrite=True)
+        drawn, sample = [], Recipe.sample
+
+        def record(recipe, denoise, settings, seeds, channels, frames, condition, *rest):
+            drawn.append((len(seeds), condition.label))
+            return sample(recipe, denoise, settings, seeds, channels, frames, condition, *rest)
+
+        monkeypatch.setattr(Recipe, "sample", record)
+        assert evaluate(run, settings, n=6, seconds=0.5) == []
+        assert "4 files are left out" in caplog.text and "flute" in caplog.text
+        assert all(len(label) == count for count, label in drawn)
+        # Every window has the label of its own file.
+        model, store = open_model(run, None, None, "cpu")
+        labels = {entry.key: model.labels.index(entry.label) for entry in store.entries}
+        for split in ("train", "validation"):
+            windows = windows_of(model, store, split)
+            batch = windows.spread(99)
+            of_files = [labels[windows.describe(batch, k)] for k in range(len(batch.files))]
+            assert batch.condition.label.tolist() == of_files
+
+    def test_recordings_with_and_without_a_label_do_not_mix(self):
+        latents = np.zeros((2, 40), np.float32)
+        files = [Recording("a.wav", latents, label=1), Recording("b.wav", latents)]
+        with pytest.raises(UserError, match=r"b\.wav has no label"):
+            Windows(files, 16, whiten=lambda x: x)
+
+    def test_the_strength_of_samples_is_told_by_label(self, run, ready, monkeypatch):
+        settings = ready("label", labels=("drums", "voice"))
+
+        def sample(recipe, denoise, settings, seeds, channels, frames, condition, *_):
+            noise = torch.randn(len(seeds), channels, frames)
+            return noise * torch.where(condition.label == 0, 0.5, 1.5)[:, None, None]
+
+        monkeypatch.setattr(Recipe, "sample", sample)
+        evaluate(run, settings, n=8, seconds=0.5)
+        labels = results(run)["spread"]["labels"]
+        assert sum(each["samples"] for each in labels.values()) == 8
+        assert labels["voice"]["median"] > 2 * labels["drums"]["median"]
+        text = (run.root / "evaluation" / "evaluation.txt").read_text(encoding="utf-8")
+        assert "median spread by label: drums" in text and "sample labels separately" in text
+
+
+class TestAdvice:
+    """Only what can help and is not done already."""
+
+    @staticmethod
+    def advised(gain=None, spread=1.0, labels=(), **sampling):
+        """The advice for an evaluation without anything else worth mentioning."""
+        facts = {"steps": 32, "guidance": 1.0, "can_guide": True, "autoguidance": 1.0}
+        by_label = {str(k): LabelSpread(9, median) for k, median in enumerate(labels)}
+        result = EvaluationResult(
+            checkpoint="best.safetensors",
+            step=7,
+            samples=9,
+            seconds=1.0,
+            clip_seconds=1.0,
+            window_seconds=1.0,
+            clips=9,
+            held_out=HeldOutSkill(0.5, 1.0, 0.5, gain, 0.5, 8, [0.0], [0.5], [1.0], [1.0], [0.9]),
+            calls=32,
+            sampling=SamplingFacts(**{**facts, "regression": False, **sampling}),
+            latent=compare.Comparison(0.0, 1.0, None, {}),
+            spread=Spread(spread, [spread], by_label),
+            neighbours=None,
+            mel=None,
+            embeddings=None,
+            level=None,
+            condition=None,
+            steps=[],
+            skipped=[],
+        )
+        return advice(result)
+
+    def test_guidance_where_a_condition_is_followed_weakly(self):
+        (line,) = self.advised(0.2)
+        assert "sampling.guidance above 1" in line
+        assert self.advised(0.2, guidance=3.0) == self.advised(0.2, can_guide=False) == []
+        assert self.advised(0.9) == self.advised(0.001) == self.advised(None) == []
+
+    def test_labels_of_unequal_strength(self):
+        (line,) = self.advised(labels=(0.63, 1.0, 1.43), autoguidance=1.2)
+        assert "0 0.63, 2 1.43" in line and "now 1.20" in line
+        assert self.advised(labels=(0.9, 1.1)) == self.advised(labels=(0.5,)) == []
+
+    @pytest.mark.parametrize(
+        ("spread", "sampling", "says", "not_says"),
+        [
+            (1.1, {}, [], ["samples"]),
+            (0.5, {}, ["weaker", "train longer", "raise sampling.autoguidance"], ["guidance=1"]),
+            (0.5, {"regression": True}, ["train longer"], ["autoguidance", "steps"]),
+            (2.0, {}, ["stronger", "sampling.steps (now 32)"], ["lower"]),
+            (2.0, {"guidance": 3.0}, ["lower sampling.guidance (now 3)"], ["autoguidance"]),
+            (2.0, {"regression": True}, ["train longer"], ["sampling."]),
+        ],
+    )
+    def test_samples_of_another_strength(self, spread, sampling, says, not_says):
+        text = "\n".join(self.advised(spread=spread, **sampling))
+        assert all(words in text for words in says)
+        assert not any(words in text for words in not_says)
+
+    def test_a_regression_has_no_steps(self, run, ready):
+        settings = ready("mel", gain=0.1, diffusion={"parametrisation": "regression"})
+        (skipped,) = evaluate(run, settings, n=4, seconds=0.5, steps=(2, 8))
+        assert "one network call" in skipped and results(run)["steps"] == []
+        text = (run.root / "evaluation" / "evaluation.txt").read_text(encoding="utf-8")
+        assert "1 network call each" in text and "sampling.steps" not in text
+
+    @pytest.mark.parametrize(
+        ("guidance", "remedies"),
+        [
+            (1.0, "raise sampling.steps, or train longer."),
+            (3.0, "lower sampling.guidance, or raise sampling.steps, or train longer."),
+        ],
+    )
+    def test_samples_that_are_not_finite(self, run, ready, monkeypatch, guidance, remedies):
+        settings = ready("mel", sampling={"steps": 4, "guidance": guidance})
+        monkeypatch.setattr(Recipe, "sample", lambda *_: torch.full((4, 3, 8), torch.nan))
+        with pytest.raises(UserError) as error:
+            evaluate(run, settings, n=4, seconds=0.5)
+        assert error.value.do_this == remedies
 
 
 class TestGather:

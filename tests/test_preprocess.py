@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from latentdiff import audio, config, runs
+from latentdiff import audio, config, runs, split
 from latentdiff.commands import preprocess as room
 from latentdiff.commands import record_writer as spool
 from latentdiff.commands.preprocess import preprocess
@@ -158,11 +158,11 @@ def test_bad_files_are_skipped_listed_and_accounted(tmp_path, run, write_wav, me
     (music / "zero.flac").touch()
     (music / "._good.wav").write_bytes(b"mac")
     (music / "loop").symlink_to(music, target_is_directory=True)
-    losses = preprocess(run, project(), audio=[music])
-    assert [loss.split(": ")[0] for loss in losses] == [
+    skipped = preprocess(run, project(), audio=[music])
+    assert [line.split(": ")[0] for line in skipped] == [
         str(music / name) for name in ("nan.wav", "text.wav", "zero.flac")
     ]
-    assert "NaN or Inf samples, the first at 1.125 s" in losses[0]
+    assert "NaN or Inf samples, the first at 1.125 s" in skipped[0]
     assert len([row for row in manifest(run) if "skipped" not in row]) == 7
     assert result(run)["dropped"] == {"unreadable": 2.0}
     assert (result(run)["skipped"], result(run)["hidden"]) == (3, 1)
@@ -235,6 +235,63 @@ def test_of_one_file_the_end_is_held_out_and_it_is_said_aloud(
     (row,) = manifest(run)
     assert row["validation_from"] == pytest.approx(18 * CHUNK / RATE)
     assert result(run)["validation_by"] == "time"
+
+
+def test_without_silent_files_the_split_is_by_hash_alone(run, audio_folder):
+    preprocess(run, project(seed=3, validation=0.34), audio=[audio_folder])
+    assert held_out(run) == split.held_out([row["key"] for row in manifest(run)], 0.34, 3)
+
+
+@pytest.mark.parametrize("silence", [0.0, 1e-4])
+def test_a_silent_file_is_never_held_out(tmp_path, write_wav, melody, caplog, silence):
+    """Whatever the seed: reconstructing silence is perfect, and says nothing."""
+    music = tmp_path / "music"
+    write_wav(music / "silent.wav", np.full(2 * RATE, silence))
+    for number in range(2):
+        write_wav(music / f"{number}.wav", melody(2, seed=number))
+    sides = set()
+    for seed in range(6):
+        run = Run(tmp_path / f"run{seed}")
+        preprocess(run, project(seed), audio=[music])
+        sides |= held_out(run)
+        assert len(held_out(run)) == 1
+        assert result(run)["chunks"] == len(RaveDatabase(run.dataset))
+    assert sides == {"0.wav", "1.wav"}
+    assert "1 of 3 files are (nearly) silent" in caplog.text and "silent.wav" in caplog.text
+
+
+def test_beside_silent_files_the_end_of_the_only_sound_is_held_out(
+    tmp_path, run, write_wav, melody, caplog
+):
+    for name in ("a", "c"):
+        write_wav(tmp_path / "music" / f"{name}.wav", np.zeros(2 * RATE))
+    write_wav(tmp_path / "music" / "b.wav", melody(CHUNK * 4 / RATE))
+    preprocess(run, project(), audio=[tmp_path / "music"])
+    rows = {row["key"]: row["validation_chunks"] for row in manifest(run)}
+    assert rows == {"a.wav": 0, "b.wav": 1, "c.wav": 0}
+    assert "the only file that is not silent" in caplog.text
+
+
+def test_where_only_silence_could_be_held_out_nothing_is(tmp_path, run, write_wav, melody, caplog):
+    write_wav(tmp_path / "music" / "silent.wav", np.zeros(2 * RATE))
+    write_wav(tmp_path / "music" / "blip.wav", melody(CHUNK / RATE))
+    preprocess(run, project(), audio=[tmp_path / "music"])
+    assert result(run)["validation_chunks"] == 0
+    assert "nothing is held out: blip.wav" in caplog.text
+
+
+def test_the_end_that_is_held_out_has_sound(tmp_path, run, write_wav, melody):
+    tune = melody(CHUNK * 20 / RATE)
+    tune[CHUNK * 15 :] = 0
+    preprocess(run, project(), audio=[write_wav(tmp_path / "fades.wav", tune)])
+    assert RaveDatabase(run.dataset).split() == (list(range(14)), list(range(14, 20)))
+
+
+def test_silence_alone_is_an_error(tmp_path, run, write_wav):
+    for name in ("a", "b"):
+        write_wav(tmp_path / "music" / f"{name}.wav", np.full(2 * RATE, 1e-4))
+    with pytest.raises(UserError, match=r"(?s)all 2 file.*silent.*-81 dBFS.*listen"):
+        preprocess(run, project(), audio=[tmp_path / "music"])
 
 
 def test_of_every_file_the_end_is_held_out_where_asked(tmp_path, run, write_wav, melody):
@@ -448,7 +505,7 @@ def test_another_stage_is_never_overwritten(tmp_path, audio_folder):
 def test_an_output_that_may_not_be_written(tmp_path, audio_folder):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
-    with pytest.raises(UserError, match="cannot make the folder"):
+    with pytest.raises(UserError, match="cannot create the folder"):
         preprocess(Run(closed / "r"), project(), audio=[audio_folder])
 
 
@@ -524,6 +581,13 @@ def test_a_failed_writer_leaves_no_database(tmp_path):
 def test_a_database_of_rave_holds_out_its_end(tmp_path):
     write_database(tmp_path, count=40)
     assert RaveDatabase(tmp_path).split() == (list(range(38)), [38, 39])
+
+
+def test_a_damaged_manifest_is_an_error(tmp_path):
+    write_database(tmp_path)
+    (tmp_path / "manifest.jsonl").write_text('{"key": "a.wav"}\n')
+    with pytest.raises(UserError, match=r"manifest\.jsonl is damaged"):
+        RaveDatabase(tmp_path).split()
 
 
 def test_what_is_no_database_is_refused(tmp_path):

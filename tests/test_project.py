@@ -54,7 +54,7 @@ UNREAD = [
     (["diffusion.schedule.beta_end=0.05"], "diffusion.schedule.beta_end", "logsnr_max"),
     (["sampling.sampler=heun", "sampling.eta=0.5"], "sampling.eta", "sampling.sampler=heun"),
     (["sampling.eta=0.5"], "sampling.eta", "sampling.sampler=dpmpp-2m"),
-    (["sampling.sampler=ddim", "sampling.variance=beta"], "sampling.variance", "it reads eta"),
+    (["sampling.sampler=ddim", "sampling.variance=beta"], "sampling.variance", "which reads eta"),
 ]
 
 
@@ -129,6 +129,15 @@ def test_other_settings_or_inputs_are_refused_with_the_difference(run):
         start(run, project(training={"batch": 2}), inputs={"audio": Input("elsewhere", "xyz")})
     with pytest.raises(UserError, match="seed: 0 -> 1"):
         start(run, project(training={"batch": 2}, seed=1))
+
+
+def test_latents_recorded_by_version_0_1_are_the_same_input(run):
+    old, new = {"latents": Input("l", "abc")}, {"latents": Input("l", "abc+def")}
+    with start(run, project(), inputs=old):
+        pass
+    assert start(run, project(), inputs=new) is None
+    with pytest.raises(UserError, match="latents: another than then"):
+        start(run, project(), inputs={"latents": Input("l", "xyz+def")})
 
 
 def test_what_may_change_continues_and_binds_nobody_downstream(run):

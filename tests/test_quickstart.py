@@ -24,7 +24,7 @@ from latentdiff.errors import UserError
 from latentdiff.model.project import Project
 from latentdiff.runs import Run
 
-GOOD = q.Report(
+GOOD = q.QuickstartSummary(
     training=-16.0,
     original=-16.5,
     reconstruction=("r.wav", -18.0),
@@ -73,6 +73,47 @@ def test_every_command_shown_is_one_the_command_line_takes(run, caplog):
         assert context.params["settings"] == ("rave.steps=7",)
 
 
+def test_only_the_first_command_names_the_config(run, caplog):
+    q.quickstart(run, dry_run=True)
+    assert ["-c" in words for words in commands(caplog)] == [True] + 5 * [False]
+
+
+def fake_commands(monkeypatch, remember):
+    """Commands that do nothing, except that the first may leave the run's config; their words."""
+    called = []
+
+    def wait(words):
+        called.append(words[2:])
+        remember(words)
+        return 0
+
+    monkeypatch.setattr(child, "wait", wait)
+    monkeypatch.setattr(q, "write_music", lambda *_: None)
+    monkeypatch.setattr(q, "_held_out", lambda run: {"mean": "mean/a.npy"})
+    for name in ("_write_original", "_measure", "_conclude"):
+        monkeypatch.setattr(q, name, lambda *_: None)
+    return called
+
+
+def test_every_command_names_a_config_that_the_run_does_not_remember(run, monkeypatch):
+    called = fake_commands(monkeypatch, lambda words: None)
+    q.quickstart(run)
+    assert len(called) == 7 and all("-c" in words for words in called)
+
+
+def test_the_run_remembers_the_config_where_its_recordings_are_named_too(run, monkeypatch):
+    def remember(words):
+        values = config.read_yaml(preset_path("quickstart"))
+        values["data"]["audio"] = ["recordings"]
+        project = config.build(Project, config.merge(values, {"rave": {"steps": 7}}))
+        run.root.mkdir(parents=True, exist_ok=True)
+        run.config.write_text(config.to_yaml(project))
+
+    called = fake_commands(monkeypatch, remember)
+    q.quickstart(run, settings=["rave.steps=7"])
+    assert ["-c" in words for words in called] == [True] + 6 * [False]
+
+
 def test_overwrite_reaches_every_command(run, caplog):
     q.quickstart(run, overwrite=True, dry_run=True)
     assert all("--overwrite" in words for words in commands(caplog))
@@ -106,15 +147,15 @@ def test_music_is_written_once_and_anew_when_asked(tmp_path):
 def test_little_audio_and_much_audio_are_told(tmp_path, caplog, monkeypatch):
     soundfile.write(tmp_path / "a.wav", np.zeros(8000), 8000)
     project = Project()
-    q._weigh(q.sound.find([tmp_path]), project)
+    q._warn_of_amount(q.sound.find([tmp_path]), project)
     assert "only 1 s of audio" in caplog.text
     caplog.clear()
     monkeypatch.setattr(q, "FEW_SECONDS", 0.5)
-    q._weigh(q.sound.find([tmp_path]), project)
+    q._warn_of_amount(q.sound.find([tmp_path]), project)
     assert not caplog.text
     short = config.build(Project, {"rave": {"steps": 1, "batch": 1, "n_signal": 1024}})
-    q._weigh(q.sound.find([tmp_path]), short)
-    assert "hears" in caplog.text
+    q._warn_of_amount(q.sound.find([tmp_path]), short)
+    assert "uses" in caplog.text
 
 
 def test_no_verdict_on_a_good_run():
@@ -128,7 +169,7 @@ def test_no_verdict_on_a_good_run():
         ({"reconstruction": ("r.wav", -30.0)}, "-13.5 dB off its original"),
         ({"clips": {"a.wav": -math.inf}}, "a.wav is silent"),
         ({"clips": {"a.wav": -30.0, "b.wav": -17.0}}, "a.wav is -14.0 dB off"),
-        ({"skill": 0.0}, "learned nothing"),
+        ({"skill": 0.0}, "has learned only the variance"),
     ],
 )
 def test_a_bad_run_is_called_one(changes, said):
@@ -151,10 +192,10 @@ def test_the_first_failure_stops_the_chain(run, monkeypatch):
     assert called == ["preprocess", "train-rave"]
 
 
-def test_losses_are_handed_on_and_interrupts_are_interrupts(monkeypatch):
+def test_skipped_files_are_passed_on_and_interrupts_are_interrupts(monkeypatch):
     monkeypatch.setattr(child, "wait", lambda words: 3)
-    (loss,) = q._call(["latentdiff", "preprocess"])
-    assert "preprocess" in loss
+    (skipped,) = q._call(["latentdiff", "preprocess"])
+    assert "preprocess" in skipped
     monkeypatch.setattr(child, "wait", lambda words: 130)
     with pytest.raises(KeyboardInterrupt):
         q._call(["latentdiff", "preprocess"])

@@ -13,7 +13,8 @@ from latentdiff import config
 from latentdiff.errors import ConfigError, UserError
 from latentdiff.rave import compat
 from latentdiff.rave.gin_check import check_gin_imports
-from latentdiff.rave.gin_config import Schedule, assemble, receptive_field, smallest_signal
+from latentdiff.rave.gin_config import assemble, receptive_field, smallest_signal
+from latentdiff.rave.result import RaveSchedule
 from latentdiff.rave.settings import BROKEN, MODIFIERS, RaveConfig, shipped_configs
 
 TINY = {"capacity": 4, "ratios": [4, 4, 2], "n_band": 8, "latent_size": 16, "steps": 1000}
@@ -185,13 +186,13 @@ def test_config_gin_rebuilds_the_model(names):
 
 @pytest.mark.real
 def test_lengths_are_scaled_to_the_budget_or_taken_as_given():
-    assert build().schedule == Schedule(phase_1_steps=500, beta_warmup_steps=100)
-    assert build(steps=8_000_000).schedule == Schedule(1_000_000, 20_000)  # v2's own
+    assert build().schedule == RaveSchedule(phase_1_steps=500, beta_warmup_steps=100)
+    assert build(steps=8_000_000).schedule == RaveSchedule(1_000_000, 20_000)  # v2's own
     given = build(phase_1_steps=3000, beta_warmup_steps=7, beta=0.25)
-    assert given.schedule == Schedule(3000, 7)
+    assert given.schedule == RaveSchedule(3000, 7)
     assert given.model.warmup == 3000
     assert given.beta_warmup.target_value == 0.25
-    continued = build(steps=9000, schedule=Schedule(500, 100))
+    continued = build(steps=9000, schedule=RaveSchedule(500, 100))
     assert continued.model.warmup == 500
 
 
@@ -214,7 +215,7 @@ def test_feature_matching_is_the_weight_that_acts():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"overrides": ["RAVE.no_such=1"]}, "does not take 'RAVE.no_such=1'"),
+        ({"overrides": ["RAVE.no_such=1"]}, "does not accept 'RAVE.no_such=1'"),
         ({"overrides": ["import os"]}, "refused"),
         ({"overrides": ["RAVE.encoder = %NO_SUCH_MACRO"]}, "cannot be built"),
         ({"configs": ["v2_nopqmf"], "ratios": [4, 2]}, "cannot be built"),

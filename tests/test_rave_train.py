@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,10 +20,13 @@ from latentdiff.commands.train_rave import train_rave
 from latentdiff.errors import UserError
 from latentdiff.model.project import Project
 from latentdiff.rave import callbacks
-from latentdiff.rave.callbacks import Plan
-from latentdiff.rave.checkpoint import read_own
+from latentdiff.rave.callbacks import StepPlan
+from latentdiff.rave.checkpoint import read_checkpoint, read_result
+from latentdiff.rave.codec import RaveCodec
 from latentdiff.rave.database import DatabaseWriter
 from latentdiff.rave.dataset import EndlessBatches, FixedCrops, TrainingCrops, rotate_phase
+from latentdiff.rave.locate import Weights
+from latentdiff.rave.result import BestValidation
 from latentdiff.rave.settings import RaveConfig
 from latentdiff.rave.train import RaveTraining
 from latentdiff.rave.validation import LatentSpread
@@ -65,6 +69,11 @@ def database(tmp_path_factory):
             tone = np.sin(2 * np.pi * rng.uniform(80, 2000) * time_axis) * decay
             writer.append((tone * 20000).astype(np.int16)[None])
     return directory
+
+
+def rave_project(rate=RATE, **settings):
+    data = {"sample_rate": rate, "workers": 1}
+    return config.build(Project, {"data": data, "rave": {**TINY, **settings}})
 
 
 def train(database, directory, **settings):
@@ -171,6 +180,27 @@ def test_a_dataset_of_one_record_is_refused(tmp_path):
     assert "too small" in refusal(tmp_path / "db", tmp_path)
 
 
+@pytest.mark.real
+def test_what_encode_would_refuse_is_not_trained(database, tmp_path):
+    """v1's noise comes in blocks of 64 band samples: with 32 a latent they have no frame."""
+    settings = {"configs": ["v1"], "n_band": 16, "ratios": [4, 4, 2], "n_signal": RECORD}
+    message = refusal(database, tmp_path, **settings)
+    assert "`latentdiff encode` could not use it" in message
+    assert "16 frames of noise for 32 latents" in message and "multiple of" in message
+    with pytest.raises(UserError, match="could not use it"):
+        train_rave(Run(tmp_path), rave_project(**settings), dataset=database, dry_run=True)
+
+
+@pytest.mark.real
+def test_silent_held_out_records_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    with DatabaseWriter(tmp_path / "db", RATE, 1) as writer:
+        for _ in range(19):
+            writer.append(rng.integers(-9999, 9999, (1, RECORD)).astype(np.int16))
+        writer.append(np.zeros((1, RECORD), np.int16))
+    assert "held-out records are silent" in refusal(tmp_path / "db", tmp_path)
+
+
 def test_a_device_that_is_not_there_is_refused(database, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("it is there")
@@ -186,8 +216,9 @@ def test_a_run_leaves_all_it_promises(trained):
     names = {path.name for path in trained.iterdir()}
     assert {"config.gin", "metrics.jsonl", "checkpoints"} <= names
     assert any(name.startswith("events.") for name in names)
-    facts = read_own(trained / "checkpoints" / "last.ckpt")["latentdiff"]
-    assert facts["step"] == 8 and facts["phase"] == 2 and facts["sample_rate"] == RATE
+    result = read_result(trained / "checkpoints" / "last.ckpt")
+    assert (result.step, result.phase, result.sample_rate) == (8, 2, RATE)
+    assert not result.pretrained and result.start_name == "untrained"
     rows = tracking.read_metrics(trained)
     validated = [row["step"] for row in rows if "validation/spectral_distance" in row]
     assert validated == [0, 4, 8]
@@ -199,7 +230,7 @@ def test_a_run_leaves_all_it_promises(trained):
 
 @pytest.mark.real
 def test_the_crop_and_the_principal_directions_are_in_the_checkpoint(trained):
-    weights = read_own(trained / "checkpoints" / "last.ckpt")["state_dict"]
+    weights = read_checkpoint(trained / "checkpoints" / "last.ckpt")["state_dict"]
     assert weights["receptive_field"].sum() > 1000
     identity = torch.eye(16)
     assert torch.allclose(weights["latent_pca"] @ weights["latent_pca"].T, identity, atol=1e-5)
@@ -214,16 +245,16 @@ def test_a_continued_run_equals_an_uninterrupted_one(trained, database, tmp_path
     schedule = {"phase_1_steps": 4, "beta_warmup_steps": 1}
     train(database, tmp_path / "rave", steps=3, **schedule)
     raised = train(database, tmp_path / "rave", steps=8, **schedule)
-    assert raised["step"] == 8
+    assert raised.step == 8
     whole = train(database, tmp_path / "whole", steps=8, **schedule)
     parts, once = (
-        read_own(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("rave", "whole")
+        read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("rave", "whole")
     )
     for name, value in once["state_dict"].items():
         assert torch.equal(parts["state_dict"][name], value), name
     assert parts["lr_schedulers"] == once["lr_schedulers"]
     assert parts["callbacks"]["BetaWarmupCallback"] == once["callbacks"]["BetaWarmupCallback"]
-    assert raised["last"] == whole["last"]
+    assert raised == whole
     steps = [
         row["step"]
         for row in tracking.read_metrics(tmp_path / "rave")
@@ -235,7 +266,7 @@ def test_a_continued_run_equals_an_uninterrupted_one(trained, database, tmp_path
 @pytest.mark.real
 def test_a_run_at_its_budget_does_nothing(trained, database):
     before = (trained / "checkpoints" / "last.ckpt").stat().st_mtime_ns
-    assert train(database, trained)["step"] == 8
+    assert train(database, trained).step == 8
     assert (trained / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
 
 
@@ -253,9 +284,9 @@ def test_one_interrupt_stops_between_steps_and_keeps_them(database, tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         train(database, tmp_path)
     assert signal.getsignal(signal.SIGINT) is before
-    assert read_own(tmp_path / "checkpoints" / "last.ckpt")["latentdiff"]["step"] == 3
+    assert read_result(tmp_path / "checkpoints" / "last.ckpt").step == 3
     monkeypatch.undo()
-    assert train(database, tmp_path)["step"] == 8
+    assert train(database, tmp_path).step == 8
 
 
 @pytest.mark.real
@@ -265,18 +296,16 @@ def test_best_starts_anew_in_phase_2(database, tmp_path, monkeypatch):
     original = callbacks.validate
 
     def scripted(*args, **kwargs):
-        from dataclasses import replace
-
         return replace(original(*args, **kwargs), distance=next(distances))
 
     monkeypatch.setattr(callbacks, "validate", scripted)
-    outcome = train(database, tmp_path, steps=8, phase_1_steps=2, validate_every=2)
-    assert outcome["best"] == {"distance": 4.0, "phase": 2, "step": 6}
-    assert read_own(tmp_path / "checkpoints" / "best.ckpt")["latentdiff"]["step"] == 6
+    result = train(database, tmp_path, steps=8, phase_1_steps=2, validate_every=2)
+    assert result.best == BestValidation(distance=4.0, phase=2, step=6)
+    assert read_result(tmp_path / "checkpoints" / "best.ckpt").step == 6
 
 
 def test_the_phase_of_a_step():
-    plan = Plan(start=0, steps=9, phase_1_steps=4, validate_every=3, checkpoint_every=3, seed=0)
+    plan = StepPlan(start=0, steps=9, phase_1_steps=4, validate_every=3, checkpoint_every=3, seed=0)
     assert [plan.phase(step) for step in (0, 4, 5, 9)] == [1, 1, 2, 2]
 
 
@@ -297,10 +326,11 @@ def test_a_checkpoint_that_cannot_be_continued_is_refused(trained, database, tmp
 @pytest.mark.real
 def test_weights_of_another_run_can_begin_a_new_one(trained, database, tmp_path):
     ckpt = trained / "checkpoints" / "last.ckpt"
-    kind = {"seed": 3, "initial_weights": ckpt}
+    kind = {"seed": 3, "initial_weights": Weights(ckpt, None)}
     with RaveTraining(RaveConfig(**{**TINY, "steps": 1}), database, tmp_path, **kind) as training:
-        first = training.fit()["first"]
-    assert first == read_own(ckpt)["latentdiff"]["last"]["distance"]
+        result = training.fit()
+    assert result.first == read_result(ckpt).last.distance
+    assert result.pretrained and result.start_name == "start"
     other = RaveConfig(**{**TINY, "capacity": 6})
     with (
         pytest.raises(UserError, match="do not fit"),
@@ -329,7 +359,7 @@ callbacks.Supervisor.on_train_end = compare
 config = RaveConfig(**{ {**TINY, "devices": 2, "steps": 4, "validation_chunks": 1}!r})
 database, out = Path({str(database)!r}), Path({str(tmp_path)!r})
 with RaveTraining(config, database, out, device="cpu") as training:
-    print(training.fit()["step"])
+    print(training.fit().step)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip().endswith("4"), done.stderr[-2000:]
@@ -384,7 +414,7 @@ def test_train_rave_dry_killed_continued_and_done(run):
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "Traceback" not in output and "the same command continues" in output
-    kept = read_own(run / "r" / "rave" / "checkpoints" / "last.ckpt")["latentdiff"]["step"]
+    kept = read_result(run / "r" / "rave" / "checkpoints" / "last.ckpt").step
     assert f"stopped at step {kept}" in output
     again = latentdiff(run, "train-rave", f"rave.steps={kept + 2}")
     assert again.returncode == 0, again.stdout + again.stderr
@@ -395,13 +425,10 @@ def test_train_rave_dry_killed_continued_and_done(run):
 
 @pytest.mark.real
 def test_train_rave_done_or_begun_otherwise(run, trained, database, tmp_path, caplog):
-    """Within one process: what the workflow says of a finished run, and of other settings."""
+    """Within one process: what the command logs about a finished run, and other settings."""
 
     def work(dataset=database, **settings):
-        project = config.build(
-            Project, {"data": {"sample_rate": RATE, "workers": 1}, "rave": {**TINY, **settings}}
-        )
-        return train_rave(Run(tmp_path), project, dataset=dataset)
+        return train_rave(Run(tmp_path), rave_project(**settings), dataset=dataset)
 
     with caplog.at_level(logging.INFO, logger="latentdiff"):
         assert work(steps=1) == []
@@ -413,6 +440,7 @@ def test_train_rave_done_or_begun_otherwise(run, trained, database, tmp_path, ca
         assert "steps 1 to 2" in caplog.text
         work(steps=1)
         assert "is at step 2 already" in caplog.text
+        assert "`encode` will need the recordings" in caplog.text
     with pytest.raises(UserError, match=r"rave\.capacity: 4 -> 6"):
         work(capacity=6)
     with pytest.raises(UserError, match="dataset: another than then"):
@@ -421,9 +449,76 @@ def test_train_rave_done_or_begun_otherwise(run, trained, database, tmp_path, ca
 
 @pytest.mark.real
 def test_a_dataset_at_another_rate_is_refused(database, tmp_path):
-    project = config.build(Project, {"data": {"sample_rate": 8000}, "rave": TINY})
     with pytest.raises(UserError, match=r"set data\.sample_rate=16000"):
-        train_rave(Run(tmp_path), project, dataset=database)
+        train_rave(Run(tmp_path), rave_project(8000), dataset=database)
+
+
+OF_A_RUN = {"capacity": None, "ratios": None, "n_band": None, "latent_size": None}
+"""Settings that leave the architecture to the config.gin of a run."""
+
+
+@pytest.mark.real
+def test_a_run_of_rave_train_is_started_from_by_its_folder(
+    database, make_rave_run, tmp_path, caplog
+):
+    """Its config.gin decides the architecture, and its newest checkpoint gives the weights."""
+    upstream = make_rave_run(
+        tmp_path / "up" / "tiny",
+        configs=["v2", "causal"],
+        steps=(5, 30),
+        names=("a.ckpt", "b.ckpt"),
+    )
+    project, run = rave_project(steps=1, **OF_A_RUN), Run(tmp_path / "run")
+    with caplog.at_level(logging.INFO, logger="latentdiff"):
+        train_rave(run, project, dataset=database, ckpt=upstream)
+    newest = upstream / "version_0" / "checkpoints" / "b.ckpt"
+    assert f"starting at step 0 from the weights of {newest} (trained for 30 steps)" in caplog.text
+    assert f"the architecture is that of {upstream / 'config.gin'}" in caplog.text
+    assert "trained at 8000 Hz" in caplog.text
+    assert "(start " in caplog.text and "untrained" not in caplog.text
+    result = read_result(run.rave / "checkpoints" / "last.ckpt")
+    assert (result.step, result.hop, result.latent_dim, result.pretrained) == (1, 64, 6, True)
+    # The dataset is at another rate, and that is the codec's.
+    assert RaveCodec.from_run(run.rave).sample_rate == RATE
+    # Continued without --ckpt, the run still knows what it is.
+    train_rave(run, rave_project(steps=2, **OF_A_RUN), dataset=database)
+    again = read_result(run.rave / "checkpoints" / "last.ckpt")
+    assert (again.step, again.hop, again.pretrained, again.first) == (2, 64, True, result.first)
+    assert "get_padding.mode = 'causal'" in (run.rave / "config.gin").read_text()
+
+
+@pytest.mark.real
+def test_a_folder_without_checkpoints_cannot_be_started_from(database, tmp_path):
+    for place, message in ((tmp_path, "no checkpoint in"), (tmp_path / "gone", "no checkpoint at")):
+        with pytest.raises(UserError, match=message):
+            train_rave(Run(tmp_path / "run"), rave_project(), dataset=database, ckpt=place)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("distances", "advice"),
+    [
+        ([2.201, 2.5, 2.804], "raise rave.steps"),
+        ([2.201, 1.9, 2.804], "`--ckpt best` uses step 1 instead, which is better (1.900)"),
+        ([2.201, 2.5, 1.5], None),
+    ],
+)
+def test_a_codec_worse_than_untrained_is_a_warning(
+    database, tmp_path, monkeypatch, caplog, distances, advice
+):
+    script, original = iter(distances), callbacks.validate
+
+    def scripted(*args, **kwargs):
+        return replace(original(*args, **kwargs), distance=next(script))
+
+    monkeypatch.setattr(callbacks, "validate", scripted)
+    project = rave_project(steps=2, validate_every=1, phase_1_steps=2)
+    train_rave(Run(tmp_path), project, dataset=database)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    worse = [text for text in warnings if "worse than it did before training" in text]
+    assert len(worse) == bool(advice)
+    if advice:
+        assert "distance 2.804, untrained 2.201" in worse[0] and advice in worse[0]
 
 
 @pytest.mark.real
@@ -440,7 +535,7 @@ def test_upstream_exports_what_we_trained_and_the_export_decodes(trained, tmp_pa
 
 
 @pytest.mark.real
-def test_upstream_trains_on_our_dataset(run, tmp_path):
+def test_upstream_trains_on_our_dataset_and_we_go_on_from_there(run, tmp_path):
     words = ["train", "--config", "v2", "--db_path", run / "r" / "dataset", "--name", "up"]
     words += [
         "--out_path",
@@ -458,6 +553,14 @@ def test_upstream_trains_on_our_dataset(run, tmp_path):
     words += ["--override", "RAVE.valid_signal_crop=False"]
     done = upstream(words, tmp_path)
     assert list((tmp_path / "runs").rglob("*.ckpt")), done.stderr[-2000:]
+    # And back: its folder is enough to start from what it trained.
+    mine = Run(tmp_path / "mine")
+    project = rave_project(steps=1, overrides=["RAVE.valid_signal_crop=False"], **OF_A_RUN)
+    train_rave(mine, project, dataset=run / "r" / "dataset", ckpt=tmp_path / "runs")
+    result = read_result(mine.rave / "checkpoints" / "last.ckpt")
+    assert (result.step, result.hop, result.latent_dim) == (1, 8 * 128, 4)
+    # `rave train` has not written what only phase 2 uses; v2 says it.
+    assert "mean_difference.relative = True" in (mine.rave / "config.gin").read_text()
 
 
 def upstream(words, cwd):

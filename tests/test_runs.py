@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
+import os
 import subprocess
 import sys
+import threading
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from latentdiff import runs, tracking
 from latentdiff.errors import UserError
-from latentdiff.runs import Stage
+from latentdiff.runs import Run, Stage
 
 
 def test_stage_tells_how_it_ended(tmp_path):
@@ -100,6 +106,103 @@ def test_why_a_stage_failed_is_not_hidden_by_a_full_disk(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="the reason"), Stage(tmp_path / "s", "encode"):
         monkeypatch.setattr(runs.files, "atomic", full)
         raise UserError("the reason")
+
+
+class DiskFull:
+    """Stands in for `atomic`: every write fails."""
+
+    def __init__(self, path):
+        raise UserError(f"cannot write {path}")
+
+
+def test_a_stage_whose_last_write_fails_gives_back_lock_and_log(tmp_path, monkeypatch):
+    handlers = list(logging.getLogger("latentdiff").handlers)
+    with pytest.raises(UserError, match="cannot write"), Stage(tmp_path / "s", "encode"):
+        monkeypatch.setattr(runs.files, "atomic", DiskFull)
+    assert logging.getLogger("latentdiff").handlers == handlers
+    monkeypatch.undo()
+    assert not runs.is_locked(tmp_path / "s")
+    with Stage(tmp_path / "s", "encode"):
+        pass
+
+
+def test_a_stage_that_fails_while_starting_gives_back_lock_and_log(tmp_path):
+    class Failing(Stage):
+        def _begin(self):
+            super()._begin()
+            raise UserError("the run's config.yaml cannot be written")
+
+    handlers = list(logging.getLogger("latentdiff").handlers)
+    with pytest.raises(UserError), Failing(tmp_path / "s", "encode"):
+        pass
+    assert logging.getLogger("latentdiff").handlers == handlers
+    assert not runs.is_locked(tmp_path / "s")
+
+
+def test_a_reader_makes_no_starting_stage_refuse(tmp_path):
+    """`runs` looks by a shared lock; here one that is held for longer than an instant."""
+    with Stage(tmp_path / "s", "encode"):
+        pass
+    handle = os.open(tmp_path / "s" / runs.LOCK_FILE, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    timer = threading.Timer(0.2, os.close, [handle])
+    timer.start()
+    with Stage(tmp_path / "s", "encode"):
+        assert runs.is_locked(tmp_path / "s")
+    timer.join()
+    assert runs.read_run(tmp_path / "s").is_done
+
+
+def test_run_info_answers_what_callers_ask(tmp_path):
+    inputs = {"codec": runs.Input("best.ckpt", "c" * 64)}
+    with Stage(tmp_path / "s", "encode", inputs=inputs, may_change=["latents.batch"]) as stage:
+        stage.record(level_db=-13.5, skill=None)
+    info = runs.require_done(tmp_path / "s", "latents", "encode")
+    assert info.is_done and info.may_change == ("latents.batch",)
+    assert info.input_path("codec") == Path("best.ckpt") and info.input_path("latents") is None
+    assert info.fingerprint("codec") == "c" * 64 and info.fingerprint("latents") is None
+    assert info.number("level_db") == -13.5 and info.number("skill") is None
+    assert info.started.utcoffset() == timedelta(0)
+    path = tmp_path / "s" / "run.json"
+    before = path.read_text()
+    runs.write_json(path, info.to_json())
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": {"codec": "no path"}},
+        {"inputs": None},
+        {"result": []},
+        {"started": "yesterday"},
+        {"status": "fine"},
+        {"config": 3},
+        {"wall_seconds": "long"},
+        {"may_change": "latents"},
+    ],
+)
+def test_a_value_of_another_type_is_an_error_that_names_it(tmp_path, change):
+    with Stage(tmp_path / "s", "encode"):
+        pass
+    info = runs.read_run(tmp_path / "s").to_json()
+    runs.write_json(tmp_path / "s" / "run.json", info | change)
+    with pytest.raises(UserError, match=r"run\.json is damaged") as caught:
+        runs.read_run(tmp_path / "s")
+    assert caught.value.why.startswith(next(iter(change)))
+
+
+def test_places_outside_the_run_are_remembered(tmp_path):
+    run = Run(tmp_path / "run", dataset_elsewhere=tmp_path / "dataset")
+    assert run.read_elsewhere() == {}
+    run.root.mkdir()
+    run.write_elsewhere()
+    Run(run.root, rave_elsewhere=tmp_path / "rave").write_elsewhere()
+    places = {"dataset": tmp_path / "dataset", "rave": tmp_path / "rave"}
+    assert Run(run.root).read_elsewhere() == places
+    (run.root / "elsewhere.json").write_text("[1]")
+    with pytest.raises(UserError, match="elsewhere"):
+        run.read_elsewhere()
 
 
 def test_damaged_run_json_is_named(tmp_path):

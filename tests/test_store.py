@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from latentdiff import runs
 from latentdiff.errors import UserError
-from latentdiff.latents.store import MANIFEST, Entry, LatentStore, array_writer, read_array
+from latentdiff.latents.store import (
+    MANIFEST,
+    Entry,
+    LatentStore,
+    array_writer,
+    read_array,
+    same_fingerprint,
+)
 
 
 def latents(frames, dims=4, seed=0):
@@ -117,6 +130,67 @@ def test_other_latents_under_the_same_names_have_another_fingerprint(tmp_path):
     assert LatentStore.open(root).fingerprint() != before
 
 
+def settle(root):
+    """As if all files had been written a minute ago."""
+    then = time.time() - 60
+    for path in root.rglob("*.npy"):
+        os.utime(path, (then, then))
+
+
+def relabelled(store):
+    return replace(store, entries=[replace(entry, label="b") for entry in store.entries])
+
+
+def test_fingerprint_covers_labels_and_standard_deviations(tmp_path):
+    root = make_store(tmp_path / "latents")
+    store = LatentStore.open(root)
+    before = store.fingerprint()
+    assert relabelled(store).fingerprint() != before
+    np.save(root / "std" / "1.npy", 2 * np.load(root / "std" / "1.npy"))
+    assert store.fingerprint() != before
+    # Neither changes what version 0.1 recorded: keys, splits, latents and mel features.
+    latents = before.partition("+")[0]
+    assert store.fingerprint().startswith(f"{latents}+")
+
+
+def test_fingerprint_of_version_0_1_is_recognised(tmp_path):
+    root = make_store(tmp_path / "latents")
+    store = LatentStore.open(root)
+    digest = hashlib.sha256()
+    for i, entry in enumerate(store.entries):
+        arrays = [runs.sha256_file(root / name / f"{i}.npy") for name in ("mean", "mel")]
+        digest.update(f"{entry.key} {entry.split} {' '.join(arrays)}\n".encode())
+    recorded = digest.hexdigest()
+    now = store.fingerprint()
+    assert recorded != now and same_fingerprint(recorded, now) and same_fingerprint(now, now)
+    assert not same_fingerprint(now, relabelled(store).fingerprint())
+    assert not same_fingerprint(now, recorded) and not same_fingerprint(None, now)
+    np.save(root / "mel" / "1.npy", 2 * np.load(root / "mel" / "1.npy"))
+    assert not same_fingerprint(recorded, store.fingerprint())
+
+
+def test_without_labels_and_standard_deviations_the_fingerprint_is_that_of_version_0_1(tmp_path):
+    np.save(tmp_path / "x.npy", latents(6))
+    digest = hashlib.sha256(f"x train {runs.sha256_file(tmp_path / 'x.npy')}\n".encode())
+    assert LatentStore.open(tmp_path / "x.npy").fingerprint() == digest.hexdigest()
+
+
+def test_files_are_hashed_once_while_they_stay_the_same(tmp_path, monkeypatch):
+    hashed = []
+    real = runs.sha256_file
+    monkeypatch.setattr(runs, "sha256_file", lambda path: hashed.append(path) or real(path))
+    root = make_store(tmp_path / "latents")
+    settle(root)
+    store = LatentStore.open(root)
+    first = store.fingerprint()
+    assert len(hashed) == 9
+    assert LatentStore.open(root).fingerprint() == first
+    assert len(hashed) == 9
+    np.save(root / "mean" / "1.npy", 2 * np.load(root / "mean" / "1.npy"))
+    assert store.fingerprint() != first
+    assert len(hashed) == 10
+
+
 def test_split_of_a_plain_folder_survives_new_files(tmp_path):
     for i in range(40):
         np.save(tmp_path / f"{i}.npy", latents(5))
@@ -181,6 +255,36 @@ def test_mixed_dimensions_are_named(tmp_path):
     np.save(tmp_path / "b.npy", latents(5, dims=3))
     with pytest.raises(UserError, match=r"b\.npy has 3 dimensions, a\.npy has 4"):
         LatentStore.open(tmp_path)
+
+
+def test_transposed_latents_of_several_lengths_are_refused_with_the_remedy(tmp_path):
+    for i, frames in enumerate((50, 70, 60)):
+        np.save(tmp_path / f"{i}.npy", latents(frames).T)
+    with pytest.raises(UserError, match=r"1\.npy has 70 dimensions, 0\.npy has 50") as error:
+        LatentStore.open(tmp_path)
+    assert "second axis of these is always 4" in str(error.value)
+    # The remedy, as it is told.
+    command = error.value.do_this.partition(": ")[2]
+    paths = " ".join(f"'{path}'" for path in sorted(tmp_path.glob("*.npy")))
+    command = command.replace("python", sys.executable, 1).replace("FILES", paths)
+    subprocess.run(command, shell=True, check=True)
+    assert LatentStore.open(tmp_path).latent_dim == 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "warned"), [((50, 4), True), ((1, 50, 4), True), ((4, 50), False)]
+)
+def test_latents_that_may_be_transposed_are_warned_of(tmp_path, caplog, shape, warned):
+    for i in range(3):
+        np.save(tmp_path / f"{i}.npy", np.zeros(shape, np.float32))
+    store = LatentStore.open(tmp_path)
+    assert store.latent_dim == shape[-2]
+    assert ("transpose them" in caplog.text) == warned
+
+
+def test_short_clips_of_our_own_are_not_warned_of(tmp_path, caplog):
+    LatentStore.open(make_store(tmp_path / "latents", frames=(2, 3, 2)))
+    assert "transpose" not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../outside.npy"])

@@ -1,6 +1,6 @@
-"""The `latentdiff` command: options are declared here, workers imported inside the commands.
+"""The `latentdiff` command: declares the options, and imports each worker inside its command.
 
-Click lives in this room only.
+Only this room uses click.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ import os
 import signal
 import sys
 import traceback
-from typing import Any
 
 import click
 
 from latentdiff.cli import chain, config, diagnose, notebook
 from latentdiff.cli.base import cli
 from latentdiff.errors import (
-    EXIT_BROKEN,
+    EXIT_FAILURE,
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_USER_ERROR,
@@ -30,10 +29,10 @@ LONG_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
 
 
 def main() -> None:
-    """Entry point: runs the command line and turns every ending into an exit code."""
-    # Threads of a parallel loop that wait for each other spin 300,000 rounds before they sleep.
-    # Beside other busy processes that makes a training 2 to 20 times slower; 3,000 rounds cost
-    # nothing measurable on an idle machine. Read by libgomp when torch loads it.
+    """Entry point: runs the command line and turns every outcome into an exit code."""
+    # OpenMP threads that wait for each other spin 300,000 rounds before they sleep. Next to other
+    # busy processes this makes training 2 to 20 times slower; 3,000 rounds cost nothing measurable
+    # on an idle machine. libgomp reads this when torch loads it.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     signal.signal(signal.SIGTERM, _terminate)
     verbose = bool({"-v", "--verbose"} & set(sys.argv))
@@ -51,21 +50,21 @@ def main() -> None:
         error.show()
         sys.exit(EXIT_USER_ERROR)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; the same command again continues", err=True)
+        click.echo("interrupted; the same command continues", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
-        sys.exit(EXIT_BROKEN)
+        sys.exit(EXIT_FAILURE)
     except Exception:
         traceback.print_exc()
         click.echo(
-            "\nThis is a fault of latentdiff, not yours. Please report the lines above with the "
-            "output of `latentdiff doctor`.",
+            "\nThis is a bug in latentdiff. Please report the lines above together with the output "
+            "of `latentdiff doctor`.",
             err=True,
         )
-        sys.exit(EXIT_BROKEN)
+        sys.exit(EXIT_FAILURE)
 
 
-def _terminate(*_: Any) -> None:
+def _terminate(*_: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -74,7 +73,7 @@ def _refuse_long_dashes(words: list[str]) -> None:
         if word[:1] and word[0] in LONG_DASHES:
             meant = "--" + word.lstrip(LONG_DASHES + "-")
             raise UserError(
-                f"'{word}' starts with a long dash (U+{ord(word[0]):04X}), not with --",
-                why="text editors and web pages turn -- into it",
+                f"'{word}' starts with a long dash (U+{ord(word[0]):04X}) instead of --",
+                why="text editors and web pages replace -- by it",
                 do_this=f"type {meant}",
             )

@@ -1,7 +1,7 @@
-"""What all commands are made of: groups, shared options, logging, exit codes.
+"""What every command is built from: groups, shared options, logging, exit codes.
 
-`--help` must answer without importing torch, so nothing heavier than the error family is imported
-at the top of any file of this room.
+`--help` must answer without importing torch, so no file of this room imports anything heavier than
+the errors at its top.
 """
 
 from __future__ import annotations
@@ -10,36 +10,44 @@ import functools
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from latentdiff import __version__
-from latentdiff.errors import EXIT_LOSSES, EXIT_OK
+from latentdiff.errors import EXIT_CODES, EXIT_OK, EXIT_SKIPPED
+
+if TYPE_CHECKING:
+    from latentdiff.runs import Run
 
 log = logging.getLogger("latentdiff")
 
 PATH = click.Path(path_type=Path)
 DEVICES = ["auto", "cpu", "cuda", "mps"]
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
 
 class WholeNumbers(click.ParamType):
-    """Numbers of at least 1 with commas between them."""
+    """Whole numbers from 1, separated by commas."""
 
     name = "numbers"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
         if isinstance(value, tuple):
             return value
         words = [word.strip() for word in value.split(",") if word.strip()]
         if not all(word.isdecimal() and int(word) > 0 for word in words):
-            self.fail(f"'{value}' is not like 16,200", param, ctx)
+            self.fail(f"'{value}' is not a list of numbers such as 16,200", param, ctx)
         return tuple(int(word) for word in words)
 
 
 class Command(click.Command):
-    """A command whose help ends with an example that can be pasted."""
+    """A command whose help ends with an example to paste."""
 
     def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -52,12 +60,14 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group that lists its commands as declared and suggests the one probably meant."""
+    """A group that lists its commands in the order declared and suggests the one meant."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and self.get_command(ctx, args[0].replace("_", "-")) is None:
             from latentdiff.config import did_you_mean
 
@@ -66,8 +76,16 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
+class Root(Group):
+    """The program itself, whose help ends with the exit codes."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), meaning) for code, meaning in EXIT_CODES.items()])
+
+
 @click.group(
-    cls=Group,
+    cls=Root,
     context_settings={
         # RAVE's users type --db_path: `_` and `-` are the same in option and command names.
         "token_normalize_func": lambda name: name.replace("_", "-"),
@@ -80,17 +98,18 @@ def cli() -> None:
     """Turn a folder of recordings into a music generator: latent diffusion on RAVE.
 
     \b
-    The chain, each command continuing where the one before it ended:
+    The steps, each reading what the one before it wrote:
       preprocess -> train-rave -> encode -> train-diffusion -> sample -> decode
-    `latentdiff quickstart` runs all of it, small, and ends in sound.
+    `latentdiff quickstart` runs all of them on a small scale, and ends with
+    audio you can play.
 
-    After the options any setting of the YAML can be given as KEY=VALUE (training.steps=20000);
-    `latentdiff config schema --table` lists them.
+    Any setting of the YAML can follow the options as KEY=VALUE, such as training.steps=20000;
+    `latentdiff config schema --table` lists them all.
     """
 
 
 class _Console(logging.Handler):
-    """Messages on stdout, warnings on stderr, neither breaking a progress bar."""
+    """Messages to stdout, warnings to stderr, without breaking a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
@@ -107,11 +126,11 @@ def _set_up_logging(verbose: bool, quiet: bool) -> None:
     log.propagate = False
 
 
-def loudness(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add -v and -q and act on them."""
+def verbosity_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add -v and -q, and set up logging accordingly."""
 
-    @click.option("-v", "--verbose", is_flag=True, help="Say more; show tracebacks.")
-    @click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors.")
+    @click.option("-v", "--verbose", is_flag=True, help="Print details, and tracebacks of errors.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors.")
     @functools.wraps(function)
     def wrapped(verbose: bool, quiet: bool, **options: Any) -> Any:
         _set_up_logging(verbose, quiet)
@@ -120,49 +139,77 @@ def loudness(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """-c and KEY=VALUE words, handed on as `config_file` and `settings`."""
-    function = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")(function)
-    return click.option(
-        "-c", "--config", "config_file", type=PATH, help="YAML file of the project."
-    )(function)
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), help="Seed of all random draws. [the config's]"
+)
+device_option = click.option(
+    "--device", type=click.Choice(DEVICES), help="Where to compute. [the config's]"
+)
+rave_option = click.option(
+    "--rave", type=PATH, help="Another RAVE: a run's folder, a `rave train` run, or a model.ts."
+)
+ckpt_option = click.option("--ckpt", help="Checkpoint of RAVE: last, best, or a path. [last]")
+diffusion_option = click.option(
+    "--diffusion", type=PATH, help="Another diffusion folder or .safetensors file."
+)
+trained_latents_option = click.option(
+    "--latents", type=PATH, help="Latents the model was trained on. [the run's]"
+)
+run_option = click.option("--run", type=PATH, required=True, help="Run directory.")
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Delete what this command made before, and start over."
+)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Run the checks, but write nothing.")
 
 
-def project_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """-c, --seed, --device and KEY=VALUE words: what decides the resolved config."""
-    for decorate in (
-        click.option("--device", type=click.Choice(DEVICES)),
-        click.option("--seed", type=click.IntRange(min=0), help="Of all random draws."),
-        config_options,
-    ):
-        function = decorate(function)
-    return function
+def add_options(*decorators: Decorator) -> Decorator:
+    """Several options as one decorator; `--help` lists them in this order."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(decorators):
+            function = option(function)
+        return function
+
+    return decorate
 
 
-def finish(losses: list[str]) -> int:
-    if not losses:
+config_options = add_options(
+    click.option("-c", "--config", "config_file", type=PATH, help="YAML file with settings."),
+    click.argument("settings", nargs=-1, metavar="[KEY=VALUE]..."),
+)
+"""-c and KEY=VALUE words, passed on as `config_file` and `settings`."""
+
+project_options = add_options(config_options, seed_option, device_option)
+"""-c, --seed, --device and KEY=VALUE words: everything that sets the config."""
+
+
+def finish(skipped: list[str], noun: str = "file", verb: str = "skipped") -> int:
+    """The exit code of a command that finished; lists what it skipped ("path: reason")."""
+    if not skipped:
         return EXIT_OK
-    log.warning("done, but with %d loss(es):", len(losses))
-    for loss in losses:
-        log.warning("  %s", loss)
-    return EXIT_LOSSES
+    plural = "s" if len(skipped) > 1 else ""
+    log.warning("finished; %d %s%s %s:", len(skipped), noun, plural, verb)
+    for line in skipped:
+        log.warning("  %s", line)
+    return EXIT_SKIPPED
 
 
 def stage_command(
     example: str,
     upstream: tuple[str, ...] = (),
-    run: Path | None = None,
     run_as_word: bool = False,
+    run_replaced_by: str | None = None,
     group: click.Group = cli,
+    skips: str = "file",
 ) -> Callable[[Callable[..., list[str]]], click.Command]:
-    """A command that works on a run directory.
+    """Declare a command that works on a run directory.
 
-    `upstream`: stages it reads, whose settings may not be contradicted. An option of the same name
-    (`--latents DIR`) replaces the run's own stage and lifts that check. `run_as_word`: the first
-    word may be the run directory, without --run.
+    `upstream`: stages it reads, whose settings must match the config. An option of the same name
+    (`--latents DIR`) replaces the run's own stage and skips that check. `run_as_word`: the first
+    word may be the run directory, without --run. `run_replaced_by`: an option that makes the run
+    directory optional; the worker may then be given None. `skips`: what the worker's return value
+    lists, in the singular.
     """
-
-    needed: dict[str, Any] = {"required": not run_as_word} if run is None else {"default": run}
 
     def decorate(worker: Callable[..., list[str]]) -> click.Command:
         def call(
@@ -177,19 +224,17 @@ def stage_command(
             from latentdiff.runs import Run
 
             if run is None:
-                run, settings = _run_of_words(settings)
-            where = Run(run)
-            project = resolve(where, config_file, settings, {"seed": seed, "device": device})
-            check_upstream(project, [getattr(where, s) for s in upstream if not options.get(s)])
-            return finish(worker(where, project, **options))
+                optional = run_replaced_by is not None and options.get(run_replaced_by) is not None
+                run, settings = _run_of_words(settings, optional)
+            own = None if run is None else Run(run)
+            project = resolve(own, config_file, settings, {"seed": seed, "device": device})
+            where = None if own is None else _with_places(own, options)
+            check_upstream(project, [getattr(own, s) for s in upstream if not options.get(s)])
+            return finish(worker(where, project, **options), skips)
 
-        function: Callable[..., Any] = project_options(loudness(call))
-        for option in (
-            click.option("--dry-run", is_flag=True, help="Check and tell, but write nothing."),
-            click.option("--overwrite", is_flag=True, help="Make the stage anew."),
-            click.option("--run", type=PATH, help="The run directory.", **needed),
-        ):
-            function = option(function)
+        run = click.option("--run", type=PATH, required=not run_as_word, help="Run directory.")
+        add = add_options(run, overwrite_option, dry_run_option, project_options)
+        function = add(verbosity_options(call))
         function.__click_params__ += getattr(worker, "__click_params__", [])  # type: ignore[attr-defined]
         name = worker.__name__.replace("_", "-")
         command = click.command(name, cls=Command, example=example, help=worker.__doc__)(function)
@@ -199,23 +244,41 @@ def stage_command(
     return decorate
 
 
-def _run_of_words(words: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
+def _run_of_words(words: tuple[str, ...], optional: bool) -> tuple[Path | None, tuple[str, ...]]:
     """`runs/techno sampling.steps=8` -> the run directory, and the settings after it."""
     if not words or "=" in words[0]:
+        if optional:
+            return None, words
         raise click.UsageError("name the run directory: runs/techno, or --run runs/techno")
     return Path(words[0]), words[1:]
 
 
-def plain_command(example: str, group: click.Group = cli, **options: Any) -> Callable[..., Any]:
-    """A command that needs no project."""
+def _with_places(run: Run, options: dict[str, Any]) -> Run:
+    """The run, with the dataset and RAVE that --dataset and --rave named, now or earlier.
+
+    A dataset given earlier is filled into `options`. A RAVE given earlier only replaces the run's
+    own, if that is missing: latents that name their codec come first.
+    """
+    earlier = run.read_elsewhere()
+    if "dataset" in options and options["dataset"] is None and not run.dataset.exists():
+        options["dataset"] = earlier.get("dataset")
+    rave = options.get("rave")
+    if options.get("ckpt") is not None:
+        rave = None  # its folder alone would stand for another checkpoint
+    elif "rave" in options and rave is None and not run.rave.exists():
+        rave = earlier.get("rave")
+    return replace(run, dataset_elsewhere=options.get("dataset"), rave_elsewhere=rave)
+
+
+def plain_command(
+    example: str, group: click.Group = cli, **settings: Any
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """Declare a command that needs no run directory."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
-        return group.command(cls=Command, example=example, **options)(loudness(function))
+        command = click.command(cls=Command, example=example, **settings)
+        added = command(verbosity_options(function))
+        group.add_command(added)
+        return added
 
     return decorate
-
-
-rave_option = click.option(
-    "--rave", type=PATH, help="Another RAVE: a run's folder, a `rave train` run, or a model.ts."
-)
-ckpt_option = click.option("--ckpt", help="last, best, or the path of a checkpoint.")

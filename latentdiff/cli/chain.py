@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from latentdiff.cli.base import (
-    DEVICES,
     PATH,
     WholeNumbers,
+    add_options,
     ckpt_option,
+    device_option,
+    diffusion_option,
+    dry_run_option,
     finish,
+    overwrite_option,
     plain_command,
     rave_option,
+    seed_option,
     stage_command,
+    trained_latents_option,
 )
-from latentdiff.errors import EXIT_BROKEN, EXIT_OK
+from latentdiff.errors import EXIT_FAILURE, EXIT_OK
 
 if TYPE_CHECKING:
     from latentdiff.model.project import Project
@@ -26,13 +31,16 @@ if TYPE_CHECKING:
 
 
 @plain_command("latentdiff doctor")
-@click.option("--run", type=PATH, help="The run directory whose disk to look at. [runs]")
+@click.option("--run", type=PATH, help="Run directory whose disk to check. [runs]")
 def doctor(run: Path | None) -> int:
-    """Tell what works on this machine, and what to do about the rest."""
+    """Check what works on this machine, and how to fix the rest.
+
+    Exit code 1 if something is broken.
+    """
     from latentdiff.commands.doctor import doctor as work
     from latentdiff.runs import Run
 
-    return EXIT_OK if work(Run(run) if run else None) else EXIT_BROKEN
+    return EXIT_OK if work(Run(run) if run else None) else EXIT_FAILURE
 
 
 @plain_command(
@@ -42,14 +50,15 @@ def doctor(run: Path | None) -> int:
 @click.option(
     "--run", type=PATH, default=Path("runs/quickstart"), show_default=True, help="Run directory."
 )
-@click.option("--overwrite", is_flag=True, help="Start anew.")
-@click.option("--dry-run", is_flag=True, help="Only print the commands.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of all random draws.")
-@click.option("--device", type=click.Choice(DEVICES))
+@overwrite_option
+@dry_run_option
+@seed_option
+@device_option
 def quickstart(words: tuple[str, ...], run: Path, **options: Any) -> int:
-    """The whole chain, small, in minutes on a CPU, ending in sound.
+    """Run all steps on a small scale, in minutes on a CPU.
 
-    Learns from the recordings in AUDIO_DIR, or from music that it makes itself.
+    Trains on the recordings in AUDIO_DIR, or on music that it synthesises, and ends with audio you
+    can play.
     """
     from latentdiff.commands.quickstart import quickstart as work
     from latentdiff.runs import Run
@@ -59,7 +68,8 @@ def quickstart(words: tuple[str, ...], run: Path, **options: Any) -> int:
     if len(folders) > 1:
         raise click.UsageError(f"one AUDIO_DIR at most, got {len(folders)}")
     folder = folders[0] if folders else None
-    return finish(work(Run(run), audio_dir=folder, settings=settings, **options))
+    skipped = work(Run(run), audio_dir=folder, settings=settings, **options)
+    return finish(skipped, "command", "skipped files")
 
 
 class _Devices(click.ParamType):
@@ -67,40 +77,55 @@ class _Devices(click.ParamType):
 
     name = "auto|NUMBER"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> str | int:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | int:
         if value == "auto":
             return "auto"
-        return click.IntRange(min=1).convert(value, param, ctx)
+        return int(click.IntRange(min=1).convert(value, param, ctx))
 
 
-def launch_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """--devices, --num-nodes and --strategy, handed on as `devices`, `num_nodes`, `strategy`."""
-    for decorate in (
-        click.option(
-            "--strategy", default="auto", show_default=True, help="auto, ddp, or Lightning's names."
-        ),
-        click.option("--num-nodes", type=click.IntRange(min=1), default=1, help="Machines. [1]"),
-        click.option(
-            "--devices", type=_Devices(), default=1, help="Of each machine, a process each. [1]"
-        ),
-    ):
-        function = decorate(function)
-    return function
+launch_options = add_options(
+    click.option(
+        "--devices",
+        type=_Devices(),
+        default=1,
+        help="Devices per machine, one process each; auto: all GPUs. [1]",
+    ),
+    click.option("--num-nodes", type=click.IntRange(min=1), default=1, help="Machines. [1]"),
+    click.option(
+        "--strategy",
+        default="auto",
+        show_default=True,
+        help="How processes work together, as Lightning names it: auto, ddp, ...",
+    ),
+)
+"""--devices, --num-nodes and --strategy, passed on as `devices`, `num_nodes`, `strategy`."""
+
+seconds_option = click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Length of each sample. [sampling.seconds]",
+)
 
 
 @stage_command("latentdiff preprocess --run runs/techno --audio recordings")
-@click.option("--audio", type=PATH, multiple=True, help="Folder or file; may be repeated.")
-@click.option("--dataset", type=PATH, help="Write the dataset there instead.")
+@click.option("--audio", type=PATH, multiple=True, help="Folder or file; repeatable.")
+@click.option("--dataset", type=PATH, help="Where to write the dataset. [dataset/ of the run]")
 def preprocess(run: Run, project: Project, **options: Any) -> list[str]:
-    """Audio files -> dataset: decoded, mixed down, resampled, split by file, all accounted for."""
+    """Audio files -> dataset.
+
+    Decodes, mixes down and resamples, and holds out files (or the ends of few) for validation.
+    Files that cannot be used are skipped and listed; the exit code is then 3.
+    """
     from latentdiff.commands.preprocess import preprocess as work
 
     return work(run, project, **options)
 
 
 @stage_command("latentdiff train-rave --run runs/techno rave.steps=20", upstream=("dataset",))
-@click.option("--dataset", type=PATH, help="Another dataset (also one of `rave preprocess`).")
-@click.option("--ckpt", type=PATH, help="Begin with the weights of a checkpoint of the same shape.")
+@click.option("--dataset", type=PATH, help="Another dataset, also one made by `rave preprocess`.")
+@click.option("--ckpt", type=PATH, help="Start from the weights of a checkpoint or a RAVE run.")
 def train_rave(run: Run, project: Project, **options: Any) -> list[str]:
     """Dataset -> RAVE codec. The same command again resumes."""
     from latentdiff.commands.train_rave import train_rave as work
@@ -111,12 +136,19 @@ def train_rave(run: Run, project: Project, **options: Any) -> list[str]:
 @stage_command("latentdiff encode --run runs/techno --check", upstream=("dataset", "rave"))
 @rave_option
 @ckpt_option
-@click.option("--audio", type=PATH, multiple=True, help="Encode these instead of the dataset's.")
+@click.option(
+    "--audio", type=PATH, multiple=True, help="Encode this folder or file instead; repeatable."
+)
 @click.option("--dataset", type=PATH, help="Encode the files of another dataset.")
-@click.option("--check", is_flag=True, help="Decode some back and tell how near they are.")
+@click.option(
+    "--check", is_flag=True, help="Decode some held-out files and compare them with the originals."
+)
 @launch_options
 def encode(run: Run, project: Project, **options: Any) -> list[str]:
-    """Audio + codec -> latents: posterior means, mel spectrograms, statistics."""
+    """Audio + codec -> latents.
+
+    Writes posterior means, mel spectrograms and statistics.
+    """
     from latentdiff.commands.encode import encode as work
 
     return work(run, project, **options)
@@ -125,20 +157,25 @@ def encode(run: Run, project: Project, **options: Any) -> list[str]:
 @stage_command(
     "latentdiff train-diffusion --run runs/techno training.steps=300", upstream=("latents",)
 )
-@click.option("--latents", type=PATH, help="Another latent store, or a folder of .npy files.")
+@click.option("--latents", type=PATH, help="Another folder of latents (.npy). [the run's]")
 @launch_options
 def train_diffusion(run: Run, project: Project, **options: Any) -> list[str]:
-    """Latents -> diffusion model, each loss beside its baseline. The same command resumes."""
+    """Latents -> diffusion model. Reports skill against a closed-form baseline.
+
+    The same command again resumes.
+    """
     from latentdiff.commands.train_diffusion import train_diffusion as work
 
     return work(run, project, **options)
 
 
 @stage_command("latentdiff sample --run runs/techno --n 2 --seconds 5 --seed 3 --name first")
-@click.option("--diffusion", type=PATH, help="Another diffusion folder or .safetensors file.")
-@click.option("--n", type=click.IntRange(min=1), default=4, show_default=True, help="How many.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Of each. [10]")
-@click.option("--condition", type=PATH, multiple=True, help="Sound or label to follow; repeatable.")
+@diffusion_option
+@click.option(
+    "--n", type=click.IntRange(min=1), default=4, show_default=True, help="Number of samples."
+)
+@seconds_option
+@click.option("--condition", type=PATH, multiple=True, help="Audio or label to follow; repeatable.")
 @click.option("--name", help="Folder below samples/. [the time]")
 def sample(run: Run, project: Project, **options: Any) -> list[str]:
     """Diffusion model -> new latents. The same seed gives the same latents."""
@@ -151,34 +188,51 @@ def sample(run: Run, project: Project, **options: Any) -> list[str]:
 @click.option("--latents", type=PATH, help="Latents to decode. [the newest samples]")
 @rave_option
 @ckpt_option
-@click.option("--name", help="Samples to decode, and the folder below audio/.")
-@click.option("--format", "audio_format", type=click.Choice(["wav", "flac"]), default="wav")
-@click.option("--force", is_flag=True, help="Decode even latents of another codec.")
+@click.option("--name", help="Samples to decode, and folder below audio/ to write.")
+@click.option(
+    "--format",
+    "audio_format",
+    type=click.Choice(["wav", "flac"]),
+    default="wav",
+    show_default=True,
+    help="File format.",
+)
+@click.option("--force", is_flag=True, help="Decode latents even if another codec made them.")
 def decode(run: Run, project: Project, **options: Any) -> list[str]:
-    """Latents + codec -> wav or flac files, with their levels."""
+    """Latents + codec -> audio files, with their levels."""
     from latentdiff.commands.decode import decode as work
 
     return work(run, project, **options)
 
 
 @stage_command(
-    "latentdiff evaluate runs/techno --n 16 --seconds 2", upstream=("latents",), run_as_word=True
+    "latentdiff evaluate runs/techno --n 16 --seconds 2",
+    upstream=("latents",),
+    run_as_word=True,
+    skips="measurement",
 )
-@click.option("--n", type=click.IntRange(min=2), default=64, show_default=True, help="Samples.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Of each. [as sample]")
-@click.option("--diffusion", type=PATH, help="Another diffusion folder or .safetensors file.")
-@click.option("--latents", type=PATH, help="The latents it was trained on. [the run's]")
+@click.option(
+    "--n", type=click.IntRange(min=2), default=64, show_default=True, help="Number of samples."
+)
+@seconds_option
+@diffusion_option
+@trained_latents_option
 @rave_option
 @ckpt_option
 @click.option(
-    "--steps", type=WholeNumbers(), default="", help="Also score samples in 16,200 steps."
+    "--steps",
+    type=WholeNumbers(),
+    default="",
+    metavar="N,N,...",
+    help="Also score samples drawn with these numbers of steps, such as 16 and 200: 16,200.",
 )
-@click.option("--embedding", multiple=True, help="A plug-in such as clap; may be repeated.")
+@click.option("--embedding", multiple=True, help="Plug-in to score with, such as clap; repeatable.")
 def evaluate(run: Run, project: Project, **options: Any) -> list[str]:
-    """Tell what a model has learned: skill, scores of its samples, levels, copies, pictures.
+    """Measure a model's skill, sample quality and copying.
 
-    `evaluate RUN` or `evaluate --run RUN`. Measured on held-out files, and on samples drawn for
-    it; each number stands between that of real sound and that of noise.
+    `evaluate RUN` or `evaluate --run RUN`. Uses held-out files and freshly drawn samples, and
+    reports every number beside that of real audio and that of noise. Writes a table, pictures and
+    some audio into evaluation/.
     """
     from latentdiff.commands.evaluate import evaluate as work
 
@@ -187,21 +241,27 @@ def evaluate(run: Run, project: Project, **options: Any) -> list[str]:
 
 @plain_command("latentdiff inspect runs/techno")
 @click.argument("path", type=PATH)
-def inspect(path: Path) -> int:
-    """Tell what a run, a stage, a sound, an .npy or a .safetensors file holds."""
+def inspect(path: Path) -> None:
+    """Show what a run, a stage or a file holds.
+
+    Reads audio, .npy and .safetensors files.
+    """
     from latentdiff.commands.inspect import inspect as work
 
-    return finish(work(path))
+    work(path)
 
 
 @plain_command("latentdiff runs runs", name="runs")
 @click.argument("folder", type=PATH, default=Path("runs"))
-@click.option("--json", "for_programs", is_flag=True, help="As JSON.")
-def list_runs(folder: Path, for_programs: bool) -> None:
-    """List the runs below a folder: status, step, skill, size, and what each came from."""
-    from latentdiff.commands import runs_table as runs_list
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_runs(folder: Path, as_json: bool) -> None:
+    """List the runs below a folder.
 
-    if for_programs:
-        click.echo(runs_list.as_json(runs_list.list_runs(folder)))
+    Status, step, skill, age, size and inputs of each stage, and why it failed if it did.
+    """
+    from latentdiff.commands import runs_table
+
+    if as_json:
+        click.echo(runs_table.as_json(runs_table.list_runs(folder)))
     else:
-        runs_list.tell(folder)
+        runs_table.show(folder)

@@ -16,7 +16,7 @@ def config() -> None:
 
 @plain_command("latentdiff config init techno.yaml --preset laptop", config)
 @click.argument("file", type=PATH, default=Path("latentdiff.yaml"))
-@click.option("--preset", help="quickstart, laptop or gpu. [every setting, with its meaning]")
+@click.option("--preset", help="quickstart, laptop or gpu. [every setting, explained]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 def init(file: Path, preset: str | None, overwrite: bool) -> None:
     """Write a config file to start from."""
@@ -26,7 +26,7 @@ def init(file: Path, preset: str | None, overwrite: bool) -> None:
 
 
 @plain_command("latentdiff config show -c techno.yaml training.steps=300", config)
-@click.option("--run", type=PATH, help="Show what a run directory remembers.")
+@click.option("--run", type=PATH, help="Run directory whose config to start from.")
 @project_options
 def show(
     run: Path | None,
@@ -35,7 +35,10 @@ def show(
     seed: int | None,
     device: str | None,
 ) -> None:
-    """Print the config as the commands would see it: defaults, file, overrides."""
+    """Print the config that a command would use.
+
+    Defaults, then the run's own config, the file, and overrides, the last on top.
+    """
     from latentdiff.config import to_yaml
     from latentdiff.model.project import resolve
     from latentdiff.runs import Run
@@ -47,7 +50,7 @@ def show(
 @plain_command("latentdiff config validate techno.yaml", config)
 @click.argument("files", type=PATH, nargs=-1, required=True)
 def validate(files: tuple[Path, ...]) -> None:
-    """Check config files; every problem is told at once."""
+    """Check config files, and list every problem at once."""
     from latentdiff.commands import presets
 
     presets.validate(list(files))
@@ -56,9 +59,9 @@ def validate(files: tuple[Path, ...]) -> None:
 
 
 @plain_command("latentdiff config schema --table", config)
-@click.option("--table", is_flag=True, help="A Markdown table instead of a JSON schema.")
+@click.option("--table", is_flag=True, help="Print a Markdown table instead.")
 def schema(table: bool) -> None:
-    """Print the JSON schema of the config file, or its reference as a table."""
+    """Print all settings, as JSON schema or as a table."""
     from latentdiff.commands import presets
 
     click.echo(presets.table() if table else presets.schema())

@@ -1,8 +1,8 @@
-"""`latentdiff diagnose`: one question a command, answered with numbers."""
+"""`latentdiff diagnose`: one command for each registered question, and the options of each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,206 +14,170 @@ from latentdiff.cli.base import (
     ckpt_option,
     cli,
     config_options,
+    diffusion_option,
+    overwrite_option,
     plain_command,
     rave_option,
     stage_command,
+    trained_latents_option,
 )
-from latentdiff.errors import EXIT_BROKEN, EXIT_OK
+from latentdiff.diagnose import QUESTIONS, Question
+from latentdiff.errors import EXIT_FAILURE, EXIT_OK
 
 if TYPE_CHECKING:
     from latentdiff.model.project import Project
     from latentdiff.runs import Run
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 @cli.group(cls=Group)
 def diagnose() -> None:
     """Find out what is wrong: the sampler, the schedule, the latents, the condition, the training.
 
-    Each command prints its verdict in words, with the numbers it rests on.
+    Each command prints its verdict in words, with the numbers behind it.
     """
 
 
-def report_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Of diagnoses that need no run: whose settings, and where the files go, if anywhere."""
-    for decorate in (
-        click.option("--overwrite", is_flag=True, help="Make the report anew."),
-        click.option("--out", type=PATH, help="Folder for files. [diagnosis/... of the run]"),
-        click.option("--run", type=PATH, help="A run directory whose settings to take."),
-        config_options,
-    ):
-        function = decorate(function)
-    return function
-
-
-@plain_command("latentdiff diagnose sampler diffusion.schedule.name=flow", group=diagnose)
-@click.option("--all", "everything", is_flag=True, help="Every schedule in full; takes minutes.")
-@report_options
-def sampler(
-    config_file: Path | None, settings: tuple[str, ...], run: Path | None, **options: Any
-) -> int:
-    """Is it the training or the sampling? Every sampler with a perfect model.
-
-    On latents of which the best denoiser and the exact flow are known, for 1 to 1000 steps of the
-    configured schedule: errors of mean, covariance and end points, orders of convergence, what a
-    network may put out, and what starting from pure noise costs. Exit code 1 where a sampler misses
-    its order or an output is converted wrongly.
-    """
-    from latentdiff.diagnose.report import project_of
-    from latentdiff.diagnose.sampler.measure import sampler as work
-    from latentdiff.runs import Run
-
-    where = Run(run) if run else None
-    project = project_of(where, config_file, settings)
-    return EXIT_OK if work(project, run=where, **options) else EXIT_BROKEN
-
-
-@plain_command(
-    "latentdiff diagnose schedule --run runs/techno\n"
-    "latentdiff diagnose schedule --gallery --out schedules",
-    group=diagnose,
-)
-@click.option("--gallery", is_flag=True, help="Beside those of the literature and the notebook.")
-@click.option(
-    "--std", type=click.FloatRange(min=0, min_open=True), help="Of the latents. [the run's, or 1]"
-)
-@report_options
-def schedule(
-    config_file: Path | None, settings: tuple[str, ...], run: Path | None, **options: Any
-) -> None:
-    """What a noise schedule does: where it ends, its gain, and losses that mean nothing.
-
-    Terminal SNR and gain with their limits, and the loss of a model that learned nothing in L1 and
-    MSE for eps, v, x0 and flow: no loss says anything without it. With --run also where on the
-    log-SNR axis the encoder's own noise and the decoder's tolerance lie.
-    """
-    from latentdiff.diagnose.report import project_of
-    from latentdiff.diagnose.schedule.measure import schedule as work
-    from latentdiff.runs import Run
-
-    where = Run(run) if run else None
-    work(project_of(where, config_file, settings), run=where, **options)
-
-
-@stage_command("latentdiff diagnose latents runs/techno", run_as_word=True, group=diagnose)
-@click.option("--latents", type=PATH, help="Other latents, also a plain folder of .npy files.")
-@click.option("--out", type=PATH, help="Where the files go. [diagnosis/latents of the run]")
-def latents(run: Run, project: Project, **options: Any) -> list[str]:
-    """How many of the codec's dimensions carry sound, and what noise the others are.
-
-    `diagnose latents RUN`, or a folder of latents in its place. Along each principal direction:
-    variance, bits, memory, normality; all of it for draws from the posterior too, and what these
-    do to a loss.
-    """
-    from latentdiff.diagnose.latents.measure import diagnose_latents as work
-
-    return work(run, project, **options)
-
-
-@stage_command("latentdiff diagnose training runs/techno", run_as_word=True, group=diagnose)
-@click.option("--diffusion", type=PATH, help="Another diffusion folder or .safetensors file.")
-@click.option("--latents", type=PATH, help="The latents it was trained on. [the run's]")
-def training(run: Run, project: Project, **options: Any) -> list[str]:
-    """Why a training went as it did: causes, heaviest first, each with its evidence.
-
-    `diagnose training RUN`. Reads the metrics, and measures the model on the latents and conditions
-    it was trained on: losses by noise level, gap, gradients, pairs, magnitudes in the network, a
-    handful of samples. Of a healthy run it says that nothing was found.
-    """
-    from latentdiff.diagnose.training.diagnose import diagnose_training as work
-
-    return work(run, project, **options)
-
-
-clip_seconds = click.option(
+positive = click.FloatRange(min=0, min_open=True)
+whole = click.IntRange(min=1)
+clip_seconds_option = click.option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=positive,
     default=3.0,
     show_default=True,
-    help="Of each, where files are so long.",
+    help="Length of a clip, if the files are long enough.",
 )
 
 
-@stage_command(
-    "latentdiff diagnose noise-ladder runs/techno --n 2 --seconds 1",
-    run_as_word=True,
-    group=diagnose,
+def clips_option(least: int) -> Decorator:
+    """--n, at least so large."""
+    number = click.IntRange(min=least)
+    return click.option("--n", type=number, default=8, show_default=True, help="Clips.")
+
+
+REPORT_OPTIONS: Sequence[Decorator] = (
+    config_options,
+    click.option("--run", type=PATH, help="A run directory whose settings to use."),
+    click.option("--out", type=PATH, help="Folder for files. [diagnosis/... of the run]"),
+    overwrite_option,
 )
-@click.option("--latents", type=PATH, help="Other latents. [the run's, or its model's]")
-@rave_option
-@ckpt_option
-@click.option("--n", type=click.IntRange(min=1), default=8, show_default=True, help="Clips.")
-@clip_seconds
-def noise_ladder(run: Run, project: Project, **options: Any) -> list[str]:
-    """How much noise on its latents the decoder bears, and what it makes of other latents.
+"""Of questions that need no run."""
 
-    Held-out clips are decoded with more and more noise on their latents, in the directions that a
-    diffusion model sees and in those it does not; beside them white noise, zeros, shuffled frames
-    and mixtures. Level, spectral distance and sound of each. `train-diffusion` compares what its
-    model leaves of the noise with what was found here.
-    """
-    from latentdiff.diagnose.noise_ladder.measure import diagnose_noise_ladder as work
+OPTIONS: Mapping[str, Sequence[Decorator]] = {
+    "sampler": (
+        click.option("--all", "everything", is_flag=True, help="Every schedule; takes minutes."),
+    ),
+    "schedule": (
+        click.option(
+            "--gallery", is_flag=True, help="Compare schedules of the literature and the notebook."
+        ),
+        click.option(
+            "--std", type=positive, help="Standard deviation of the latents. [the run's, or 1]"
+        ),
+    ),
+    "latents": (
+        click.option("--latents", type=PATH, help="Other latents, also a folder of .npy files."),
+        click.option("--out", type=PATH, help="Folder for files. [diagnosis/latents of the run]"),
+    ),
+    "training": (diffusion_option, trained_latents_option),
+    "noise-ladder": (
+        click.option("--latents", type=PATH, help="Other latents. [the run's, or its model's]"),
+        rave_option,
+        ckpt_option,
+        clips_option(1),
+        clip_seconds_option,
+    ),
+    "conditioning": (
+        diffusion_option,
+        trained_latents_option,
+        rave_option,
+        ckpt_option,
+        clips_option(2),
+        clip_seconds_option,
+    ),
+    "overfit": (
+        click.option(
+            "--image",
+            is_flag=False,
+            flag_value="drawn",
+            metavar="[FILE]",
+            help="A PNG file; without a file: a drawing. [windows of latents, else the drawing]",
+        ),
+        click.option("--latents", type=PATH, help="Where windows are taken from. [the run's]"),
+        click.option(
+            "--windows", type=whole, default=1, show_default=True, help="Number of windows."
+        ),
+        click.option(
+            "--steps",
+            type=whole,
+            default=1500,
+            show_default=True,
+            help="Training steps, in place of training.steps.",
+        ),
+        click.option("--minutes", type=positive, help="Train by the clock instead of --steps."),
+        click.option("--as-in-notebook", is_flag=True, help="With the notebook's mistakes."),
+    ),
+}
+"""Options of a question's own, by its name."""
 
-    return work(run, project, **options)
+RUN_REPLACED_BY = {"latents": "latents"}
+"""Questions that an option answers without a run directory, and that option."""
 
 
-@stage_command(
-    "latentdiff diagnose conditioning runs/mel --n 2 --seconds 1", run_as_word=True, group=diagnose
-)
-@click.option("--diffusion", type=PATH, help="Another diffusion folder or .safetensors file.")
-@click.option("--latents", type=PATH, help="The latents it was trained on. [the run's]")
-@rave_option
-@ckpt_option
-@click.option("--n", type=click.IntRange(min=2), default=8, show_default=True, help="Clips.")
-@clip_seconds
-def conditioning(run: Run, project: Project, **options: Any) -> list[str]:
-    """Does the model do what it is told? Ignored, weak or followed.
+def _add(question: Question) -> None:
+    """The command of a question."""
+    command = f"latentdiff diagnose {question.name} "
+    example = "\n".join(command + line for line in question.example.splitlines())
+    own = OPTIONS.get(question.name, ())
+    if question.needs_run:
+        replaced_by = RUN_REPLACED_BY.get(question.name)
+        decorate = stage_command(
+            example,
+            run_as_word=True,
+            run_replaced_by=replaced_by,
+            group=diagnose,
+            skips="measurement",
+        )
+        decorate(_decorated(_about_a_run(question), question, own))
+    else:
+        decorate = plain_command(example, group=diagnose, name=question.name)
+        decorate(_decorated(_about_settings(question), question, (*own, *REPORT_OPTIONS)))
 
-    Losses with right and wrong conditions; samples of the same noise with other conditions, and of
-    the same condition with other noise: how unlike they are, as latents and as sound; and what
-    guidance changes.
-    """
-    from latentdiff.diagnose.conditioning.measure import diagnose_conditioning as work
 
-    return work(run, project, **options)
+def _about_a_run(question: Question) -> Callable[..., list[str]]:
+    def ask(run: Run | None, project: Project, **options: Any) -> list[str]:
+        skipped = question.load()(run, project, **options)
+        assert isinstance(skipped, list)
+        return skipped
+
+    return ask
 
 
-@plain_command("latentdiff diagnose overfit --image --steps 100 --run runs/techno", group=diagnose)
-@click.option(
-    "--image",
-    is_flag=False,
-    flag_value="drawn",
-    metavar="[FILE]",
-    help="A PNG file; alone: a drawing. [windows of latents, the drawing where there are none]",
-)
-@click.option("--latents", type=PATH, help="Where windows are taken from. [the run's]")
-@click.option(
-    "--windows", type=click.IntRange(min=1), default=1, show_default=True, help="How many of them."
-)
-@click.option(
-    "--steps",
-    type=click.IntRange(min=1),
-    default=1500,
-    show_default=True,
-    help="Of training, in place of training.steps.",
-)
-@click.option(
-    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Train so long instead."
-)
-@click.option("--as-in-notebook", is_flag=True, help="With the mistakes made there.")
-@report_options
-def overfit(
-    config_file: Path | None, settings: tuple[str, ...], run: Path | None, **options: Any
-) -> int:
-    """Are fewer steps better? One picture or window learned by heart, sampled in 1 to 1000 steps.
+def _about_settings(question: Question) -> Callable[..., int]:
+    def ask(
+        config_file: Path | None, settings: tuple[str, ...], run: Path | None, **options: Any
+    ) -> int:
+        from latentdiff.diagnose.report import project_of
+        from latentdiff.runs import Run
 
-    A model of a single target has one answer at every noise level: however many steps the sampler
-    takes, it must end there. Tells how far off samples of ddpm are for each number of steps. The
-    network and noise are those of the settings; there is no condition.
-    """
-    from latentdiff.diagnose.overfit.measure import overfit as work
-    from latentdiff.diagnose.report import project_of
-    from latentdiff.runs import Run
+        where = Run(run) if run else None
+        project = project_of(where, config_file, settings)
+        works = question.load()(project, run=where, **options)
+        return EXIT_FAILURE if works is False else EXIT_OK
 
-    where = Run(run) if run else None
-    work(project_of(where, config_file, settings), run=where, **options)
-    return EXIT_OK
+    return ask
+
+
+def _decorated(
+    ask: Callable[..., Any], question: Question, options: Sequence[Decorator]
+) -> Callable[..., Any]:
+    ask.__name__ = question.name
+    ask.__doc__ = question.help
+    for option in reversed(options):
+        ask = option(ask)
+    return ask
+
+
+for _question in QUESTIONS:
+    _add(_question)

@@ -1,4 +1,4 @@
-"""`doctor`: what works on this machine, and what to do about the rest."""
+"""`doctor`: what works on this machine, and how to fix the rest."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from latentdiff.torchaudio_guard import torchaudio_status
 
 log = logging.getLogger(__name__)
 
-Status = Literal["ok", "limits", "broken"]
-_ORDER: tuple[Status, ...] = ("ok", "limits", "broken")
+Status = Literal["ok", "limited", "broken"]
+_ORDER: tuple[Status, ...] = ("ok", "limited", "broken")
 
 GIB = 2**30
 _TONE_RATE = 44100
@@ -46,13 +46,16 @@ _FFMPEG_CODECS = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One line of the report."""
 
     status: Status
+    """`limited`: works, with restrictions."""
     part: str
+    """What was checked, such as `torch` or `disk`."""
     found: str
     do_this: str = ""
+    """How to fix it; empty if nothing is wrong."""
 
     def __str__(self) -> str:
         advice = f"; {self.do_this}" if self.do_this else ""
@@ -60,30 +63,30 @@ class Finding:
 
 
 def doctor(run: Run | None = None) -> bool:
-    """Log one line for each part of the machine: ok, limits (works, but ...) or broken.
+    """Log one line for each part of the machine: ok, limited or broken.
 
-    `run` is the run directory whose disk is looked at; None means `runs` in this folder. Nothing is
-    left behind. Returns whether nothing is broken.
+    `run`: the run directory whose disk is checked; None: `runs` in the current folder. Leaves no
+    files behind. Returns whether nothing is broken.
     """
     root = run.root if run else Path("runs")
-    findings = []
+    results = []
     for check in _checks(root):
-        finding = check()
-        log.info("%s", finding)
-        findings.append(finding)
-    worst = max(findings, key=lambda finding: _ORDER.index(finding.status)).status
+        result = check()
+        log.info("%s", result)
+        results.append(result)
+    worst = max(results, key=lambda result: _ORDER.index(result.status)).status
     log.info(
         "%s",
         {
             "ok": "everything works",
-            "limits": "everything needed works, within the limits above",
-            "broken": "not everything works: see the lines that begin with `broken`",
+            "limited": "everything required works, within the limits above",
+            "broken": "something is broken: see the lines that start with `broken`",
         }[worst],
     )
     return worst != "broken"
 
 
-def _checks(root: Path) -> list[Callable[[], Finding]]:
+def _checks(root: Path) -> list[Callable[[], CheckResult]]:
     return [
         check_python,
         check_torch,
@@ -97,20 +100,20 @@ def _checks(root: Path) -> list[Callable[[], Finding]]:
     ]
 
 
-def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
+def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> CheckResult:
     text = ".".join(map(str, version))
     if version[:2] in ((3, 10), (3, 11)):
-        return Finding("ok", "python", text)
-    return Finding(
+        return CheckResult("ok", "python", text)
+    return CheckResult(
         "broken",
         "python",
-        f"{text}, but RAVE's scipy 1.10 exists for 3.10 and 3.11 only",
-        "install Python 3.11 and make the environment anew",
+        f"{text}, but RAVE's scipy 1.10 supports only 3.10 and 3.11",
+        "install Python 3.11 and create the environment again",
     )
 
 
-def check_torch() -> Finding:
-    """The build of torch, and the devices it can compute on."""
+def check_torch() -> CheckResult:
+    """The build of torch, and the devices it can use."""
     try:
         import torch
     except (ImportError, OSError) as error:
@@ -129,61 +132,62 @@ def check_torch() -> Finding:
 
 def describe_torch(
     *, version: str, cuda_build: str | None, gpus: list[str], mps: bool, driver: bool, threads: int
-) -> Finding:
-    """What a build of torch with these devices means for the user."""
+) -> CheckResult:
+    """The result for a build of torch that sees these devices."""
     cpu = f"cpu ({threads} threads)"
     if gpus:
-        return Finding("ok", "torch", f"{version}: {cpu}, cuda ({', '.join(gpus)})")
+        return CheckResult("ok", "torch", f"{version}: {cpu}, cuda ({', '.join(gpus)})")
     if mps:
-        return Finding("ok", "torch", f"{version}: {cpu}, mps")
+        return CheckResult("ok", "torch", f"{version}: {cpu}, mps")
     if cuda_build:
-        return Finding(
-            "limits",
+        return CheckResult(
+            "limited",
             "torch",
-            f"{version}: {cpu}; built for CUDA {cuda_build}, but no GPU answers",
-            "if there is an NVIDIA GPU, install its driver or update it",
+            f"{version}: {cpu}; built for CUDA {cuda_build}, but finds no GPU",
+            "if there is an NVIDIA GPU, install or update its driver",
         )
     if driver:
-        return Finding(
-            "limits",
+        return CheckResult(
+            "limited",
             "torch",
-            f"{version}: {cpu}; an NVIDIA driver is here, but this build knows no CUDA",
-            "reinstall torch as pytorch.org says for your CUDA",
+            f"{version}: {cpu}; there is an NVIDIA driver, but this build has no CUDA",
+            "reinstall torch for your CUDA version; see pytorch.org",
         )
-    return Finding("ok", "torch", f"{version}: {cpu}, no GPU; fit for small models")
+    return CheckResult("ok", "torch", f"{version}: {cpu}, no GPU; enough for small models")
 
 
-def check_torchaudio() -> Finding:
+def check_torchaudio() -> CheckResult:
     try:
         status = torchaudio_status()
     except UserError as error:
-        return Finding("broken", "torchaudio", error.why, error.do_this)
+        return CheckResult("broken", "torchaudio", error.why, error.do_this)
     version = importlib.metadata.version("torchaudio")
     if status == "native":
-        return Finding("ok", "torchaudio", version)
+        return CheckResult("ok", "torchaudio", version)
     log.debug("torchaudio is %s", status)
-    return Finding(
+    return CheckResult(
         "ok",
         "torchaudio",
-        f"{version} guarded: its native extension does not fit this torch, and is not needed",
+        f"{version} without its native extension, which does not match this torch and is not "
+        "needed",
     )
 
 
-def check_rave() -> Finding:
+def check_rave() -> CheckResult:
     from latentdiff.rave.compat import prepare
 
     try:
         prepare()
     except UserError as error:
-        return Finding("broken", "rave", f"{error.what}: {error.why}", error.do_this)
+        return CheckResult("broken", "rave", f"{error.what}: {error.why}", error.do_this)
     except Exception as error:
-        # A foreign package at import: whatever it raises is a finding, not a fault of ours.
+        # A foreign package at import: whatever it raises is a result, not a bug of ours.
         return _broken_import("rave", error, 'pip install --force-reinstall "acids-rave==2.3.1"')
-    return Finding("ok", "rave", f"acids-rave {importlib.metadata.version('acids-rave')}")
+    return CheckResult("ok", "rave", f"acids-rave {importlib.metadata.version('acids-rave')}")
 
 
-def check_sndfile() -> Finding:
-    """Formats that libsndfile should decode, each tried on a tone of half a second."""
+def check_sndfile() -> CheckResult:
+    """Formats that libsndfile should decode, each tested with half a second of a tone."""
     try:
         import soundfile
     except (ImportError, OSError) as error:
@@ -195,13 +199,13 @@ def check_sndfile() -> Finding:
 
     failed = _try_formats(_SNDFILE_FORMATS, write)
     version = soundfile.__libsndfile_version__
-    return _formats_finding(
+    return _formats_result(
         f"libsndfile {version}", _SNDFILE_FORMATS, failed, "pip install --upgrade soundfile"
     )
 
 
-def check_ffmpeg() -> Finding:
-    """Formats that need the ffmpeg binary, each tried on a tone of half a second."""
+def check_ffmpeg() -> CheckResult:
+    """Formats that need the ffmpeg binary, each tested with half a second of a tone."""
     advice = "pip install --force-reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE"
     try:
         import imageio_ffmpeg
@@ -211,8 +215,8 @@ def check_ffmpeg() -> Finding:
         version = imageio_ffmpeg.get_ffmpeg_version()
     except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
         formats = " ".join(_FFMPEG_CODECS)
-        return Finding(
-            "limits", "formats", f"cannot decode {formats}: {_first_line(error)}", advice
+        return CheckResult(
+            "limited", "formats", f"cannot decode {formats}: {_first_line(error)}", advice
         )
 
     def write(path: Path) -> None:
@@ -227,48 +231,53 @@ def check_ffmpeg() -> Finding:
         )
 
     failed = _try_formats(_FFMPEG_CODECS, write)
-    return _formats_finding(f"ffmpeg {version}", _FFMPEG_CODECS, failed, advice)
+    return _formats_result(f"ffmpeg {version}", _FFMPEG_CODECS, failed, advice)
 
 
-def check_disk(root: Path) -> Finding:
+def check_disk(root: Path) -> CheckResult:
     free = runs.free_bytes(root.absolute()) / GIB
-    return _enough("disk", free, "free for", f"{root}", limits=5.0, broken=0.5)
+    return _enough("disk", free, f"free for {root}", limited_below=5.0, broken_below=0.5)
 
 
-def check_memory() -> Finding:
+def check_memory() -> CheckResult:
     import psutil
 
     free = psutil.virtual_memory().available / GIB
-    return _enough("memory", free, "free on", f"{os.cpu_count()} cores", limits=3.0, broken=0.5)
+    return _enough(
+        "memory", free, f"free on {os.cpu_count()} cores", limited_below=3.0, broken_below=0.5
+    )
 
 
-def check_writing(root: Path) -> Finding:
-    """Whether files can be made where the run directory is, or will be."""
+def check_writing(root: Path) -> CheckResult:
+    """Whether files can be written where the run directory is, or will be."""
     folder = root.absolute()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     try:
-        # On some network disks a file can be made, but not take another's place.
+        # Some network disks let files be created, but not replaced.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".latentdiff-doctor-") as scratch:
             path = Path(scratch) / "test"
             for text in ("first", "second"):
                 runs.write_text(path, text)
             if path.read_text(encoding="utf-8") != "second":
-                raise OSError("what was written is not what is read")
+                raise OSError("the file read back differs from what was written")
     except (OSError, UserError) as error:
         reason = error.why if isinstance(error, UserError) else error.strerror or str(error)
-        return Finding("broken", "writing", f"{folder}: {reason}", "name another folder with --run")
-    return Finding("ok", "writing", f"{folder}")
+        return CheckResult(
+            "broken", "writing", f"{folder}: {reason}", "choose another folder with --run"
+        )
+    return CheckResult("ok", "writing", f"{folder}")
 
 
 def _tone() -> np.ndarray:
-    """Half a second [N] of A4 at -12 dBFS."""
+    """Half a second of A4 [N] at -12 dBFS RMS."""
     time = np.arange(_TONE_RATE // 2) / _TONE_RATE
-    return (0.35 * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
+    tone: np.ndarray = 0.35 * np.sin(2 * np.pi * 440 * time)
+    return tone.astype(np.float32)
 
 
 def _try_formats(suffixes: Iterable[str], write: Callable[[Path], None]) -> dict[str, str]:
-    """Suffix -> reason, for each whose tone could not be written and decoded to the same tone."""
+    """Suffix -> reason, for each format whose tone did not survive writing and decoding."""
     failed = {}
     with tempfile.TemporaryDirectory(prefix="latentdiff-doctor-") as scratch:
         for suffix in suffixes:
@@ -282,39 +291,39 @@ def _try_formats(suffixes: Iterable[str], write: Callable[[Path], None]) -> dict
                 failed[suffix] = _first_line(error)
             else:
                 level = float(np.sqrt(np.mean(samples**2)))
-                # Codecs change the rate (opus) and pad the ends, but a tone stays a tone.
+                # Codecs change the rate (opus) and pad the ends: only check level and length.
                 if not (0.15 < level < 0.35 and samples.shape[-1] > 0.4 * rate):
-                    failed[suffix] = f"decodes to something else (RMS {level:.3f})"
+                    failed[suffix] = f"decodes to different audio (RMS {level:.3f})"
     return failed
 
 
-def _formats_finding(
+def _formats_result(
     decoder: str, suffixes: Iterable[str], failed: dict[str, str], advice: str
-) -> Finding:
+) -> CheckResult:
     works = [suffix for suffix in suffixes if suffix not in failed]
     found = f"{' '.join(works) or 'none'} ({decoder})"
     if not failed:
-        return Finding("ok", "formats", found)
+        return CheckResult("ok", "formats", found)
     reasons = "; ".join(f"{suffix}: {reason}" for suffix, reason in failed.items())
-    # Without wav nothing can be decoded into; anything else, the user may not need.
-    status: Status = "broken" if "wav" in failed else "limits"
-    return Finding(status, "formats", f"{found}, but not {reasons}", advice)
+    # Everything needs wav; the user may not need the others.
+    status: Status = "broken" if "wav" in failed else "limited"
+    return CheckResult(status, "formats", f"{found}, but not: {reasons}", advice)
 
 
 def _enough(
-    part: str, gib: float, verb: str, where: str, *, limits: float, broken: float
-) -> Finding:
-    """A finding about an amount of room, against what a small and a very small run needs."""
-    found = f"{gib:.1f} GiB {verb} {where}"
-    if gib < broken:
-        return Finding("broken", part, found, f"even a quickstart needs {broken} GiB")
-    if gib < limits:
-        return Finding("limits", part, found, "enough for small projects only")
-    return Finding("ok", part, found)
+    part: str, gib: float, where: str, *, limited_below: float, broken_below: float
+) -> CheckResult:
+    """Compare an amount of space with what a small project and a quickstart need."""
+    found = f"{gib:.1f} GiB {where}"
+    if gib < broken_below:
+        return CheckResult("broken", part, found, f"even a quickstart needs {broken_below} GiB")
+    if gib < limited_below:
+        return CheckResult("limited", part, found, "enough for small projects only")
+    return CheckResult("ok", part, found)
 
 
-def _broken_import(part: str, error: Exception, advice: str) -> Finding:
-    return Finding("broken", part, f"{type(error).__name__}: {_first_line(error)}", advice)
+def _broken_import(part: str, error: Exception, advice: str) -> CheckResult:
+    return CheckResult("broken", part, f"{type(error).__name__}: {_first_line(error)}", advice)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""`encode`: audio + codec -> a latent store, with its statistics and what conditions it.
+"""`encode`: audio + codec -> a latent store, with its statistics and condition features.
 
 Shapes: D latent dimensions, T latent frames.
 """
@@ -11,18 +11,22 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latentdiff import runs
-from latentdiff.commands.encode_jobs import Job, Jobs, find_jobs
-from latentdiff.commands.encode_pass import PRIVATE, FilesPass, Row, share_out
+from latentdiff.audio import file_stems
+from latentdiff.commands.encode_jobs import EncodeJob, EncodeJobs, find_jobs
+from latentdiff.commands.encode_pass import FilesPass, share_out
+from latentdiff.commands.encode_progress import EncodedFile, ProgressLog
 from latentdiff.conditions.settings import MelConfig
-from latentdiff.errors import UserError
+from latentdiff.errors import EXIT_FAILURE, UserError
 from latentdiff.evaluation.reconstruction import check_reconstruction
-from latentdiff.evaluation.sound import decibels
+from latentdiff.evaluation.sound import LevelMeter, json_db
 from latentdiff.latents.statistics import LatentStatistics, StatisticsAccumulator
 from latentdiff.latents.store import MANIFEST, STATISTICS, LatentStore, read_array
 from latentdiff.model.project import Project, begin
@@ -37,14 +41,10 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PROGRESS = "encoded.jsonl"
-"""A line for each file that is whole; an interrupted run continues after them. Every process that
-does not lead has a file of its own beside it, with its number in the name."""
-
 _BLOCK = 1 << 14
 """Frames read at a time for the statistics."""
 
-# These change how encoding runs or what training makes of it, and none of the files.
+# These change how encoding runs or what training makes of it, but none of the files.
 _HARMLESS = ("latents.keep", "latents.scaling", "latents.chunk_seconds", "latents.batch")
 
 
@@ -67,9 +67,9 @@ def encode(
 
     `rave`: where the codec is; None: the run's own. `ckpt`: `last` (None), `best` or a path.
     `devices`, `num_nodes`, `strategy`: see `Launch`; each process encodes its share of the files,
-    and the first alone holds the stage and speaks. `check`: decode some held-out files back and
-    tell how near they come. Returns "path: reason" for every file that could not be used. Raises
-    UserError where codec or audio are missing or unusable, or where nothing could be encoded.
+    and only the first one holds the stage and logs. `check`: decode some held-out files and compare
+    them with the recordings. Returns "path: reason" for every file that was skipped. Raises
+    UserError if codec or audio are missing or unusable, or nothing could be encoded.
     """
     fabric = make_fabric(Launch(project.device, devices, num_nodes, strategy))
     jobs = find_jobs(run, project, audio, dataset)
@@ -77,34 +77,39 @@ def encode(
     if dry_run:
         _announce(jobs, codec, run.latents)
         log.info("dry run: nothing was written")
-        return jobs.losses
-    # From here on once in each process.
+        return jobs.skipped
+    # From here on this runs in every process.
     fabric.launch()
     team = ProcessGroup(fabric)
-    losses = jobs.losses
+    skipped = jobs.skipped
     with ExitStack() as stack:
         stage = team.lead(lambda: _open_stage(stack, run, project, codec, jobs, overwrite))
-        # None too where this process does not lead.
+        # Only the leader's counts: in the others it is None even if there is work to do.
         if team.gather(stage is not None)[0]:
-            losses = _Encoding(run.latents, stage, codec, project, jobs, team).run()
+            skipped = _Encoding(run.latents, stage, codec, project, jobs, team).run()
     if not team.leads:
         return []
     if check:
         check_reconstruction(codec, LatentStore.open(run.latents), project.latents)
-    return losses
+    return skipped
 
 
 def _open_codec(path: Path, ckpt: str | None, device: str) -> RaveCodec:
     info = runs.read_run(path) if path.is_dir() else None
     if info is not None and not info.is_done:
-        log.warning("%s: its training is not finished (%s)", path, info.status)
+        log.warning("%s: training has not finished (%s)", path, info.status)
     return RaveCodec.open(path, ckpt, device)
 
 
 def _open_stage(
-    stack: ExitStack, run: Run, project: Project, codec: RaveCodec, jobs: Jobs, overwrite: bool
+    stack: ExitStack,
+    run: Run,
+    project: Project,
+    codec: RaveCodec,
+    jobs: EncodeJobs,
+    overwrite: bool,
 ) -> Stage | None:
-    """The stage, entered; None where it is done."""
+    """The stage, entered; None if it is already done."""
     stage = begin(
         run,
         project,
@@ -122,7 +127,7 @@ def _open_stage(
     return stage
 
 
-def _inputs(codec: RaveCodec, jobs: Jobs, mel: MelConfig) -> dict[str, Input]:
+def _inputs(codec: RaveCodec, jobs: EncodeJobs, mel: MelConfig) -> dict[str, Input]:
     settings = json.dumps(mel.model_dump(mode="json"), sort_keys=True)
     return {
         "codec": Input(str(codec.origin.path.resolve()), codec.fingerprint),
@@ -131,13 +136,13 @@ def _inputs(codec: RaveCodec, jobs: Jobs, mel: MelConfig) -> dict[str, Input]:
     }
 
 
-def _announce(jobs: Jobs, codec: Codec, directory: Path) -> None:
+def _announce(jobs: EncodeJobs, codec: Codec, directory: Path) -> None:
     seconds = sum(job.seconds for job in jobs.jobs)
     frames = seconds * codec.sample_rate / codec.hop
     size = frames * codec.latent_dim * 4 / 1e6
     log.info(
         "%d files, %.1f s of audio -> about %.0f frames of %d latents (%.1f MB) in %s",
-        len({job.path for job in jobs.jobs}),
+        jobs.files,
         seconds,
         frames,
         codec.latent_dim,
@@ -146,14 +151,40 @@ def _announce(jobs: Jobs, codec: Codec, directory: Path) -> None:
     )
     if size * 1e6 > runs.free_bytes(directory):
         raise UserError(
-            f"the disk of {directory} is too full",
+            f"there is not enough disk space for {directory}",
             why=f"the latents take about {size / 1e3:.1f} GB",
-            do_this="free some space or choose another --run.",
+            do_this="free some space, or choose a --run on another disk.",
         )
 
 
+@dataclass(frozen=True)
+class EncodeResult:
+    """What `run.json` of a store says."""
+
+    sample_rate: int
+    """Of the codec, in Hz."""
+    hop: int
+    """Audio samples per latent frame."""
+    latent_dim: int
+    """D."""
+    channels: int
+    """Of the audio."""
+    files: int
+    """Number of recordings."""
+    validation: int
+    """How many of them are held out, or their ends."""
+    skipped: int
+    """Number of recordings that could not be used."""
+    frames: int
+    """Latent frames in all."""
+    seconds: float
+    """Audio encoded in all."""
+    level_db: float | None
+    """RMS in dBFS of the audio to train on; None: digital silence."""
+
+
 class _Encoding:
-    """All files that are not whole yet, each process its share of them."""
+    """Encodes all files that are not done yet, each process its share of them."""
 
     def __init__(
         self,
@@ -161,164 +192,157 @@ class _Encoding:
         stage: Stage | None,
         codec: Codec,
         project: Project,
-        jobs: Jobs,
+        jobs: EncodeJobs,
         team: ProcessGroup,
     ) -> None:
-        """`stage`: the leader's."""
+        """`stage`: the open stage in the leading process, None in the others."""
         self._root, self._stage, self._team = root, stage, team
         self._codec = codec
-        self._pass = FilesPass(root, codec, project.latents, project.condition.mel)
+        stems = file_stems(job.key for job in jobs.jobs)
+        self._pass = FilesPass(root, codec, project.latents, project.condition.mel, stems)
+        self._log = ProgressLog(root, team.rank)
         self._keep = project.latents.keep
         self._jobs = jobs.jobs
-        self._losses = list(jobs.losses)
-        self._done: dict[str, Row] = {}
+        self._skipped = list(jobs.skipped)
+        self._done: dict[str, EncodedFile] = {}
 
     def run(self) -> list[str]:
-        """Encode, then manifest and statistics; "path: reason" of every loss."""
+        """Encode, then write manifest and statistics; "path: reason" of every file skipped."""
         team = self._team
-        team.lead(self._continue)
+        team.lead(self._resume)
+        # The leader alone has read the progress files, so that all agree on what is left to do.
         self._done = team.gather(self._done)[0]
         todo = [job for job in self._jobs if job.key not in self._done]
         mine = share_out(todo, team.size, self._pass.together)[team.rank]
-        for rows, losses in self._everywhere(lambda: self._encode(mine)):
-            self._done.update({row["key"]: row for row in rows})
-            self._losses += losses
-        rows = [self._done[job.key] for job in self._jobs if job.key in self._done]
-        training = [row for row in rows if row["split"] == "train"] or rows
+        for encoded, skipped in self._everywhere(lambda: self._encode(mine)):
+            self._done.update({file.entry.key: file for file in encoded})
+            self._skipped += skipped
+        # In the order of the jobs, whichever process was first.
+        files = [self._done[job.key] for job in self._jobs if job.key in self._done]
+        training = [file for file in files if file.entry.split == "train"] or files
         sums = self._everywhere(lambda: self._sum_up(training[team.share(len(training))]))
-        if self._stage is not None:
-            self._finish(self._stage, rows, training, sums)
-        return self._losses
+        # Led, so that the others fail too if this fails.
+        team.lead(lambda: self._finish(files, training, sums))
+        return self._skipped
 
     def _everywhere(self, work: Callable[[], T]) -> list[T]:
-        """What each process makes of `work`. Where one fails, the leader raises its error when all
-        have ended, and the others leave without a word."""
-        result, error = None, None
+        """Results of `work` in all processes, by rank.
+
+        If any of them fails, the leader raises the first error and the others exit silently with
+        code 1, once all have ended.
+        """
+        outcome: T | UserError
         try:
-            result = work()
-        except UserError as caught:
-            error = caught
-        outcomes = self._team.gather((result, error))
-        errors = [error for _, error in outcomes if error is not None]
+            outcome = work()
+        except UserError as error:
+            outcome = error
+        outcomes = self._team.gather(outcome)
+        errors = [outcome for outcome in outcomes if isinstance(outcome, UserError)]
         if errors and self._team.leads:
             raise errors[0]
         if errors:
-            raise SystemExit(0)
-        return [result for result, _ in outcomes]  # type: ignore[misc]
+            raise SystemExit(EXIT_FAILURE)
+        return [outcome for outcome in outcomes if not isinstance(outcome, UserError)]
 
-    def _continue(self) -> None:
-        """Take over the files that an interrupted run has finished, in however many processes."""
-        paths = self._progress_files()
-        if not paths:
-            return
-        known = {job.key: job for job in self._jobs}
-        for path in paths:
-            for row in _lines(path):
-                job = known.get(row["key"])
-                files = [self._root / row[name] for name in ("mean", "std", "mel") if row[name]]
-                if job and row["identity"] == job.identity() and all(f.is_file() for f in files):
-                    self._done[row["key"]] = row
-        log.info("continuing: %d of %d files are whole", len(self._done), len(self._jobs))
-        runs.write_jsonl(self._root / PROGRESS, list(self._done.values()))
-        for path in paths:
-            if path.name != PROGRESS:
-                path.unlink()
+    def _resume(self) -> None:
+        """Take over the files that interrupted runs have completed, in any number of processes."""
+        if self._log.exists():
+            self._done = self._log.take_over(self._jobs)
+            log.info("continuing: %d of %d files are done", len(self._done), len(self._jobs))
 
-    def _progress_files(self) -> list[Path]:
-        first = self._root / PROGRESS
-        others = sorted(self._root.glob(f"{first.stem}.*{first.suffix}"))
-        return [path for path in (first, *others) if path.exists()]
-
-    def _encode(self, mine: list[Job]) -> tuple[list[Row], list[str]]:
-        """The rows of these files, and "path: reason" of those that could not be used."""
+    def _encode(self, mine: list[EncodeJob]) -> tuple[list[EncodedFile], list[str]]:
+        """The encoded files, and "path: reason" of those that were skipped."""
         done, parent = [], os.getppid()
         total = round(sum(job.seconds for job in mine), 1)
         try:
             with (
                 progress(total=total, unit="s", what="encode") as bar,
-                closing(self._pass.rows(mine)) as rows,
+                closing(self._pass.files(mine)) as files,
             ):
-                for row, seconds in rows:
+                for file, seconds in files:
                     bar.update(seconds)
-                    if row is not None:
-                        done.append(row)
-                        self._remember(row)
+                    if file is not None:
+                        done.append(file)
+                        self._log.append(file)
                     if not self._team.leads and os.getppid() != parent:
-                        # Whoever started this process is gone: the next run must find nobody here.
+                        # The process that started this one is gone. Stop, or the next run would
+                        # meet us writing into its folder.
                         raise KeyboardInterrupt
         finally:
             for job in mine:
                 job.close()
         return done, [f"{job.path}: {job.failed}" for job in mine if job.failed]
 
-    def _remember(self, row: Row) -> None:
-        first = self._root / PROGRESS
-        path = first if self._team.leads else first.with_suffix(f".{self._team.rank}.jsonl")
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-    def _sum_up(self, rows: list[Row]) -> StatisticsAccumulator:
+    def _sum_up(self, files: list[EncodedFile]) -> StatisticsAccumulator:
         sums = StatisticsAccumulator()
-        for block, spread in self._blocks(rows):
+        for block, spread in self._blocks(files):
             sums.update(block, spread)
         return sums
 
+    def _blocks(
+        self, files: list[EncodedFile]
+    ) -> Iterator[tuple[NDArray[np.floating[Any]], NDArray[np.float64]]]:
+        """Means and, instead of each frame's std, the file's RMS of it: its squares sum up to the
+        same, and the stds themselves need not be stored."""
+        for file in files:
+            spread = np.array(file.posterior)[:, None]
+            for start in range(0, file.entry.frames, _BLOCK):
+                # Mapped anew for each block: pages of a mapping count as our memory until it ends.
+                block = read_array(self._root / file.entry.mean)[:, start : start + _BLOCK]
+                yield block, np.broadcast_to(spread, block.shape)
+
     def _finish(
         self,
-        stage: Stage,
-        rows: list[Row],
-        training: list[Row],
+        files: list[EncodedFile],
+        training: list[EncodedFile],
         sums: list[StatisticsAccumulator],
     ) -> None:
-        """Manifest, statistics and facts."""
-        if not rows:
-            listed = "\n    ".join(self._losses[:5])
-            raise UserError("nothing could be encoded", why="\n    " + listed)
-        runs.write_jsonl(self._root / MANIFEST, [_public(row) for row in rows])
+        """Write manifest, statistics and result."""
+        assert self._stage is not None
+        if not files:
+            listed = "\n    ".join(self._skipped[:5])
+            raise UserError(
+                "nothing could be encoded",
+                why="\n    " + listed,
+                do_this="repair or convert the recordings, or name others with --audio.",
+            )
+        runs.write_jsonl(self._root / MANIFEST, [file.manifest_row() for file in files])
         statistics = _merged(sums)
         statistics.save(self._root / STATISTICS)
-        facts = self._facts(rows, training)
-        stage.record(**facts)
+        result = self._result(files, training)
+        self._stage.record(**asdict(result))
         log.info(
-            "%(files)d files (%(validation)d held out, whole or their end), %(seconds).1f s, "
-            "%(frames)d frames; level of the training audio: %(level_db)s dBFS",
-            facts,
+            "%d files (%d held out, whole or their end), %.1f s, %d frames; level of the training "
+            "audio: %s dBFS",
+            *(result.files, result.validation, result.seconds, result.frames, result.level_db),
         )
         try:
             log.info("%s", statistics.describe(self._keep))
         except UserError as error:
+            # latents.keep does not fit these latents: a matter for training, not for the store.
             log.warning("%s", error)
-        for path in self._progress_files():
-            path.unlink()
+        # Last: until the store is complete, the next run needs it.
+        self._log.remove()
         log.info("latents: %s", self._root)
 
-    def _blocks(self, rows: list[Row]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Means and, in place of each frame's std, the file's RMS of it: the sums are the same."""
-        for row in rows:
-            spread = np.array(row["posterior"])[:, None]
-            for start in range(0, row["frames"], _BLOCK):
-                # Mapped anew for each block: pages once read would count as ours to the end.
-                block = read_array(self._root / row["mean"])[:, start : start + _BLOCK]
-                yield block, np.broadcast_to(spread, block.shape)
-
-    def _facts(self, rows: list[Row], training: list[Row]) -> dict[str, Any]:
+    def _result(self, files: list[EncodedFile], training: list[EncodedFile]) -> EncodeResult:
         codec = self._codec
-        squares = sum(row["level"]["squares"] for row in training)
-        count = sum(row["level"]["count"] for row in training)
-        frames = sum(row["frames"] for row in rows)
-        samples = sum(row["samples"] for row in rows)
-        return {
-            "sample_rate": codec.sample_rate,
-            "hop": codec.hop,
-            "latent_dim": codec.latent_dim,
-            "channels": codec.channels,
-            "files": len({row["source"] for row in rows}),
-            "validation": sum(row["split"] == "validation" for row in rows),
-            "skipped": len(self._losses),
-            "frames": frames,
-            "seconds": samples / codec.sample_rate,
-            "level_db": _db(squares, count),
-        }
+        level = LevelMeter()
+        for file in training:
+            level.merge(file.level)
+        samples = sum(file.entry.samples or 0 for file in files)
+        return EncodeResult(
+            sample_rate=codec.sample_rate,
+            hop=codec.hop,
+            latent_dim=codec.latent_dim,
+            channels=codec.channels,
+            files=len({file.entry.source for file in files}),
+            validation=sum(file.entry.split == "validation" for file in files),
+            skipped=len(self._skipped),
+            frames=sum(file.entry.frames for file in files),
+            seconds=samples / codec.sample_rate,
+            level_db=json_db(level.db),
+        )
 
 
 def _merged(sums: list[StatisticsAccumulator]) -> LatentStatistics:
@@ -326,23 +350,3 @@ def _merged(sums: list[StatisticsAccumulator]) -> LatentStatistics:
     for part in sums:
         whole.merge(part)
     return whole.finish()
-
-
-def _lines(path: Path) -> Iterator[Row]:
-    """The rows of a progress file, up to one that a kill cut in two."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            return
-
-
-def _public(row: Row) -> Row:
-    """The manifest's line: what was kept to continue and to sum up is left out."""
-    level_db = _db(row["level"]["squares"], row["level"]["count"])
-    return {k: v for k, v in row.items() if k not in PRIVATE} | {"level_db": level_db}
-
-
-def _db(squares: float, count: int) -> float | None:
-    """RMS in dBFS as JSON can hold it: None for digital silence."""
-    return round(decibels(squares / count), 2) if squares > 0 else None

@@ -1,4 +1,4 @@
-"""What `encode` is to encode: the dataset's files, or those in some folders.
+"""What `encode` has to do: the files of the dataset, or those in given folders.
 
 Shapes: N audio samples.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latentdiff import audio as sound
 from latentdiff import runs
@@ -22,53 +23,53 @@ from latentdiff.latents.store import MANIFEST
 from latentdiff.model.project import Project
 from latentdiff.runs import Input, Run
 from latentdiff.specs import Codec
-from latentdiff.split import held_out
+from latentdiff.split import held_out, part_keys
 
 LEAST_END = 0.5
-"""Seconds; the end of a file that would be shorter is not held out."""
+"""Seconds; a shorter end of a file is not held out."""
+
+Identity = list[str | int | float | None]
+"""What tells whether a file is still the one that was encoded; as JSON holds it."""
 
 
 @dataclass(eq=False)
-class Job:
-    """One file, or a part of one, on its way through the codec."""
+class EncodeJob:
+    """A file, or a part of one, to encode; and how far that has got."""
 
     key: str
     path: Path
     seconds: float
-    """As far as is known beforehand."""
+    """According to the dataset or the file's header."""
     split: str = "train"
     start: float = 0.0
-    """Seconds into the file at which it begins."""
+    """Seconds into the file at which the part begins."""
     stop: float | None = None
-    """Seconds into the file at which it ends; None: at the file's end."""
+    """Seconds into the file at which the part ends; None: at the end of the file."""
     sha256: str | None = None
-    """Of the file when the dataset was made; None: not checked."""
+    """The file's hash when the dataset was made; None: not checked."""
     failed: str = ""
-    """Why it could not be encoded to its end."""
+    """Why it could not be encoded; empty while nothing is wrong."""
     samples: int = 0
-    """N at the codec's rate, so far as it has been read."""
+    """N read so far, at the codec's rate."""
     level: LevelMeter = field(default_factory=LevelMeter)
-    """Of what has been read."""
-    _running: list[Generator[np.ndarray, None, None]] = field(default_factory=list)
-
-    @property
-    def stem(self) -> str:
-        return sound.file_stem(self.key)
+    """Level of the audio read so far."""
+    _open: list[Generator[NDArray[np.float32], None, None]] = field(default_factory=list)
 
     @property
     def label(self) -> str | None:
+        """Name of the folder the file is in."""
         return PurePosixPath(self.key).parent.name or None
 
-    def identity(self) -> list[Any]:
-        """What tells whether the file is still the one that was encoded."""
+    def identity(self) -> Identity:
+        """See `Identity`; empty, which equals no file's, if the file is gone."""
         try:
             info = self.path.stat()
         except OSError:
             return []
         return [str(self.path), info.st_size, info.st_mtime_ns, self.start, self.stop, self.split]
 
-    def blocks(self, codec: Codec) -> Iterator[np.ndarray]:
-        """Blocks [channels, N] for the codec. What goes wrong is noted in `failed`."""
+    def blocks(self, codec: Codec) -> Iterator[NDArray[np.float32]]:
+        """Blocks [channels, N] for the codec. Errors do not raise: they end up in `failed`."""
         self.samples = 0
         try:
             self._check_unchanged()
@@ -77,18 +78,18 @@ class Job:
                 self.level.add(block)
                 yield block
             if self.samples == 0:
-                self.failed = "there is nothing in it"
+                self.failed = "it has no samples"
         except sound.AudioError as error:
             self.failed = error.why
         except OSError as error:
             self.failed = str(error.strerror)
 
-    def slice(self, sample_rate: int, channels: int) -> Iterator[np.ndarray]:
-        """Blocks [channels, N] of the part that is wanted, at a rate in Hz."""
+    def slice(self, sample_rate: int, channels: int) -> Iterator[NDArray[np.float32]]:
+        """Blocks [channels, N] of this part of the file, at a rate in Hz."""
         first = round(self.start * sample_rate)
         last = None if self.stop is None else round(self.stop * sample_rate)
         blocks = sound.blocks(self.path, sample_rate, channels)
-        self._running.append(blocks)  # type: ignore[arg-type]
+        self._open.append(blocks)
         position = 0
         for block in blocks:
             end = position + block.shape[1]
@@ -101,49 +102,55 @@ class Job:
         self.close()
 
     def close(self) -> None:
-        """End decoders that are still running."""
-        while self._running:
-            self._running.pop().close()
+        """Stop decoders that are still running."""
+        while self._open:
+            self._open.pop().close()
 
     def _check_unchanged(self) -> None:
         if not self.path.is_file():
-            raise sound.AudioError(self.path, "it is no longer there")
+            raise sound.AudioError(self.path, "the file is gone")
         if self.sha256 and runs.sha256_file(self.path) != self.sha256:
-            raise sound.AudioError(self.path, "it has changed since `preprocess` read it")
+            raise sound.AudioError(self.path, "the file has changed since `preprocess` read it")
 
 
 @dataclass(frozen=True)
-class Jobs:
-    """What there is to do, and what cannot be done."""
+class EncodeJobs:
+    """What to encode, and what was skipped."""
 
-    jobs: list[Job]
-    losses: list[str]
-    """path: reason."""
+    jobs: list[EncodeJob]
+    skipped: list[str]
+    """"path: reason" of every file that cannot be used."""
     source: Input
+    """The dataset's manifest, or the audio folders, for `run.json`."""
+
+    @property
+    def files(self) -> int:
+        """Number of files; one may have two jobs, if its end is held out."""
+        return len({job.path for job in self.jobs})
 
 
 def find_jobs(
     run: Run, project: Project, audio: Sequence[Path], dataset: Path | None = None
-) -> Jobs:
-    """The files in `audio`, else those of the dataset, with the dataset's split.
+) -> EncodeJobs:
+    """The files in `audio`; without any, those of the dataset with the dataset's split.
 
-    Raises UserError where there are none.
+    Raises UserError if there are none.
     """
     return _of_audio(project, audio) if audio else _of_dataset(dataset or run.dataset)
 
 
-def _of_dataset(directory: Path) -> Jobs:
+def _of_dataset(directory: Path) -> EncodeJobs:
     manifest = directory / MANIFEST
     if directory.is_dir() and not manifest.is_file() and runs.read_run(directory) is None:
         raise UserError(
-            f"{directory} does not say which files it was made from",
-            why=f"it has no {MANIFEST}: `rave preprocess` writes none",
+            f"the dataset in {directory} does not list its recordings",
+            why=f"it has no {MANIFEST}, which `rave preprocess` does not write",
             do_this="name the recordings with --audio.",
         )
     if not directory.is_dir():
         raise UserError(
             f"there is no dataset in {directory}",
-            do_this="make one (`latentdiff preprocess`), or name recordings with --audio.",
+            do_this="make one with `latentdiff preprocess`, or name recordings with --audio.",
         )
     runs.require_done(directory, "preprocess", "preprocess")
     jobs = []
@@ -151,54 +158,57 @@ def _of_dataset(directory: Path) -> Jobs:
         if "skipped" not in row:
             jobs += _of_row(row)
     if not jobs:
-        raise UserError(f"{manifest} lists no file that can be used")
-    return Jobs(jobs, [], Input(str(manifest), runs.sha256_file(manifest)))
+        raise UserError(
+            f"{manifest} lists no usable file",
+            do_this="run `latentdiff preprocess` again, or name recordings with --audio.",
+        )
+    return EncodeJobs(jobs, [], Input(str(manifest), runs.sha256_file(manifest)))
 
 
-def _of_row(row: dict[str, Any]) -> list[Job]:
-    """A file of the dataset; as two parts where its end is held out for validation."""
+def _of_row(row: Mapping[str, Any]) -> list[EncodeJob]:
+    """The file of a line of the dataset's manifest, in two parts if its end is held out."""
     key, path = row["key"], Path(row["path"])
     sha256, seconds = row.get("sha256"), row["seconds"]
     border = row.get("validation_from")
     if border is None:
-        return [Job(key, path, seconds, row["split"], sha256=sha256)]
+        return [EncodeJob(key, path, seconds, row["split"], sha256=sha256)]
     return _parts(key, path, seconds, border, sha256)
 
 
 def _parts(
     key: str, path: Path, seconds: float, border: float, sha256: str | None = None
-) -> list[Job]:
-    name = PurePosixPath(key)
-    head, tail = (str(name.with_stem(f"{name.stem} {side}")) for side in ("train", "validation"))
+) -> list[EncodeJob]:
+    """A file as the part to train on and the held-out end from `border` seconds on."""
+    head, tail = part_keys(key)
     return [
-        Job(head, path, border, "train", stop=border, sha256=sha256),
-        Job(tail, path, seconds - border, "validation", start=border, sha256=sha256),
+        EncodeJob(head, path, border, "train", stop=border, sha256=sha256),
+        EncodeJob(tail, path, seconds - border, "validation", start=border, sha256=sha256),
     ]
 
 
-def _of_audio(project: Project, places: Sequence[Path]) -> Jobs:
+def _of_audio(project: Project, places: Sequence[Path]) -> EncodeJobs:
     found = sound.find(places)
-    losses = [f"{path}: {reason}" for path, reason in found.skipped]
+    skipped = [f"{path}: {reason}" for path, reason in found.skipped]
     jobs = []
     for key, path in found.files:
         try:
-            jobs.append(Job(key, path.resolve(), sound.probe(path).seconds))
+            jobs.append(EncodeJob(key, path.resolve(), sound.probe(path).seconds))
         except sound.AudioError as error:
-            losses.append(f"{path}: {error.why}")
+            skipped.append(f"{path}: {error.why}")
     if not jobs:
         raise UserError(
-            f"none of {len(losses)} files can be read",
-            why="\n    " + "\n    ".join(losses[:5]),
+            f"none of {len(skipped)} files can be read",
+            why="\n    " + "\n    ".join(skipped[:5]),
             do_this="repair or convert them, or name another folder.",
         )
     jobs = _split(jobs, project)
     facts = json.dumps([[job.key, *job.identity()] for job in jobs])
     digest = hashlib.sha256(facts.encode()).hexdigest()
-    return Jobs(jobs, losses, Input("; ".join(map(str, places)), digest))
+    return EncodeJobs(jobs, skipped, Input("; ".join(map(str, places)), digest))
 
 
-def _split(jobs: list[Job], project: Project) -> list[Job]:
-    """Hold files out as `preprocess` does or, of a single one or where asked for, their ends."""
+def _split(jobs: list[EncodeJob], project: Project) -> list[EncodeJob]:
+    """Hold out files as `preprocess` does, or the ends of files: of a single one, or on request."""
     share = project.data.validation
     longest = max(jobs, key=lambda job: job.seconds)
     if longest.seconds > 0 and (len(jobs) == 1 or project.data.hold_out == "ends"):
@@ -211,8 +221,8 @@ def _split(jobs: list[Job], project: Project) -> list[Job]:
     return jobs
 
 
-def _without_end(job: Job, share: float, least: float) -> list[Job]:
-    """A file and its held-out end; the whole file where that would be shorter than `least` s."""
+def _without_end(job: EncodeJob, share: float, least: float) -> list[EncodeJob]:
+    """A file in two parts; whole if its held-out end would be shorter than `least` seconds."""
     if share * job.seconds < least:
         return [job]
     return _parts(job.key, job.path, job.seconds, (1 - share) * job.seconds)

@@ -1,4 +1,4 @@
-"""One process's share of the files, and its way over them: through the codec onto disk.
+"""One process's share of the files, and their way through the codec to disk.
 
 Shapes: D latent dimensions, K mel bands, N audio samples, T latent frames.
 """
@@ -6,35 +6,36 @@ Shapes: D latent dimensions, K mel bands, N audio samples, T latent frames.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latentdiff import audio as sound
 from latentdiff import streaming
-from latentdiff.commands.encode_jobs import Job
+from latentdiff.commands.encode_jobs import EncodeJob
+from latentdiff.commands.encode_progress import EncodedFile
 from latentdiff.conditions.mel import mel_blocks
 from latentdiff.conditions.resample import resample_blocks
 from latentdiff.conditions.settings import MelConfig
 from latentdiff.latents.settings import LatentConfig
-from latentdiff.latents.store import Entry, array_writer
+from latentdiff.latents.store import ArrayWriter, Entry, array_writer
 from latentdiff.specs import Codec
 
-Row = dict[str, Any]
-"""A line of the manifest, with what is needed to continue and to sum up (PRIVATE)."""
-PRIVATE = ("identity", "level", "posterior")
 
+def share_out(
+    jobs: Sequence[EncodeJob], size: int, together: Callable[[EncodeJob], int]
+) -> list[list[EncodeJob]]:
+    """Divide the jobs into `size` parts of about equal length, each in their order.
 
-def share_out(jobs: list[Job], size: int, together: Callable[[Job], int]) -> list[list[Job]]:
-    """The jobs in `size` parts of about equal length, each in their order; the same everywhere.
-
-    What one process would give the codec in one call stays together, since sums in another batch
-    are rounded otherwise: of each length, `together(job)` files that follow each other.
+    The result is the same in every process. Jobs that one process would batch into one codec call
+    stay together, because sums in another batch round differently and the store must not depend on
+    the number of processes: of each length, `together(job)` consecutive ones.
     """
-    loads, parts = [0.0] * size, [set[Job]() for _ in range(size)]
+    loads, parts = [0.0] * size, [set[EncodeJob]() for _ in range(size)]
+    # Longest first, each to the part with the least so far.
     for unit in sorted(_units(jobs, together), key=lambda unit: -_seconds(unit)):
         least = loads.index(min(loads))
         loads[least] += _seconds(unit)
@@ -42,62 +43,81 @@ def share_out(jobs: list[Job], size: int, together: Callable[[Job], int]) -> lis
     return [[job for job in jobs if job in part] for part in parts]
 
 
-def _units(jobs: list[Job], together: Callable[[Job], int]) -> Iterator[list[Job]]:
-    alike: dict[float, list[Job]] = {}
+def _units(
+    jobs: Sequence[EncodeJob], together: Callable[[EncodeJob], int]
+) -> Iterator[list[EncodeJob]]:
+    """The jobs in groups that share a codec call."""
+    by_length: dict[float, list[EncodeJob]] = {}
     for job in jobs:
-        alike.setdefault(job.seconds, []).append(job)
-    for group in alike.values():
+        by_length.setdefault(job.seconds, []).append(job)
+    for group in by_length.values():
         count = together(group[0])
         for start in range(0, len(group), count):
             yield group[start : start + count]
 
 
-def _seconds(unit: list[Job]) -> float:
+def _seconds(unit: list[EncodeJob]) -> float:
     return sum(job.seconds for job in unit)
 
 
 class FilesPass:
     """Encodes files into a store's folder."""
 
-    def __init__(self, root: Path, codec: Codec, settings: LatentConfig, mel: MelConfig) -> None:
+    def __init__(
+        self,
+        root: Path,
+        codec: Codec,
+        settings: LatentConfig,
+        mel: MelConfig,
+        stems: Mapping[str, str],
+    ) -> None:
+        """`stems`: key -> stem of its files, for all jobs of the store (see `audio.file_stems`)."""
         self._root, self._codec = root, codec
         self._settings, self._mel = settings, mel
+        self._stems = stems
 
-    def together(self, job: Job) -> int:
-        """How many files as long as this one the codec sees in one call."""
+    def together(self, job: EncodeJob) -> int:
+        """How many files as long as this one are batched into one codec call."""
         frames = max(1, math.ceil(job.seconds * self._codec.sample_rate / self._codec.hop))
         seconds, batch = self._settings.chunk_seconds, self._settings.batch
         return streaming.files_together(self._codec, frames, chunk_seconds=seconds, batch=batch)
 
-    def rows(self, todo: list[Job]) -> Generator[tuple[Row | None, float], None, None]:
-        """Seconds of audio as they are done; with them the row of a file that became whole."""
-        open_files: dict[Job, _Output] = {}
-        sources = ((job, job.blocks(self._codec)) for job in todo)
+    def files(
+        self, todo: Sequence[EncodeJob]
+    ) -> Generator[tuple[EncodedFile | None, float], None, None]:
+        """Encode; yields seconds of audio as they are done, with each file that they complete.
+
+        Files that cannot be used are not yielded; their jobs say why (`failed`).
+        """
+        open_files: dict[EncodeJob, _Output] = {}
         pieces = streaming.encode_files(
             self._codec,
-            sources,  # type: ignore[arg-type]
+            ((job, job.blocks(self._codec)) for job in todo),
             chunk_seconds=self._settings.chunk_seconds,
             batch=self._settings.batch,
         )
         with ExitStack() as cleanup:
             for piece in pieces:
                 job = piece.key
-                assert isinstance(job, Job)
                 if job not in open_files:
-                    output = _Output(self._root, job, self._settings.keep_std)
+                    output = _Output(self._root, self._stems[job.key], self._settings.keep_std)
                     open_files[job] = cleanup.enter_context(output)
-                seconds = piece.size / self._codec.sample_rate
-                row = None
                 open_files[job].append(*piece.arrays)
+                encoded = None
                 if piece.last:
                     output = open_files.pop(job)
-                    row = None if job.failed else self._whole(job, output)
+                    # A file that broke off ends like one that is complete: only the job knows.
+                    encoded = None if job.failed else self._complete(job, output)
                     output.discard()
-                yield row, seconds
+                yield encoded, piece.size / self._codec.sample_rate
 
-    def _whole(self, job: Job, output: _Output) -> Row | None:
-        """The row of a file whose latents are complete; its mel is made now."""
-        mel = f"mel/{job.stem}.npy"
+    def _complete(self, job: EncodeJob, output: _Output) -> EncodedFile | None:
+        """The mel of a job, then its latents' final names.
+
+        In this order because the mel takes another pass over the recording, which can fail: then
+        the latents are discarded too.
+        """
+        mel = f"mel/{self._stems[job.key]}.npy"
         try:
             with array_writer(self._root / mel) as writer:
                 for features in self._features(job, output.frames):
@@ -118,37 +138,38 @@ class FilesPass:
             label=job.label,
             start=job.start,
         )
-        level = {"squares": job.level.squares, "count": job.level.count, "peak": job.level.peak}
-        spread = output.posterior()
-        return {**entry.row(), "identity": job.identity(), "level": level, "posterior": spread}
+        return EncodedFile(entry, job.identity(), job.level, output.posterior())
 
-    def _features(self, job: Job, frames: int) -> Iterator[np.ndarray]:
-        """The mel spectrogram at the pace of the latents, in blocks [K, t]."""
+    def _features(self, job: EncodeJob, frames: int) -> Iterator[NDArray[np.float32]]:
+        """The mel spectrogram at the frame rate of the latents, in blocks [K, t]."""
         mel = mel_blocks(job.slice(self._mel.sample_rate, 1), self._mel)
         seconds = self._codec.hop / self._codec.sample_rate
         return resample_blocks(mel, frames, seconds * self._mel.sample_rate / self._mel.hop)
 
 
 class _Output:
-    """The arrays of one file on their way to disk; gone unless `finish` was called."""
+    """The latents of one file on their way to disk; removed unless `finish` is called."""
 
-    def __init__(self, root: Path, job: Job, keep_std: bool) -> None:
-        self.mean = f"mean/{job.stem}.npy"
-        self.std = f"std/{job.stem}.npy" if keep_std else None
+    def __init__(self, root: Path, stem: str, keep_std: bool) -> None:
+        self.mean = f"mean/{stem}.npy"
+        self.std = f"std/{stem}.npy" if keep_std else None
         self._root = root
-        self._squares: np.ndarray | float = 0.0
+        self._squares: NDArray[np.float64] | float = 0.0
 
     def __enter__(self) -> _Output:
         self._stack = ExitStack()
-        self._means = self._stack.enter_context(array_writer(self._root / self.mean))
-        self._stds = self.std and self._stack.enter_context(array_writer(self._root / self.std))
+        self._means = self._open(self.mean)
+        self._stds = self._open(self.std) if self.std else None
         return self
+
+    def _open(self, name: str) -> ArrayWriter:
+        return self._stack.enter_context(array_writer(self._root / name))
 
     @property
     def frames(self) -> int:
         return self._means.frames
 
-    def append(self, mean: np.ndarray, std: np.ndarray) -> None:
+    def append(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
         self._means.append(mean)
         if self._stds:
             self._stds.append(std)
@@ -156,14 +177,16 @@ class _Output:
 
     def posterior(self) -> list[float]:
         """[D], RMS over the frames of the posterior's standard deviation."""
-        return np.sqrt(self._squares / self.frames).tolist()
+        return [float(value) for value in np.sqrt(self._squares / self.frames)]
 
     def finish(self) -> None:
+        """Give the files their names."""
         self._stack.close()
 
     def discard(self) -> None:
-        """Remove what has not been finished; nothing where all has been."""
+        """Remove what has not been finished; after `finish` there is nothing left to remove."""
         stack = self._stack.pop_all()
+        # The writers remove their files if the context ends with an exception.
         stack.__exit__(_Discarded, _Discarded(), None)
 
     def __exit__(self, *_: object) -> None:
@@ -171,4 +194,4 @@ class _Output:
 
 
 class _Discarded(Exception):
-    """Tells the writers of a file that is not wanted to remove it."""
+    """Makes the writers of an unwanted file remove it."""

@@ -1,35 +1,38 @@
-"""`evaluate`: what a diffusion model has learned, measured on held-out files and on its samples."""
+"""`evaluate`: measure a diffusion model on held-out files and by its samples."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from latentdiff import runs
 from latentdiff.commands import evaluate_pictures
-from latentdiff.commands.evaluate_job import Job
-from latentdiff.commands.evaluate_measures import measure
-from latentdiff.commands.evaluate_report import table
+from latentdiff.commands.evaluate_report import table, to_json
 from latentdiff.evaluation import compare, embeddings
 from latentdiff.evaluation.sound import SILENT_DB
 from latentdiff.latents.store import LatentStore
-from latentdiff.model import clips as evaluate_sets
-from latentdiff.model.clips import ClipSets
+from latentdiff.model.clips import NO_CODEC, ClipSets
+from latentdiff.model.evaluate import (
+    EvaluationResult,
+    EvaluationSettings,
+    choose_clips,
+    evaluate_model,
+)
+from latentdiff.model.evaluate.inputs import sample_frames
 from latentdiff.model.model import Model
-from latentdiff.model.project import Project, already_done
+from latentdiff.model.project import Project, already_done, is_unfinished
 from latentdiff.model.resolve import open_codec, open_model
+from latentdiff.rave.codec import RaveCodec
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.training.fabric import pick_device
+from latentdiff.training.settings import VALIDATION
 
 log = logging.getLogger(__name__)
 
+NAME = "evaluate"
 FOLDER = "evaluation"
 RESULTS, TABLE = "evaluation.json", "evaluation.txt"
-CLIP_SECONDS = 3.0
-"""Of a real clip: short, so that short files give some too. Samples may be longer."""
-NO_CODEC = "the sound was not judged: no codec is known (name one with --rave)"
 COPIES = 0.5
 """Ratio of distances to the nearest training window below which samples look like copies."""
 
@@ -49,101 +52,113 @@ def evaluate(
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> list[str]:
-    """Measure the model on held-out files, and `n` samples of it against the training set.
+    """Measure the model on held-out files, and `n` samples of it beside training clips.
 
-    Writes a table, `evaluation.json`, pictures and a handful of sounds into `run`/evaluation.
-    `steps`: further numbers of sampler steps to score. `embedding`: names of plug-ins (see
-    `latentdiff.evaluation.embeddings`). Returns what could not be measured, with reasons.
+    Writes a table, `evaluation.json`, pictures and a few sounds into `run`/evaluation. `steps`:
+    further numbers of sampler steps to score. `embedding`: names of plug-ins (see
+    `latentdiff.evaluation.embeddings`). Returns what was skipped, with reasons.
     """
-    plugins = {name: embeddings.load(name) for name in embedding}
+    settings = EvaluationSettings(
+        sampling=project.sampling,
+        training=project.training,
+        latents=project.latents,
+        seed=project.seed,
+        n=n,
+        seconds=seconds,
+        steps=tuple(steps),
+        embeddings={name: embeddings.load(name) for name in embedding},
+    )
     device = pick_device(project.device)
     model, store = open_model(run, diffusion, latents, device)
     codec = open_codec(run, store, rave, ckpt, device)
-    losses = [] if codec else [NO_CODEC]
-    clips, frames = _clips(model, store, n, seconds, project.sampling.seconds)
+    skipped = [] if codec else [NO_CODEC]
+    clips = choose_clips(model, store, settings)
     directory = run.root / FOLDER
-    settings = {
-        "sampling": project.sampling.model_dump(mode="json"),
-        "seed": project.seed,
-        "n": n,
-        "seconds": seconds,
-        "steps": list(steps),
-        "embedding": list(embedding),
+    # Nothing of an interrupted evaluation can be continued, so other settings may replace it.
+    overwrite = overwrite or is_unfinished(directory, NAME)
+    remembered, inputs = _remembered(settings), _inputs(model, store, codec)
+    _announce(model, clips, settings)
+    if already_done(directory, NAME, remembered, inputs, overwrite):
+        log.info("%s", (directory / TABLE).read_text(encoding="utf-8"))
+        return skipped
+    if dry_run:
+        log.info("dry run: nothing was written; the evaluation would go to %s", directory)
+        return skipped
+    with Stage(
+        directory,
+        NAME,
+        config=remembered,
+        inputs=inputs,
+        seed=project.seed,
+        overwrite=overwrite,
+    ) as stage:
+        result = evaluate_model(model, store, clips, codec, settings, scratch=directory)
+        _write(directory, result, clips, codec)
+        stage.record(latent_score=result.latent.score(compare.SAMPLES))
+        _warn(result)
+    log.info("pictures and sounds: %s", directory)
+    return result.skipped
+
+
+def _remembered(settings: EvaluationSettings) -> dict[str, object]:
+    """What decides the result, for `run.json`: with other settings it is another evaluation."""
+    return {
+        "sampling": settings.sampling.model_dump(mode="json"),
+        "training": settings.training.model_dump(mode="json", include=set(VALIDATION)),
+        "seed": settings.seed,
+        "n": settings.n,
+        "seconds": settings.seconds,
+        "steps": list(settings.steps),
+        "embedding": list(settings.embeddings),
     }
+
+
+def _inputs(model: Model, store: LatentStore, codec: RaveCodec | None) -> dict[str, Input]:
     inputs = {
         "diffusion": model.as_input(),
         "latents": Input(str(store.root.resolve()), store.fingerprint()),
     }
     if codec is not None:
         inputs["codec"] = Input(str(codec.origin.path.resolve()), codec.fingerprint)
-    _announce(model, clips, n, frames)
-    if already_done(directory, "evaluate", settings, inputs, overwrite):
-        log.info("%s", (directory / TABLE).read_text(encoding="utf-8"))
-        return losses
-    if dry_run:
-        log.info("dry run: nothing was written; it would evaluate into %s", directory)
-        return losses
-    with Stage(
-        directory,
-        "evaluate",
-        config=settings,
-        inputs=inputs,
-        seed=project.seed,
-        overwrite=overwrite,
-    ) as stage:
-        job = Job(model, store, clips, codec, project, n, frames, plugins, directory)
-        found = measure(job, steps)
-        runs.write_json(directory / RESULTS, found.results)
-        text = table(found.results)
-        runs.write_text(directory / TABLE, text + "\n")
-        evaluate_pictures.draw(job, found)
-        evaluate_pictures.keep_sounds(job, found.heard)
-        stage.record(latent_score=found.results["latent"]["sets"][compare.SAMPLES]["score"])
-        log.info("%s", text)
-        _say_aloud(found.results)
-    log.info("pictures and sounds: %s", directory)
-    return losses + found.losses
+    return inputs
 
 
-def _clips(
-    model: Model, store: LatentStore, n: int, seconds: float | None, usual: float
-) -> tuple[ClipSets, int]:
-    """Real clips, and frames of a sample: as long as the clips where samples follow these."""
-    if model.standardiser is not None:
-        clips = evaluate_sets.gather(model, store, n, model.spec.frames(seconds or CLIP_SECONDS))
-        return clips, clips.frames
-    frames = model.spec.frames(seconds or usual)
-    short = min(frames, model.spec.frames(CLIP_SECONDS))
-    return evaluate_sets.gather(model, store, n, short), frames
-
-
-def _announce(model: Model, clips: ClipSets, n: int, frames: int) -> None:
+def _announce(model: Model, clips: ClipSets, settings: EvaluationSettings) -> None:
     log.info("model: %s, step %d", model.path, model.step)
-    held = 0 if clips.held_out is None else len(clips.held_out.places)
     log.info(
-        "%d samples of %.1f s; %d training clips a set and %d held-out clips of %.1f s",
-        n,
-        model.spec.seconds(frames),
-        len(clips.reference.places),
-        held,
+        "%d samples of %.1f s; %d training clips per set and %d held-out clips of %.1f s",
+        settings.n,
+        model.spec.seconds(sample_frames(model, clips, settings)),
+        len(clips.reference),
+        0 if clips.held_out is None else len(clips.held_out),
         model.spec.seconds(clips.frames),
     )
 
 
-def _say_aloud(results: dict[str, Any]) -> None:
-    """Warnings for what a reader of the table must not overlook."""
-    level = results.get("level")
-    if level and level["samples"]["silent"]:
+def _write(
+    directory: Path, result: EvaluationResult, clips: ClipSets, codec: RaveCodec | None
+) -> None:
+    """All files of an evaluation; the table is shown too."""
+    runs.write_json(directory / RESULTS, to_json(result))
+    text = table(result)
+    runs.write_text(directory / TABLE, text + "\n")
+    evaluate_pictures.draw(directory, result, clips, codec)
+    if codec is not None:
+        evaluate_pictures.write_sounds(directory, result, codec.sample_rate)
+    log.info("%s", text)
+
+
+def _warn(result: EvaluationResult) -> None:
+    """Warnings about what must not be overlooked in the table."""
+    if result.level and result.level.samples.silent:
+        ours = result.level.samples
         log.warning(
-            "%d of %d samples are silent (below %.0f dBFS)",
-            level["samples"]["silent"],
-            level["samples"]["clips"],
-            SILENT_DB,
+            "%d of %d samples are silent (below %.0f dBFS)", ours.silent, ours.clips, SILENT_DB
         )
-    near = results["neighbours"]
-    if near and near["ratio"] < COPIES:
+    near = result.neighbours
+    if near and near.ratio < COPIES:
         log.warning(
-            "samples lie far nearer to training windows than held-out ones do (ratio %.2f): the "
-            "model may have learned recordings by heart",
-            near["ratio"],
+            "samples are much closer to training windows than held-out clips are (ratio %.2f): "
+            "the model may have memorised recordings",
+            near.ratio,
         )

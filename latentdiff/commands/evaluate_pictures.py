@@ -1,4 +1,4 @@
-"""The pictures and sounds that `evaluate` leaves beside its numbers."""
+"""The pictures and sounds that `evaluate` writes beside its numbers."""
 
 from __future__ import annotations
 
@@ -7,60 +7,75 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from latentdiff import audio as sound
-from latentdiff import runs
-from latentdiff.commands.evaluate_job import HANDFUL, Heard, Job, Measured
+from latentdiff import audio, runs
 from latentdiff.evaluation import compare, mel, pictures
-from latentdiff.model.clips import original
+from latentdiff.evaluation.pictures import LossCurves
+from latentdiff.model.clips import ClipSets, original
+from latentdiff.model.evaluate import EvaluationResult
+from latentdiff.model.evaluate.results import HeldOutSkill
 from latentdiff.specs import Codec
 
 log = logging.getLogger(__name__)
 
 
-def draw(job: Job, found: Measured) -> None:
-    """scores.png, and where there is something to show loss.png and spectrograms.png."""
-    results = found.results
+def draw(directory: Path, result: EvaluationResult, clips: ClipSets, codec: Codec | None) -> None:
+    """scores.png; loss.png if skill was measured; spectrograms.png if there is a codec."""
     drawing: dict[str, Callable[[Path], None]] = {
-        "scores.png": lambda path: pictures.scores(path, found.comparisons)
+        "scores.png": lambda path: pictures.scores(path, result.comparisons)
     }
-    if results["held_out"] is not None:
-        drawing["loss.png"] = lambda path: pictures.losses(path, results["held_out"])
-    if job.codec is not None:
-        rows = _spectrogram_rows(job, job.codec, found.heard)
-        config = mel.config_for(job.codec.sample_rate)
+    if result.held_out is not None:
+        curves = _curves(result.held_out)
+        drawing["loss.png"] = lambda path: pictures.losses(path, curves)
+    if codec is not None:
+        rows = _spectrogram_rows(result, clips, codec)
+        config = mel.config_for(codec.sample_rate)
         frame = config.hop / config.sample_rate
         drawing["spectrograms.png"] = lambda path: pictures.spectrograms(path, rows, frame)
     for name, make in drawing.items():
-        with runs.atomic(job.directory / name) as partial:
+        with runs.atomic(directory / name) as partial:
             make(partial)
 
 
-def _spectrogram_rows(job: Job, codec: Codec, heard: Heard) -> dict[str, list[np.ndarray]]:
-    """Log-mels [bands, frames] of a few clips a row; the originals where they still exist."""
-    name = compare.HELD_OUT if compare.HELD_OUT in heard.mels else compare.OTHER
-    real = job.clips.held_out if name == compare.HELD_OUT else job.clips.other
-    assert real is not None  # it has been heard
-    rows: dict[str, list[np.ndarray]] = {}
+def _curves(skill: HeldOutSkill) -> LossCurves:
+    return LossCurves(
+        logsnr=skill.logsnr,
+        losses=skill.losses,
+        zero=skill.zero,
+        variance=skill.variance,
+        wiener=skill.wiener,
+        skill=skill.skill,
+    )
+
+
+def _spectrogram_rows(
+    result: EvaluationResult, clips: ClipSets, codec: Codec
+) -> dict[str, list[NDArray[np.float32]]]:
+    """A few log-mel spectrograms [bands, frames] per row: real clips, decoded clips, samples."""
+    name = compare.HELD_OUT if compare.HELD_OUT in result.examples else compare.OTHER
+    real = clips.held_out if name == compare.HELD_OUT else clips.other
+    assert real is not None  # it has been decoded
+    decoded = result.examples[name]
+    rows: dict[str, list[NDArray[np.float32]]] = {}
     try:
-        places = real.places[:HANDFUL]
-        clips = [original(place, job.clips.frames, codec) for place in places]
-        rows["recordings"] = list(mel.log_mels(clips, codec.sample_rate).numpy())
-    except sound.AudioError as error:
-        log.warning("the recordings are not in the pictures: %s", error.why)
-    rows["what the codec makes of them"] = list(heard.mels[name][:HANDFUL].numpy())
+        places = real.places[: len(decoded.sounds)]
+        recordings = [original(place, clips.frames, codec) for place in places]
+        rows["recordings"] = list(mel.log_mels(recordings, codec.sample_rate).numpy())
+    except audio.AudioError as error:
+        log.warning("spectrograms.png has no row of recordings: %s", error.why or error.what)
+    rows["the same, encoded and decoded"] = list(decoded.mels.numpy())
     for kind in (compare.FOLLOWING, compare.SAMPLES):
-        if kind in heard.mels:
-            rows[kind] = list(heard.mels[kind][:HANDFUL].numpy())
+        if kind in result.examples:
+            rows[kind] = list(result.examples[kind].mels.numpy())
     return rows
 
 
-def keep_sounds(job: Job, heard: Heard) -> None:
-    """A handful of samples and of real clips as the codec gives them back, as wav files."""
-    if job.codec is None:
-        return
+def write_sounds(directory: Path, result: EvaluationResult, sample_rate: int) -> None:
+    """A few samples and decoded real clips as wav files in `directory`/audio."""
     for name in (compare.SAMPLES, compare.FOLLOWING, compare.OTHER, compare.HELD_OUT):
-        for index, clip in enumerate(heard.kept.get(name, [])):
-            path = job.directory / "audio" / f"{name.split(',')[0].replace(' ', '-')}-{index}.wav"
+        examples = result.examples.get(name)
+        for index, clip in enumerate(examples.sounds if examples else []):
+            path = directory / "audio" / f"{name.split(',')[0].replace(' ', '-')}-{index}.wav"
             runs.make_directory(path.parent)
-            sound.write(path, [clip], job.codec.sample_rate, "wav")
+            audio.write(path, [clip], sample_rate, "wav")

@@ -1,176 +1,231 @@
-"""The table of `evaluate`: every number with what a good and a bad one is."""
+"""The text and the JSON file of `evaluate`: every number with what is good and what is bad."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 
+from latentdiff.commands.evaluate_advice import advice
 from latentdiff.evaluation import compare
+from latentdiff.evaluation.compare import Comparison, SetScore
+from latentdiff.model.evaluate.results import (
+    ConditionFollowing,
+    EvaluationResult,
+    HeldOutSkill,
+    Level,
+    Levels,
+    Neighbours,
+    Spread,
+    StepScore,
+)
 from latentdiff.training import verdict
 
 FEW = 16
-"""Clips of a set below which chance decides much of a score."""
+"""Clips per set below which scores depend much on chance."""
+OPTIONAL = ("mel", "embeddings", "level", "condition")
+"""Keys of the JSON file that are left out if not measured; other keys are null."""
+DIGITS = 6
+"""Significant digits of numbers in the JSON file."""
 
 
-def table(results: dict[str, Any]) -> str:
-    """The results of an evaluation (as its JSON holds them) as text."""
+def to_json(result: EvaluationResult) -> dict[str, object]:
+    """The numbers of an evaluation as `evaluation.json` holds them."""
+    values = asdict(replace(result, examples={}))
+    del values["examples"]
+    return {
+        key: _rounded(value)
+        for key, value in values.items()
+        if value is not None or key not in OPTIONAL
+    }
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, list) else value
+
+
+def table(result: EvaluationResult) -> str:
+    """An evaluation as text."""
     parts = [
-        _head(results),
-        _held_out(results["held_out"]),
-        _sets(results),
-        _samples(results),
-        _steps(results["steps"]),
+        _header(result),
+        _held_out(result.held_out),
+        _sets(result),
+        _samples(result),
+        _steps(result.steps),
+        _advice(result),
     ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
-def _head(r: dict[str, Any]) -> list[str]:
+def _header(r: EvaluationResult) -> list[str]:
+    calls = f"{r.calls} network call" + ("" if r.calls == 1 else "s")
     return [
-        f"{r['checkpoint']}, step {r['step']}",
-        f"{r['samples']} samples of {r['seconds']:.1f} s (trained on {r['window_seconds']:.1f} s "
-        f"at a time), {r['calls']} network calls each; beside {r['clips']} real clips a set of "
-        f"{r['clip_seconds']:.1f} s",
+        f"{r.checkpoint}, step {r.step}",
+        f"{r.samples} samples of {r.seconds:.1f} s, {calls} each (training windows: "
+        f"{r.window_seconds:.1f} s)",
+        f"compared with {r.clips} real clips of {r.clip_seconds:.1f} s per set",
     ]
 
 
-def _held_out(r: dict[str, Any] | None) -> list[str]:
+def _held_out(r: HeldOutSkill | None) -> list[str]:
     if r is None:
-        return ["held-out files: none, so skill was not measured"]
+        return ["no file is held out, so skill was not measured"]
+    wiener = 1 - sum(r.wiener) / sum(r.variance)
     lines = [
-        f"on {r['windows']} held-out windows",
-        f"  skill {r['skill']:.3f}   (0: knows only how strong each direction is; 1: knows all; "
-        f"{_skill(r['wiener'], r['variance']):.2f}: the best filter) - {verdict.skill(r['skill'])}",
-        f"  on training windows {r['training_skill']:.3f}   (the same: it knows the kind of sound; "
-        "far above: it knows these recordings by heart)",
-        "  log-SNR     loss  variance   Wiener     zero   skill   (loss between 0 and variance)",
+        f"held-out files, {r.windows} windows",
+        f"  skill {r.skill:.3f}   (0: knows only the level of each direction; 1: knows everything; "
+        f"{wiener:.2f}: the best linear filter) - {verdict.skill(r.skill)}",
+        f"  skill on training files {r.training_skill:.3f}   (similar: what it learned is general; "
+        "far higher: it has memorised recordings)",
+        "  loss by noise level, clean to noisy, beside that of a model that knows only variances, "
+        "of the best linear filter (Wiener), and of predicting zero",
+        "  log-SNR     loss  variance   Wiener     zero   skill",
     ]
-    rows = zip(r["logsnr"], r["losses"], r["variance"], r["wiener"], r["zero"], strict=True)
-    for level, loss, variance, wiener, zero in rows:
-        share = 1 - loss / variance
+    rows = zip(r.logsnr, r.losses, r.variance, r.wiener, r.zero, strict=True)
+    for level, loss, variance, filtered, zero in rows:
         lines.append(
-            f"  {level:+7.1f} {loss:8.4f}  {variance:8.4f} {wiener:8.4f} {zero:8.4f}   {share:5.2f}"
+            f"  {level:+7.1f} {loss:8.4f}  {variance:8.4f} {filtered:8.4f} {zero:8.4f}   "
+            f"{1 - loss / variance:5.2f}"
         )
-    gain = r["conditioning_gain"]
+    gain = r.conditioning_gain
     if gain is not None:
         lines.append(
-            f"  conditioning gain {gain:.2f}   (0: the condition is ignored; 1: wrong ones double "
+            f"  conditioning gain {gain:.2f}   (0: conditions are ignored; 1: wrong ones double "
             f"the loss) - {verdict.conditioning(gain)}"
         )
     return lines
 
 
-def _skill(losses: list[float], baselines: list[float]) -> float:
-    return 1 - sum(losses) / sum(baselines)
-
-
-def _sets(r: dict[str, Any]) -> list[str]:
-    """One column of score and distances for each kind of features."""
-    kinds = {"latents": r["latent"]}
-    if "mel" in r:
-        kinds["mel"] = r["mel"]
-    kinds.update(r.get("embeddings", {}))
+def _sets(r: EvaluationResult) -> list[str]:
+    """A row for each set of clips; columns of score and distances for each kind of features."""
+    kinds = r.comparisons
     lines = [
-        "how near sets of clips are to the training clips (Frechet distance of short windows)",
-        "  score 1: as near as real sound that was left out; 0: as far as white noise",
+        "how close sets of clips are to the training clips (Frechet distance of short windows)",
+        "  score 1: as close as other real sound; 0: as far away as white noise",
         "  " + " " * 27 + "".join(f"{kind:^32}" for kind in kinds),
         "  " + f"{'set':27}" + f"{'score':>8}{'distance':>11}{'to held-out':>13}" * len(kinds),
     ]
-    names = {name: None for facts in kinds.values() for name in facts["sets"]}
+    names = {name: None for comparison in kinds.values() for name in comparison.sets}
     for name in names:
-        cells = (_cell(facts["sets"].get(name)) for facts in kinds.values())
+        cells = (_cell(comparison.sets.get(name)) for comparison in kinds.values())
         lines.append(f"  {name:27}" + "".join(cells).rstrip())
-    errors = {kind: facts["score_error"] for kind, facts in kinds.items()}
+    errors = {kind: comparison.score_error for kind, comparison in kinds.items()}
     known = [f"{error:.2f} ({kind})" for kind, error in errors.items() if error is not None]
     if known:
-        lines.append(f"  standard error of the samples' scores: {', '.join(known)}; more --n, less")
-    if r["clips"] < FEW:
         lines.append(
-            f"  only {r['clips']} clips a set: the scores are rough; more sound tells more"
+            f"  standard error of the samples' scores: {', '.join(known)}; a larger --n lowers it"
         )
-    return lines + [line for kind, facts in kinds.items() for line in _doubts(kind, facts)]
+    if r.clips < FEW:
+        lines.append(
+            f"  with only {r.clips} clips per set the scores are rough; more recordings make them "
+            "more exact"
+        )
+    return lines + [line for kind, one in kinds.items() for line in _caveats(kind, one)]
 
 
-def _cell(row: dict[str, Any] | None) -> str:
+def _cell(row: SetScore | None) -> str:
     if row is None:
         return f"{'-':>8}{'-':>11}{'-':>13}"
-    score = "-" if row["score"] is None else f"{row['score']:.2f}"
-    far = row["distance_to_held_out"]
-    return f"{score:>8}{row['distance']:11.3f}" + ("-" if far is None else f"{far:.3f}").rjust(13)
+    score, far = _number(row.score, 2), _number(row.distance_to_held_out)
+    return f"{score:>8}{row.distance:11.3f}{far:>13}"
 
 
-def _doubts(kind: str, facts: dict[str, Any]) -> list[str]:
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _caveats(kind: str, comparison: Comparison) -> list[str]:
     """Why the scores of one kind may mislead."""
-    sets = facts["sets"]
-    if facts["ceiling"] <= facts["floor"]:
+    sets = comparison.sets
+    if not comparison.usable:
         return [
-            f"  {kind}: noise is no farther than real sound, so there is no score: too few clips"
+            f"  {kind}: no scores, because white noise is no farther away than real sound; there "
+            "are too few clips"
         ]
     lines = []
-    held = sets.get(compare.HELD_OUT)
-    if held and held["distance"] > (facts["floor"] + facts["ceiling"]) / 2:
+    held_out = sets.get(compare.HELD_OUT)
+    if held_out and held_out.distance > (comparison.floor + comparison.ceiling) / 2:
         lines.append(
-            f"  {kind}: the held-out files themselves are unlike the training files; samples that "
-            "follow them will seem far off"
+            f"  {kind}: the held-out files themselves differ from the training files, so samples "
+            "that follow them will seem far away"
         )
-    shuffled = sets[compare.SHUFFLED]["score"]
+    shuffled = sets[compare.SHUFFLED].score
     if shuffled is not None and shuffled > 0.5:
-        lines.append(f"  {kind}: shuffled frames score {shuffled:.2f}: this number tells little")
+        lines.append(
+            f"  {kind}: even clips with shuffled frames score {shuffled:.2f}, so this score says "
+            "little about how sound moves in time"
+        )
     return lines
 
 
-def _samples(r: dict[str, Any]) -> list[str]:
-    spread = r["spread"]["directions"]
+def _samples(r: EvaluationResult) -> list[str]:
+    lines = ["the samples", *_spread(r.spread)]
+    if r.level:
+        lines += _levels(r.level)
+    if r.neighbours:
+        lines.append(_neighbours(r.neighbours))
+    if r.condition:
+        lines.append(_following(r.condition))
+    return lines
+
+
+def _spread(r: Spread) -> list[str]:
     lines = [
-        "the samples",
-        f"  spread {min(spread):.2f} to {max(spread):.2f} by direction, median "
-        f"{r['spread']['median']:.2f}   (1: as the training latents; below: too tame and quiet; "
-        "above: too wild)",
+        f"  spread {min(r.directions):.2f} to {max(r.directions):.2f} by latent direction, median "
+        f"{r.median:.2f}   (1: like the training latents; lower: quieter and more alike; higher: "
+        "louder and more extreme)",
     ]
-    level = r.get("level")
-    if level:
-        ours, real = level["samples"], level["training"]
-        lines += [
-            f"  level {_level(ours)}; training clips, decoded: {_level(real)}; "
-            f"difference {ours['median_db'] - real['median_db']:+.1f} dB   (0: as loud)",
-            f"  silent: {ours['silent']} of {ours['clips']}; of training clips {real['silent']} "
-            f"of {real['clips']}",
-        ]
-    near = r["neighbours"]
-    if near:
-        lines.append(
-            f"  nearest training window ({near['seconds']:.1f} s): ratio {near['ratio']:.2f}, "
-            f"samples {near['samples']:.2f} against held-out {near['held_out']:.2f}   (1 or more: "
-            "as new as unheard recordings; far below 1: learned by heart)"
-        )
-    follows = r.get("condition")
-    if follows:
-        of = "held-out" if follows["held_out"] else "training"
-        wrong = "-" if follows["wrong_db"] is None else f"{follows['wrong_db']:.1f} dB"
-        lines.append(
-            f"  distance to the {of} sound they follow {follows['right_db']:.1f} dB; the codec's "
-            f"own {follows['codec_db']:.1f} dB (the best there is); to a wrong one {wrong} "
-            "(no better than that: the condition is ignored)"
-        )
+    if r.labels:
+        medians = (f"{label} {each.median:.2f}" for label, each in r.labels.items())
+        lines.append(f"  median spread by label: {', '.join(medians)}")
     return lines
 
 
-def _level(level: dict[str, Any]) -> str:
+def _levels(r: Levels) -> list[str]:
+    ours, real = r.samples, r.training
+    return [
+        f"  level {_level(ours)}; training clips, decoded: {_level(real)}; difference "
+        f"{ours.median_db - real.median_db:+.1f} dB   (0: equally loud)",
+        f"  silent: {ours.silent} of {ours.clips} samples; {real.silent} of {real.clips} training "
+        "clips",
+    ]
+
+
+def _level(level: Level) -> str:
+    return f"{level.median_db:.1f} dBFS ({level.quietest_db:.1f} to {level.loudest_db:.1f})"
+
+
+def _neighbours(r: Neighbours) -> str:
     return (
-        f"{level['median_db']:.1f} dBFS ({level['quietest_db']:.1f} to {level['loudest_db']:.1f})"
+        f"  distance to the nearest training window ({r.seconds:.1f} s): {r.samples:.2f}, of "
+        f"held-out clips {r.held_out:.2f}, ratio {r.ratio:.2f}   (about 1: as new as held-out "
+        "recordings; far below 1: copied from training files)"
     )
 
 
-def _steps(rows: list[dict[str, Any]]) -> list[str]:
+def _following(r: ConditionFollowing) -> str:
+    kind = "held-out" if r.held_out else "training"
+    wrong = "-" if r.wrong_db is None else f"{r.wrong_db:.1f} dB"
+    return (
+        f"  distance to the {kind} recordings they follow {r.right_db:.1f} dB; of the codec alone "
+        f"{r.codec_db:.1f} dB (the best possible); to wrong recordings {wrong} (if that is no "
+        "more, conditions are ignored)"
+    )
+
+
+def _steps(rows: Sequence[StepScore]) -> list[str]:
     if not rows:
         return []
     lines = ["sampler steps", "    steps  network calls  score (latents)  score (mel)"]
     for row in rows:
-        mel = row.get("mel", {}).get("score")
-        latent = row["latent"]["score"]
-        lines.append(
-            f"  {row['steps']:7d}  {row['calls']:13d}  {_number(latent):>15}  {_number(mel):>11}"
-        )
+        latent, mel = _number(row.latent.score), _number(row.mel.score if row.mel else None)
+        lines.append(f"  {row.steps:7d}  {row.calls:13d}  {latent:>15}  {mel:>11}")
     return lines
 
 
-def _number(score: float | None) -> str:
-    return "-" if score is None else f"{score:.3f}"
+def _advice(r: EvaluationResult) -> list[str]:
+    lines = advice(r)
+    return ["what may help", *(f"  {line}" for line in lines)] if lines else []

@@ -1,11 +1,11 @@
-"""`inspect PATH`: what a run, a stage, a sound or a checkpoint is."""
+"""`inspect PATH`: what a run, a stage, an audio file or a checkpoint holds."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
-from typing import Any
 
 from latentdiff import runs
 from latentdiff.errors import UserError
@@ -15,24 +15,28 @@ from latentdiff.runs import Run
 log = logging.getLogger(__name__)
 
 OURS = "latentdiff"
-"""Key of a diffusion checkpoint's description in its metadata."""
+"""Metadata key under which a diffusion checkpoint describes itself."""
 
 
-def inspect(path: Path) -> list[str]:
-    """Log what `path` holds. Raises UserError where it is nothing that latentdiff knows."""
+def inspect(path: Path) -> None:
+    """Log what `path` holds. Raises UserError if latentdiff does not know what it is."""
     if not path.exists():
         raise UserError(f"nothing at {path}")
     if path.is_file():
-        return _file(path)
+        _file(path)
+    else:
+        _folder(path)
+
+
+def _folder(path: Path) -> None:
     stages = [path] if (path / runs.RUN_FILE).exists() else _stages(Run(path))
     if not stages:
         raise UserError(
-            f"{path} is no run directory and no stage of one",
-            why=f"there is no {runs.RUN_FILE} in it or one level below",
+            f"{path} is neither a run directory nor a stage of one",
+            why=f"there is no {runs.RUN_FILE} in it or in the stages of a run",
         )
     for stage in stages:
         _stage(stage)
-    return []
 
 
 def _stages(run: Run) -> list[Path]:
@@ -84,12 +88,12 @@ def _network(weights: Path) -> None:
         log.warning("%s", warning)
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-def _file(path: Path) -> list[str]:
+def _file(path: Path) -> None:
     if path.suffix == ".safetensors":
         _safetensors(path)
     elif path.suffix == ".npy":
@@ -97,9 +101,16 @@ def _file(path: Path) -> list[str]:
     else:
         from latentdiff import audio
 
-        facts = audio.probe(path)
-        log.info("%s: %s", path, facts)
-    return []
+        found = audio.probe(path)
+        log.info(
+            "%s: %.2f s, %d Hz, %d channel(s), %s (read by %s)",
+            path,
+            found.seconds,
+            found.sample_rate,
+            found.channels,
+            found.format,
+            found.decoder,
+        )
 
 
 def _array(path: Path) -> None:
@@ -108,7 +119,7 @@ def _array(path: Path) -> None:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError) as error:
-        raise UserError(f"{path} is no usable .npy file", why=str(error)) from error
+        raise UserError(f"{path} is not a usable .npy file", why=str(error)) from error
     finite = bool(np.isfinite(array).all())
     log.info(
         "%s: %s %s, min %.4g, max %.4g, mean %.4g, std %.4g%s",
@@ -129,18 +140,11 @@ def _safetensors(path: Path) -> None:
     try:
         with safe_open(path, framework="np") as file:
             metadata, names = file.metadata() or {}, list(file.keys())
-            count = sum(_size(file.get_slice(name).get_shape()) for name in names)
+            count = sum(math.prod(file.get_slice(name).get_shape()) for name in names)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is no usable .safetensors file", why=str(error)) from error
+        raise UserError(f"{path} is not a usable .safetensors file", why=str(error)) from error
     log.info("%s: %d tensors, %s numbers", path, len(names), f"{count:,}")
     for key, value in metadata.items():
         log.info("  %s: %s", key, _short(value))
     if OURS in metadata:
         _network(path)
-
-
-def _size(shape: list[int]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size

@@ -1,32 +1,65 @@
-"""Recordings -> a RAVE database, with every second accounted for."""
+"""`preprocess`: recordings -> a RAVE database, with every second accounted for."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import math
 import os
 import threading
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from latentdiff import audio as sound
 from latentdiff import runs
+from latentdiff.commands.hold_out import NAMED_FILES, is_audible, split
 from latentdiff.commands.record_writer import Cut, Job, Outcome, fill, in_order
 from latentdiff.errors import UserError
+from latentdiff.evaluation.sound import SILENT_DB
 from latentdiff.model.project import Project, begin
-from latentdiff.rave.database import MANIFEST_FILE
+from latentdiff.rave.manifest import MANIFEST_FILE, DatasetFile, SkippedFile, write_manifest
 from latentdiff.runs import Input, Run, Stage
-from latentdiff.split import held_out
 
 log = logging.getLogger(__name__)
 
 _STAGE = "preprocess"
-# Spelling of the places (the files themselves are an input) and number of readers.
+# How the places are spelt (the files themselves are an input), and the number of readers.
 _HARMLESS = ("data.audio", "data.workers")
 _LISTED_FILES = 40
+"""Rows of the report."""
+
+
+@dataclass(frozen=True)
+class DatasetResult:
+    """What run.json keeps. Seconds add up: seconds_in = seconds_kept + all of dropped."""
+
+    seconds_in: float
+    """Of all files found, skipped ones by their header."""
+    seconds_kept: float
+    dropped: dict[str, float]
+    """Reason (`silence`, `unreadable`) -> seconds."""
+    files: int
+    """Number of files read."""
+    skipped: int
+    """Number of files that could not be used."""
+    hidden: int
+    """Number of hidden files and folders ignored."""
+    clipped: int
+    """Samples beyond full scale, in all channels."""
+    sample_rate: int
+    """Hz."""
+    channels: int
+    chunk: int
+    """Samples per record."""
+    chunks: int
+    """Number of records: train_chunks + validation_chunks."""
+    train_chunks: int
+    validation_chunks: int
+    validation_by: str
+    """`file`, or `time` where the ends of files are held out."""
 
 
 def preprocess(
@@ -40,14 +73,14 @@ def preprocess(
 ) -> list[str]:
     """Make the dataset from the files and folders in `audio` (or `data.audio` of the project).
 
-    Returns `path: reason` for every file that could not be used. Raises UserError where a place is
-    missing or unsuitable, the disk is full, or no sound is left.
+    Returns `path: reason` for every file that was skipped. Raises UserError where a place is
+    missing or unsuitable, the disk is full, or there is too little sound.
     """
     directory = dataset or run.dataset
     before = runs.read_run(directory, _STAGE)
     places = [Path(p) for p in (audio or project.data.audio)]
     if not places and before and before.is_done:
-        log.info("%s: already done, nothing to do (name --audio to make it anew)", directory)
+        log.info("%s: already done, nothing to do (--audio makes it from other files)", directory)
         return []
     found = sound.find(places)
     _check_places(directory, places)
@@ -69,7 +102,7 @@ def preprocess(
     if stage is None:
         return []
     if before and not before.is_done and not overwrite:
-        log.info("%s: stopped before its end the last time, starting clean", directory)
+        log.info("%s: the last run did not finish; starting from the beginning", directory)
     with stage:
         return _make(stage, project, found)
 
@@ -77,104 +110,75 @@ def preprocess(
 def _make(stage: Stage, project: Project, found: sound.FoundAudio) -> list[str]:
     """Fill an open stage folder: database, manifest, result."""
     cut = _cut(project)
-    jobs, skipped = _probe(found, _worker_count(project))
+    jobs, unreadable = _probe(found, _worker_count(project))
     _check_space(stage.directory, jobs, cut)
     outcomes = fill(stage.directory, jobs, cut, _worker_count(project))
     _require_sound(outcomes, cut)
-    rows = _rows(outcomes, cut)
-    _split(rows, outcomes, cut, project)
     # Skipped while searching or probing, then while decoding: one list, by path.
-    lost = [_skipped_row(sound.printable(path), reason, 0.0) for path, reason in skipped]
-    lost += [
-        _skipped_row(sound.printable(o.job.path), o.skipped, o.job.header_seconds)
-        for o in outcomes
-        if o.skipped
-    ]
-    lost.sort(key=lambda row: str(row["path"]))
-    runs.write_jsonl(stage.directory / MANIFEST_FILE, rows + lost)
-    result = _result(rows, lost, cut, found.hidden)
-    stage.record(**result, fingerprint=runs.sha256_file(stage.directory / MANIFEST_FILE))
-    _report(rows, result, stage.directory)
-    return [f"{row['path']}: {row['skipped']}" for row in lost]
+    skipped = [SkippedFile(sound.printable(path), reason, 0.0) for path, reason in unreadable]
+    skipped += [_skipped(outcome) for outcome in outcomes if outcome.skipped]
+    skipped.sort(key=lambda file: file.path)
+    read = [outcome for outcome in outcomes if not outcome.skipped]
+    files = split(_files(read, cut), read, cut, project)
+    write_manifest(stage.directory, files, skipped)
+    result = _result(files, skipped, cut, found.hidden)
+    fingerprint = runs.sha256_file(stage.directory / MANIFEST_FILE)
+    stage.record(**asdict(result), fingerprint=fingerprint)
+    _report(files, result, stage.directory)
+    return [f"{file.path}: {file.skipped}" for file in skipped]
 
 
-def _rows(outcomes: list[Outcome], cut: Cut) -> list[dict[str, Any]]:
-    """The manifest's rows of the files that were read; the split is still to be made."""
-    rows, first = [], 0
-    for outcome in outcomes:
-        if outcome.skipped:
-            continue
+def _files(read: list[Outcome], cut: Cut) -> list[DatasetFile]:
+    """The manifest's files, all on the training side."""
+    files, first = [], 0
+    for outcome in read:
         silent = outcome.silent / cut.sample_rate
-        rows.append(
-            {
-                "key": outcome.job.key,
-                "path": str(outcome.job.path.resolve()),
-                "sha256": outcome.sha256,
-                "seconds": outcome.samples / cut.sample_rate,
-                "kept_seconds": (outcome.samples - outcome.silent) / cut.sample_rate,
-                "dropped": {"silence": silent} if silent else {},
-                "clipped": outcome.clipped,
-                "split": "train",
-                "first_chunk": first,
-                "chunks": len(outcome.positions),
-                "validation_chunks": 0,
-            }
+        files.append(
+            DatasetFile(
+                key=outcome.job.key,
+                path=str(outcome.job.path.resolve()),
+                sha256=outcome.sha256,
+                seconds=outcome.samples / cut.sample_rate,
+                kept_seconds=(outcome.samples - outcome.silent) / cut.sample_rate,
+                dropped={"silence": silent} if silent else {},
+                clipped=outcome.clipped,
+                split="train",
+                first_chunk=first,
+                chunks=len(outcome.positions),
+            )
         )
         first += len(outcome.positions)
-    return rows
+    return files
 
 
-def _skipped_row(path: str, reason: str, seconds: float) -> dict[str, Any]:
-    dropped = {"unreadable": seconds} if seconds else {}
-    return {
-        "key": None,
-        "path": path,
-        "skipped": reason,
-        "seconds": seconds,
-        "kept_seconds": 0.0,
-        "dropped": dropped,
-    }
-
-
-def _split(rows: list[dict[str, Any]], outcomes: list[Outcome], cut: Cut, project: Project) -> None:
-    """Hold out files or, of a single one or where asked for, the ends of files."""
-    share = project.data.validation
-    usable = [row for row in rows if row["chunks"]]
-    divisible = [row for row in usable if row["chunks"] > 1]
-    if len(usable) == 1 or (project.data.hold_out == "ends" and divisible):
-        for row in divisible:
-            _split_within(row, outcomes, cut, share)
-        log.warning(
-            "validation is by time within %s, and not by file. It will look better than on music "
-            "that the model has never heard.",
-            "the only file" if len(usable) == 1 else "every file",
-        )
-        return
-    chosen = held_out((row["key"] for row in usable), share, project.seed)
-    for row in usable:
-        if row["key"] in chosen:
-            row["split"] = "validation"
-            row["validation_chunks"] = row["chunks"]
-
-
-def _split_within(row: dict[str, Any], outcomes: list[Outcome], cut: Cut, share: float) -> None:
-    """Hold out the end of a file of two chunks or more."""
-    count = min(max(1, round(share * row["chunks"])), row["chunks"] - 1)
-    positions = next(o.positions for o in outcomes if o.job.key == row["key"])
-    row["validation_chunks"] = count
-    row["validation_from"] = positions[-count] * cut.size / cut.sample_rate
+def _skipped(outcome: Outcome) -> SkippedFile:
+    path = sound.printable(outcome.job.path)
+    return SkippedFile(path, outcome.skipped, outcome.job.header_seconds)
 
 
 def _require_sound(outcomes: list[Outcome], cut: Cut) -> None:
-    """Raise UserError where there is not enough to train on and to validate with."""
+    """Raise UserError where there is not enough sound to train and to validate with."""
     chunks = sum(len(outcome.positions) for outcome in outcomes)
-    if chunks >= 2:
-        return
-    reasons = [f"{o.job.key}: {o.skipped}" for o in outcomes if o.skipped][:5]
+    if chunks < 2:
+        raise _too_little(outcomes, chunks, cut)
+    read = [outcome for outcome in outcomes if outcome.positions]
+    if not any(is_audible(outcome) for outcome in read):
+        loudest = max(outcome.level.db for outcome in read)
+        level = f"at {loudest:.0f} dBFS RMS" if loudest > -math.inf else "digital silence"
+        raise UserError(
+            f"all {len(read)} file(s) are (nearly) silent",
+            why=f"the loudest is {level}; below {SILENT_DB:.0f} there is nothing to learn from",
+            do_this="listen to the recordings: is it the right folder, was the input connected? If "
+            "they are only quiet, amplify them first.",
+        )
+
+
+def _too_little(outcomes: list[Outcome], chunks: int, cut: Cut) -> UserError:
+    reasons = [f"{o.job.key}: {o.skipped}" for o in outcomes if o.skipped][:NAMED_FILES]
     silent = sum(o.silent for o in outcomes) / cut.sample_rate
     if silent:
         reasons.append(f"{silent:.1f} s are below data.silence_db = {cut.silence_db}")
-    raise UserError(
+    return UserError(
         f"not enough sound: {chunks} chunk(s) of {cut.size / cut.sample_rate:.2f} s, and "
         "training and validation need one each",
         why="; ".join(reasons) or "there is too little audio",
@@ -183,66 +187,65 @@ def _require_sound(outcomes: list[Outcome], cut: Cut) -> None:
 
 
 def _result(
-    rows: list[dict[str, Any]], lost: list[dict[str, Any]], cut: Cut, hidden: int
-) -> dict[str, Any]:
-    """The facts of `run.json`."""
+    files: list[DatasetFile], skipped: list[SkippedFile], cut: Cut, hidden: int
+) -> DatasetResult:
+    everything: list[DatasetFile | SkippedFile] = [*files, *skipped]
     dropped: dict[str, float] = {}
-    for row in rows + lost:
-        for reason, seconds in row["dropped"].items():
+    for file in everything:
+        for reason, seconds in file.dropped.items():
             dropped[reason] = dropped.get(reason, 0.0) + seconds
-    chunks = sum(row["chunks"] for row in rows)
-    validation = sum(row["validation_chunks"] for row in rows)
-    return {
-        "seconds_in": sum(row["seconds"] for row in rows + lost),
-        "seconds_kept": sum(row["kept_seconds"] for row in rows),
-        "dropped": dropped,
-        "files": len(rows),
-        "skipped": len(lost),
-        "hidden": hidden,
-        "clipped": sum(row["clipped"] for row in rows),
-        "sample_rate": cut.sample_rate,
-        "channels": cut.channels,
-        "chunk": cut.size,
-        "chunks": chunks,
-        "train_chunks": chunks - validation,
-        "validation_chunks": validation,
-        "validation_by": "time" if any("validation_from" in row for row in rows) else "file",
-    }
+    chunks = sum(file.chunks for file in files)
+    validation = sum(file.validation_chunks for file in files)
+    by_time = any(file.validation_from is not None for file in files)
+    return DatasetResult(
+        seconds_in=sum(file.seconds for file in everything),
+        seconds_kept=sum(file.kept_seconds for file in files),
+        dropped=dropped,
+        files=len(files),
+        skipped=len(skipped),
+        hidden=hidden,
+        clipped=sum(file.clipped for file in files),
+        sample_rate=cut.sample_rate,
+        channels=cut.channels,
+        chunk=cut.size,
+        chunks=chunks,
+        train_chunks=chunks - validation,
+        validation_chunks=validation,
+        validation_by="time" if by_time else "file",
+    )
 
 
-def _report(rows: list[dict[str, Any]], result: dict[str, Any], directory: Path) -> None:
-    """The account as a table: in = kept + dropped, per file and in all."""
+def _report(files: list[DatasetFile], result: DatasetResult, directory: Path) -> None:
+    """The account as a table: in = kept + dropped, per file and in total."""
+    _report_files(files)
+    parts = [f"{seconds:.2f} s {reason}" for reason, seconds in result.dropped.items()]
+    log.info(
+        "in %.2f s = kept %.2f s + dropped %s",
+        *(result.seconds_in, result.seconds_kept, " + ".join(parts) or "0.00 s"),
+    )
+    log.info(
+        "%d chunks of %d samples at %d Hz: %d to train, %d to validate (held out by %s)",
+        *(result.chunks, result.chunk, result.sample_rate),
+        *(result.train_chunks, result.validation_chunks, result.validation_by),
+    )
+    if result.hidden:
+        log.info("%d hidden files and folders ignored", result.hidden)
+    if result.clipped:
+        log.warning("%d samples were beyond full scale and are clipped", result.clipped)
+    log.info("dataset: %s", directory)
+
+
+def _report_files(files: list[DatasetFile]) -> None:
     line = "%10.2f %10.2f %10.2f %7d  %-10s %s"
     log.info(
         "%10s %10s %10s %7s  %-10s %s", "in s", "kept s", "silent s", "chunks", "split", "file"
     )
-    for row in rows[:_LISTED_FILES]:
-        silent = row["dropped"].get("silence", 0.0)
-        counts = row["seconds"], row["kept_seconds"], silent, row["chunks"]
-        log.info(line, *counts, row["split"] if row["chunks"] else "-", row["key"])
-    if len(rows) > _LISTED_FILES:
-        log.info("%61s ... and %d more in %s", "", len(rows) - _LISTED_FILES, MANIFEST_FILE)
-    parts = [f"{seconds:.2f} s {reason}" for reason, seconds in result["dropped"].items()]
-    log.info(
-        "in %.2f s = kept %.2f s + dropped %s",
-        result["seconds_in"],
-        result["seconds_kept"],
-        " + ".join(parts) or "0.00 s",
-    )
-    log.info(
-        "%d chunks of %d samples at %d Hz: %d to train, %d to validate (held out by %s)",
-        result["chunks"],
-        result["chunk"],
-        result["sample_rate"],
-        result["train_chunks"],
-        result["validation_chunks"],
-        result["validation_by"],
-    )
-    if result["hidden"]:
-        log.info("%d hidden files and folders passed over", result["hidden"])
-    if result["clipped"]:
-        log.warning("%d samples were beyond full scale and are clipped", result["clipped"])
-    log.info("dataset: %s", directory)
+    for file in files[:_LISTED_FILES]:
+        silent = file.dropped.get("silence", 0.0)
+        counts = file.seconds, file.kept_seconds, silent, file.chunks
+        log.info(line, *counts, file.split if file.chunks else "-", file.key)
+    if len(files) > _LISTED_FILES:
+        log.info("%61s ... and %d more in %s", "", len(files) - _LISTED_FILES, MANIFEST_FILE)
 
 
 def _probe(found: sound.FoundAudio, workers: int) -> tuple[list[Job], list[tuple[str, str]]]:
@@ -255,7 +258,8 @@ def _probe(found: sound.FoundAudio, workers: int) -> tuple[list[Job], list[tuple
             else:
                 jobs.append(Job(index, key, path, header))
     if not jobs:
-        listed = "\n    ".join(f"{sound.printable(path)}: {reason}" for path, reason in skipped[:5])
+        named = skipped[:NAMED_FILES]
+        listed = "\n    ".join(f"{sound.printable(path)}: {reason}" for path, reason in named)
         raise UserError(
             f"none of {len(skipped)} files can be read",
             why="\n    " + listed,
@@ -265,7 +269,7 @@ def _probe(found: sound.FoundAudio, workers: int) -> tuple[list[Job], list[tuple
 
 
 def _header(file: tuple[str, Path]) -> float | str:
-    """Seconds by the header, or the reason why there is none."""
+    """Seconds by the header, or the reason why it cannot be read."""
     try:
         return sound.probe(file[1]).seconds
     except sound.AudioError as error:
@@ -287,7 +291,7 @@ def _worker_count(project: Project) -> int:
 
 
 def _bytes_needed(jobs: list[Job], cut: Cut) -> int:
-    """Of the database, by the headers; the last record of each file counts whole."""
+    """Size of the database by the headers; the last record of each file counts in full."""
     count = sum(job.header_seconds * cut.sample_rate // cut.size + 1 for job in jobs)
     return int(count) * cut.size * cut.channels * 2
 
@@ -297,42 +301,40 @@ def _check_space(directory: Path, jobs: list[Job], cut: Cut) -> None:
     if need > free:
         raise UserError(
             f"the disk of {directory} is too full",
-            why=f"the database takes about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+            why=f"the database needs about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
             do_this="free some space or choose another --run.",
         )
 
 
 def _check_places(directory: Path, places: Sequence[Path]) -> None:
-    """Raise UserError where the output lies in the input, or the other way round."""
-    there = directory.expanduser().resolve()
+    """Raise UserError where the output is inside the input, or the other way round."""
+    output = directory.expanduser().resolve()
     for place in places:
-        here = place.expanduser().resolve()
-        if here.is_dir() and there.is_relative_to(here):
+        source = place.expanduser().resolve()
+        if source.is_dir() and output.is_relative_to(source):
             raise UserError(
                 f"the output {directory} lies inside the audio folder {place}",
-                why="what the run writes would be taken for recordings the next time",
+                why="the next run would take what this one writes for recordings",
                 do_this="choose a --run outside of it.",
             )
-        if here.is_relative_to(there):
+        if source.is_relative_to(output):
             raise UserError(
                 f"the audio {place} lies inside the output {directory}",
-                why="making the dataset anew would delete it",
+                why="making the dataset again would delete it",
                 do_this="choose another --run, or move the recordings out of it.",
             )
 
 
 def _with_places(project: Project, places: Sequence[Path]) -> Project:
-    """The project with the places in it, so that the run remembers them."""
+    """The project with these places, so that the run remembers them."""
     data = project.data.model_copy(update={"audio": [str(place) for place in places]})
     return project.model_copy(update={"data": data})
 
 
 def _fingerprint(found: sound.FoundAudio) -> str:
-    """sha256 of names, sizes and dates: whether these are the files of last time."""
-    facts = []
-    for key, path in found.files:
-        info = path.stat()
-        facts.append([key, info.st_size, info.st_mtime_ns])
+    """sha256 of names, sizes and dates, which take no time to read, unlike the audio."""
+    stats = [(key, path.stat()) for key, path in found.files]
+    facts = [[key, info.st_size, info.st_mtime_ns] for key, info in stats]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

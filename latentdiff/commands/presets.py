@@ -13,21 +13,23 @@ from latentdiff.model.project import Project, resolve
 
 
 def preset_path(name: str) -> Path:
-    """The YAML file of a shipped preset; UserError where there is none of that name."""
+    """The YAML file of a shipped preset. Raises UserError if there is no preset of that name."""
     folder = Path(str(importlib.resources.files("latentdiff"))) / "configs"
     found = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     if name not in found:
         raise UserError(
             f"no preset '{name}'{config.did_you_mean(name, found)}",
-            do_this=f"take one of: {', '.join(found)}.",
+            do_this=f"choose one of: {', '.join(found)}.",
         )
     return found[name]
 
 
 def init(path: Path, preset: str | None, overwrite: bool) -> str:
-    """Write a config file: a preset, or every setting with its meaning. Returns what was done."""
+    """Write a config file: a preset, or every setting with its meaning. Returns a message."""
     if path.exists() and not overwrite:
-        raise UserError(f"{path} exists", do_this="--overwrite replaces it; or name another file.")
+        raise UserError(
+            f"{path} already exists", do_this="choose another file, or replace it: --overwrite."
+        )
     text = preset_path(preset).read_text(encoding="utf-8") if preset else annotated()
     runs.make_directory(path.parent)
     runs.write_text(path, text)
@@ -35,8 +37,8 @@ def init(path: Path, preset: str | None, overwrite: bool) -> str:
 
 
 def annotated() -> str:
-    """Every setting at its default as YAML, each under a comment with its meaning."""
-    lines = ["# All settings of latentdiff at their defaults; delete what you do not change."]
+    """Every setting at its default as YAML, each below a comment that explains it."""
+    lines = ["# All settings of latentdiff with their defaults; delete what you do not change."]
     headed = set()
     for key, kind, default, meaning in config.reference(Project):
         *parents, leaf = key.split(".")
@@ -53,13 +55,13 @@ def annotated() -> str:
 
 
 def validate(paths: list[Path]) -> None:
-    """Raise ConfigError, with every problem at once, where a file is not a valid config."""
+    """Raise ConfigError, listing every problem, if a file is not a valid config."""
     for path in paths:
         resolve(None, path)
 
 
 def schema() -> str:
-    """JSON schema of the YAML, for editors that complete from it."""
+    """JSON schema of the YAML, for completion in editors."""
     return json.dumps(Project.model_json_schema(), indent=2)
 
 

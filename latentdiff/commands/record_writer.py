@@ -23,6 +23,7 @@ from latentdiff import audio as sound
 from latentdiff import runs, tracking
 from latentdiff.audio.cut import loudest_db, records
 from latentdiff.errors import UserError
+from latentdiff.evaluation.sound import LevelMeter, is_silent
 from latentdiff.rave.database import FULL_SCALE, DatabaseWriter
 
 T = TypeVar("T")
@@ -61,6 +62,10 @@ class Outcome:
     clipped: int = 0
     positions: list[int] = field(default_factory=list)
     """Of the records kept, counted from the start of the file."""
+    audible: list[bool] = field(default_factory=list)
+    """Whether each of the records kept is louder than SILENT_DB."""
+    level: LevelMeter = field(default_factory=LevelMeter)
+    """Of all records kept."""
     sha256: str = ""
     skipped: str = ""
 
@@ -178,6 +183,8 @@ def _decode(job: Job, cut: Cut, shared: _Workers) -> Outcome:
                     continue
                 outcome.clipped += int(np.count_nonzero(np.abs(record) > 1))
                 outcome.positions.append(position)
+                outcome.audible.append(not is_silent(record[:, :length]))
+                outcome.level.add(record[:, :length])
                 spool.write(_quantised(record).tobytes())
     except sound.AudioError as error:
         return Outcome(job, skipped=error.why)

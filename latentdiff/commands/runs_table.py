@@ -1,13 +1,14 @@
-"""`runs`: every stage below a folder, how far it is and what it came from.
+"""`runs`: every stage below a folder, its progress and its inputs.
 
-Quick on hundreds: of a stage only `run.json`, the end of `metrics.jsonl` and the header of the
-best weights are read; sizes come from the directory listing.
+Fast for hundreds of stages: reads only `run.json`, the end of `metrics.jsonl` and the header of the
+best weights of each, and takes sizes from the directory listing.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -15,61 +16,67 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Literal
 
 from latentdiff import runs
 from latentdiff.errors import UserError
-from latentdiff.runs import RunInfo
 from latentdiff.tracking import latest_metrics
 
 log = logging.getLogger(__name__)
 
 BEST = Path("checkpoints") / "best.safetensors"
 LONGEST_HEADER = 1 << 20
-"""Bytes; the header of our weights is a few thousand."""
+"""Bytes; the header of our weights takes a few thousand."""
+
+Status = Literal["running", "done", "failed", "stale", "damaged"]
 
 
 @dataclass(frozen=True)
-class Listed:
-    """One stage as it is listed; None where it does not apply or is not known."""
+class StageRow:
+    """One line of the table; None where a value does not apply or is unknown."""
 
     run: str
-    """Its folder, relative to the one that was searched."""
+    """Folder of the stage, relative to the one that was searched."""
     stage: str | None
-    status: str
-    """running, done, failed, stale (killed: it says running, but nothing holds its lock), or
-    damaged (its run.json cannot be read)."""
+    """Name of its command."""
+    status: Status
+    """stale: killed, as it says running but no process holds its lock; damaged: its run.json cannot
+    be read."""
     step: int | None
+    """Training steps done."""
     skill: float | None
+    """1 - loss / baseline on held-out files."""
     best_step: int | None
+    """Step of the best weights."""
     started: str | None
-    """ISO 8601."""
+    """ISO 8601, UTC."""
     bytes: int
-    """Of all its files."""
+    """Size of all its files."""
     came_from: dict[str, str]
-    """Input -> the listed stage it lies in, else its path."""
+    """Role of an input -> the listed stage that holds it, else its path."""
     problem: str | None
-    """Why it failed, or is damaged."""
+    """Why it failed, or how it is damaged."""
 
 
-def list_runs(folder: Path) -> list[Listed]:
-    """The stages below `folder`, sorted by their paths.
+def list_runs(folder: Path) -> list[StageRow]:
+    """The stages below `folder`, sorted by path; damaged ones are listed as such.
 
-    Raises UserError where there is no such folder.
+    Raises UserError if there is no such folder.
     """
     if not folder.is_dir():
         raise UserError(f"no folder {folder}", do_this="name the folder that holds your runs.")
     found = sorted(_stages(folder), key=lambda path: path.relative_to(folder).parts)
     places = {path.resolve(): _name(path, folder) for path in found}
-    return [_listed(path, folder, places) for path in found]
+    return [_row(path, folder, places) for path in found]
 
 
-def as_json(rows: list[Listed]) -> str:
-    """For programs: a list of objects with the fields of `Listed`."""
+def as_json(rows: list[StageRow]) -> str:
+    """JSON: a list of objects with the fields of `StageRow`."""
     return json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False)
 
 
-def as_table(rows: list[Listed]) -> list[str]:
-    """For people: lines of aligned columns, the first one the heading."""
+def as_table(rows: list[StageRow]) -> list[str]:
+    """Lines with aligned columns; the first one is the heading."""
     head = ("run", "stage", "status", "step", "skill", "best at", "age", "size", "came from")
     now = datetime.now(timezone.utc)
     table = [head, *(_cells(row, now) for row in rows)]
@@ -84,8 +91,8 @@ def as_table(rows: list[Listed]) -> list[str]:
     ]
 
 
-def tell(folder: Path) -> None:
-    """Log the table, and what went wrong where something did."""
+def show(folder: Path) -> None:
+    """Log the table, and why stages failed or are damaged."""
     rows = list_runs(folder)
     if not rows:
         log.info("no runs below %s", folder)
@@ -98,7 +105,7 @@ def tell(folder: Path) -> None:
 
 
 def _stages(folder: Path) -> Iterator[Path]:
-    """Folders with a run.json; nothing below one is another."""
+    """Folders with a run.json; stages are never nested."""
     for path, folders, files in os.walk(folder):
         if runs.RUN_FILE in files:
             folders.clear()
@@ -111,39 +118,50 @@ def _name(path: Path, folder: Path) -> str:
     return path.resolve().name if name == "." else name
 
 
-def _listed(path: Path, folder: Path, places: dict[Path, str]) -> Listed:
+def _row(path: Path, folder: Path, places: dict[Path, str]) -> StageRow:
     name, size = _name(path, folder), _size(path)
     try:
         info = runs.read_run(path)
-        assert info is not None  # the walk saw its run.json
-        return _described(name, path, info, size, places)
+        if info is None:
+            raise UserError("its run.json vanished")
     except UserError as error:
         problem = error.what + (f": {error.why}" if error.why else "")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        problem = f"{path / runs.RUN_FILE} is not as latentdiff writes it: {error!r}"
-    return Listed(name, None, "damaged", None, None, None, None, size, {}, problem)
-
-
-def _described(name: str, path: Path, info: RunInfo, size: int, places: dict[Path, str]) -> Listed:
-    status: str = info.status
-    result, metrics = info.result, latest_metrics(path)
-    if status == "running" and not runs.is_locked(path):
-        status = "stale"
-    return Listed(
+        return StageRow(name, None, "damaged", None, None, None, None, size, {}, problem)
+    metrics = _metrics(path)
+    killed = info.status == "running" and not runs.is_locked(path)
+    step = _first(info.number("step"), metrics.get("step"))
+    best = _first(info.number("best_step"), _best_step(path / BEST))
+    return StageRow(
         run=name,
         stage=info.stage,
-        status=status,
-        step=result.get("step", metrics.get("step")),
-        skill=result.get("skill", metrics.get("validation/skill", metrics.get("skill"))),
-        best_step=result.get("best_step", _best_step(path / BEST)),
+        status="stale" if killed else info.status,
+        step=None if step is None else int(step),
+        skill=_first(info.number("skill"), metrics.get("validation/skill"), metrics.get("skill")),
+        best_step=None if best is None else int(best),
         started=info.started.isoformat(),
         bytes=size,
         # A dotted input is a setting, not a file.
         came_from={
-            key: _place(value.path, places) for key, value in info.inputs.items() if "." not in key
+            role: _place(source.path, places)
+            for role, source in info.inputs.items()
+            if "." not in role
         },
         problem=info.error,
     )
+
+
+def _metrics(path: Path) -> dict[str, float]:
+    """The newest metrics of a stage that are numbers; none of a damaged file."""
+    try:
+        newest = latest_metrics(path)
+    except (AttributeError, TypeError, ValueError):
+        return {}
+    return {key: value for key, value in newest.items() if isinstance(value, (int, float))}
+
+
+def _first(*values: float | None) -> float | None:
+    """The first number there is."""
+    return next((v for v in values if v is not None and math.isfinite(v)), None)
 
 
 def _best_step(path: Path) -> int | None:
@@ -157,16 +175,18 @@ def _best_step(path: Path) -> int | None:
 
 
 def _place(text: str, places: dict[Path, str]) -> str:
-    """The listed stage that a path is or lies in, else the path itself."""
-    path = Path(text).resolve()
-    for parent in (path, *path.parents):
-        if parent in places:
-            return places[parent]
+    """The listed stage that a path points to or into, else the path itself."""
+    # Whatever a run.json calls a path: a loop of links, a name with a zero byte, ...
+    with suppress(OSError, ValueError, RuntimeError):
+        path = Path(text).resolve()
+        for parent in (path, *path.parents):
+            if parent in places:
+                return places[parent]
     return text
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files in a folder; those that vanish meanwhile do not count."""
+    """Bytes of all files in a folder; files that vanish meanwhile do not count."""
     total = 0
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -178,7 +198,7 @@ def _size(folder: Path) -> int:
     return total
 
 
-def _cells(row: Listed, now: datetime) -> tuple[str, ...]:
+def _cells(row: StageRow, now: datetime) -> tuple[str, ...]:
     return (
         row.run,
         row.stage or "-",

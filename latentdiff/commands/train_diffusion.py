@@ -42,7 +42,7 @@ def train_diffusion(
     outcome = train(plan, fabric, overwrite=overwrite)
     if outcome is not None:
         _log_outcome(outcome)
-        residual.tell(run, plan.project, plan.data, outcome.best)
+        residual.log_residual_noise(run, plan.project, plan.data, outcome.best)
     return []
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from latentdiff import runs, tracking
 from latentdiff.errors import UserError
 from latentdiff.model.project import Project, begin, check_upstream
-from latentdiff.rave.database import DATA_FILE, MANIFEST_FILE, RaveDatabase
-from latentdiff.rave.train import RaveTraining, Report
+from latentdiff.rave.database import DATA_FILE, RaveDatabase
+from latentdiff.rave.locate import find_weights
+from latentdiff.rave.manifest import MANIFEST_FILE
+from latentdiff.rave.result import RaveTrainingResult
+from latentdiff.rave.train import RaveTraining, RaveTrainingPlan
 from latentdiff.runs import Input, Run
 
 log = logging.getLogger(__name__)
@@ -21,7 +24,7 @@ MAY_CHANGE = (
     "rave.checkpoint_every",
     "rave.workers",
 )
-"""Settings that a run may be continued with although it was begun with others."""
+"""Settings that may differ when a run is continued."""
 
 
 def train_rave(
@@ -35,17 +38,19 @@ def train_rave(
 ) -> list[str]:
     """Train RAVE on `dataset` (None: the run's own) into the run's `rave` folder.
 
-    The same command again continues, up to a raised `rave.steps` too. `ckpt`: begin with the
-    weights of another checkpoint of the same shape. Returns no losses. Raises UserError before the
-    first step where the settings cannot work.
+    The same command again continues, also up to a raised `rave.steps`. `ckpt`: start a new run from
+    the weights of this checkpoint, or of the newest one of this RAVE run; its config.gin, where
+    there is one, decides the architecture. Nothing is ever skipped, so the list is empty. Raises
+    UserError before the first step where the settings cannot work.
     """
     source = dataset or run.dataset
     if dataset is None:
         check_upstream(project, [source])
     _check_dataset(source, project)
     inputs = {"dataset": Input(str(source), _fingerprint(source))}
-    if ckpt is not None:
-        inputs["weights"] = Input(str(ckpt), _file_fingerprint(ckpt))
+    weights = find_weights(ckpt) if ckpt else None
+    if weights is not None:
+        inputs["weights"] = Input(str(weights.checkpoint), _file_fingerprint(weights.checkpoint))
     stage = begin(
         run,
         project,
@@ -64,29 +69,31 @@ def train_rave(
         run.rave,
         seed=project.seed,
         device=project.device,
-        initial_weights=ckpt,
+        initial_weights=weights,
         resume=not overwrite,
     )
     with training:
         if dry_run:
-            _log_plan(training.report, project, run)
+            _log_plan(training.plan, project, run)
             return []
         with stage:
-            _log_plan(training.report, project, run)
+            _log_plan(training.plan, project, run)
             log.info(tracking.tensorboard_hint(run.root.parent))
-            stage.record(**_summary(_fit(training)))
+            result = _fit(training)
+            stage.record(**asdict(result))
+            _report(result)
     return []
 
 
 def _check_dataset(source: Path, project: Project) -> None:
-    """Refuse a dataset of another sound than the settings say."""
+    """Refuse a dataset whose sample rate or channels differ from the settings."""
     if runs.read_run(source) is not None:
         runs.require_done(source, "dataset", "preprocess")
     database = RaveDatabase(source)
     if not (source / MANIFEST_FILE).exists():
         log.warning(
-            "%s has no %s: its last records are held out for validation, so a recording may stand "
-            "on both sides of the split",
+            "%s has no %s: its last records are held out for validation, so one recording may be "
+            "on both sides of the split. `encode` will need the recordings themselves (--audio).",
             *(source, MANIFEST_FILE),
         )
     for name in ("sample_rate", "channels"):
@@ -94,7 +101,7 @@ def _check_dataset(source: Path, project: Project) -> None:
         if has != wanted:
             raise UserError(
                 f"data.{name} is {wanted}, but the dataset in {source} was made with {has}",
-                why="RAVE must work at its dataset's own",
+                why="RAVE must work at that of its dataset",
                 do_this=f"set data.{name}={has}, or make the dataset again.",
             )
 
@@ -111,58 +118,96 @@ def _file_fingerprint(path: Path) -> str:
         raise UserError(f"cannot read the checkpoint {path}", why=str(error)) from error
 
 
-def _log_plan(report: Report, project: Project, run: Run) -> None:
+def _log_plan(plan: RaveTrainingPlan, project: Project, run: Run) -> None:
     config, rate = project.rave, project.data.sample_rate
-    phase_1 = min(report.schedule.phase_1_steps, config.steps)
-    if report.start >= config.steps:
+    phase_1 = min(plan.schedule.phase_1_steps, config.steps)
+    if plan.start >= config.steps:
         log.info(
-            "%s is at step %d already; rave.steps=%d asks for no more",
-            run.rave,
-            report.start,
-            config.steps,
+            "%s is at step %d already, and rave.steps=%d asks for no more",
+            *(run.rave, plan.start, config.steps),
         )
         return
+    _log_weights(plan, config.configs)
     log.info(
-        "RAVE %s: %s parameters in encoder and decoder, %d latent dimensions at %.1f frames/s",
-        "+".join(config.configs),
-        *(f"{report.parameters:,}", report.latent_dim, rate / report.hop),
+        "RAVE%s: %s parameters in encoder and decoder, %d latent dimensions at %.1f frames/s",
+        "" if _other_architecture(plan) else " " + "+".join(config.configs),
+        *(f"{plan.parameters:,}", plan.latent_dim, rate / plan.hop),
     )
     log.info(
-        "receptive field %d samples (%.0f ms); crops of %d samples (%.2f s), %d a step",
-        *(report.receptive_field, 1000 * report.receptive_field / rate),
+        "receptive field %d samples (%.0f ms); crops of %d samples (%.2f s), %d per step",
+        *(plan.receptive_field, 1000 * plan.receptive_field / rate),
         *(config.n_signal, config.n_signal / rate, config.batch * config.devices),
     )
     log.info(
-        "steps %d to %d into %s: %d in phase 1 (beta rises in %d), %d with the discriminator",
-        *(report.start, config.steps, run.rave, phase_1, report.schedule.beta_warmup_steps),
+        "steps %d to %d into %s: %d in phase 1 (beta rises during %d), %d with the discriminator",
+        *(plan.start, config.steps, run.rave, phase_1, plan.schedule.beta_warmup_steps),
         config.steps - phase_1,
     )
 
 
-def _fit(training: RaveTraining) -> dict[str, Any]:
-    """Train; where it is interrupted, say what was kept."""
+def _other_architecture(plan: RaveTrainingPlan) -> bool:
+    """Whether the architecture is not that of `rave.configs`."""
+    return plan.weights is not None and plan.weights.config is not None
+
+
+def _log_weights(plan: RaveTrainingPlan, configs: list[str]) -> None:
+    if plan.weights is None:
+        return
+    trained = "" if plan.weights_step is None else f" (trained for {plan.weights_step:,} steps)"
+    log.info(
+        "starting at step 0 from the weights of %s%s; its step and optimisers are not continued",
+        *(plan.weights.checkpoint, trained),
+    )
+    if plan.weights.config is not None:
+        log.info(
+            "the architecture is that of %s; rave.configs=[%s] only adds what it leaves out",
+            *(plan.weights.config, ", ".join(configs)),
+        )
+
+
+def _fit(training: RaveTraining) -> RaveTrainingResult:
+    """Train; on an interrupt, say what was kept."""
     try:
-        outcome = training.fit()
+        return training.fit()
     except KeyboardInterrupt:
         if training.last.exists():
-            done = training.outcome()["step"]
             log.warning(
-                "stopped at step %d, kept in %s; the same command continues", done, training.last
+                "stopped at step %d, kept in %s; the same command continues",
+                *(training.result().step, training.last),
             )
         raise
-    first, last, best = outcome["first"], outcome["last"], outcome["best"]
+
+
+def _report(result: RaveTrainingResult) -> None:
+    """What came out, and a warning where the training did more harm than good."""
+    first, last, best = result.first, result.last, result.best
+    # A training that has ended was validated before its first step and after its last one.
+    assert first is not None and last is not None and best is not None
     log.info(
-        "reconstruction of held-out sound: spectral distance %.3f (untrained %.3f, best of phase "
-        "%d %.3f at step %d)",
-        *(last["distance"], first, best["phase"], best["distance"], best["step"]),
+        "reconstruction of held-out sound: spectral distance %.3f (%s %.3f, best of phase %d %.3f "
+        "at step %d)",
+        *(last.distance, result.start_name, first, best.phase, best.distance, best.step),
     )
-    shares = ", ".join(f"{100 * level:.0f} % in {n}" for level, n in last["fidelity"].items())
+    shares = ", ".join(f"{100 * share:.0f} % in {n}" for share, n in last.fidelity.items())
     log.info("variance of the latents by principal directions: %s", shares)
-    return outcome
+    if last.distance >= first:
+        log.warning("%s", _worse_than_start(result, first, last.distance, best.distance))
 
 
-def _summary(outcome: dict[str, Any]) -> dict[str, Any]:
-    """What run.json keeps under `result`."""
-    codec = ("sample_rate", "hop", "latent_dim", "channels")
-    names = ("step", "phase", "first", "last", "best", "schedule", *codec)
-    return {name: outcome[name] for name in names}
+def _worse_than_start(result: RaveTrainingResult, first: float, last: float, best: float) -> str:
+    advice = (
+        f"`--ckpt best` uses step {result.best.step} instead, which is better ({best:.3f})"
+        if result.best and best < first
+        else "do not encode with it yet. Most likely it needs more training: raise rave.steps and "
+        "give the same command again"
+    )
+    phase = (
+        " (phase 2 trades some spectral distance for sharper sound, but not this much)"
+        if result.phase == 2
+        else ""
+    )
+    return (
+        f"the codec reconstructs held-out sound worse than it did before training: spectral "
+        f"distance {last:.3f}, {result.start_name} {first:.3f}{phase}; {advice}. If more steps do "
+        "not help, lower rave.beta or add recordings."
+    )

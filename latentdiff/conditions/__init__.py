@@ -1,1 +1,1 @@
-"""What a sample can be conditioned on: a mel spectrogram, a label, or both."""
+"""What samples can be conditioned on: a mel spectrogram, a label, or both."""

@@ -6,7 +6,7 @@ Shapes: K mel bands, M mel frames, N audio samples.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 
-def mel_of_blocks(blocks: Iterable[NDArray[Any]], config: MelConfig) -> Floats:
+def mel_of_blocks(blocks: Iterable[Floats], config: MelConfig) -> Floats:
     """Mel spectrogram [K, M] of audio that arrives in blocks [channels, N]; see `mel_blocks`."""
     return np.concatenate(list(mel_blocks(blocks, config)), axis=1)
 
 
-def mel_blocks(blocks: Iterable[NDArray[Any]], config: MelConfig) -> Iterator[Floats]:
+def mel_blocks(blocks: Iterable[Floats], config: MelConfig) -> Iterator[Floats]:
     """Mel spectrogram in 0..1, in blocks [K, m], of audio that arrives in blocks [channels, N].
 
-    The blocks follow each other at `config.sample_rate`; how the audio is cut into them makes no
-    difference. Channels are averaged. Frame k is centred on sample k * hop, the outside counts as
-    silence, so M = 1 + N // hop. The scale is DiffWave's: magnitudes of an STFT whose window has
-    unit energy, 20 log10, -100..0 dB below 20 dB mapped to 0..1 (a full-scale sine reaches 1).
+    The audio is at `config.sample_rate`; the result does not depend on how it is cut into blocks.
+    Channels are averaged. Frame k is centred on sample k * hop, with silence outside, so that M =
+    1 + N // hop. The scale is DiffWave's: magnitudes of an STFT whose window has unit energy in dB
+    (20 log10), with -80..20 dB mapped to 0..1; a full-scale sine reaches 1.
     """
     import torch
 
@@ -52,8 +52,8 @@ def mel_blocks(blocks: Iterable[NDArray[Any]], config: MelConfig) -> Iterator[Fl
             yield ((decibels - 20 + 100) / 100).clamp(0, 1).numpy()
 
 
-def _whole_frames(blocks: Iterable[NDArray[Any]], config: MelConfig) -> Iterator[Floats]:
-    """Mono audio [N'] in pieces that hold whole frames, half a frame of silence at both ends."""
+def _whole_frames(blocks: Iterable[Floats], config: MelConfig) -> Iterator[Floats]:
+    """Mono audio [N'] in pieces of whole frames, with half a frame of silence at both ends."""
     before, after = config.n_fft // 2, config.n_fft - config.n_fft // 2
     rest = np.zeros(before, dtype=np.float32)
     for block in blocks:
@@ -62,6 +62,7 @@ def _whole_frames(blocks: Iterable[NDArray[Any]], config: MelConfig) -> Iterator
         frames = (len(rest) - config.n_fft) // config.hop + 1
         if frames > 0:
             yield rest[: (frames - 1) * config.hop + config.n_fft]
+            # The next frame overlaps with these.
             rest = rest[frames * config.hop :]
     tail = np.concatenate([rest, np.zeros(after, dtype=np.float32)])
     if len(tail) >= config.n_fft:

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 def resample_blocks(blocks: Iterable[Floats], frames: int, ratio: float) -> Iterator[Floats]:
-    """`resample_time` of features that arrive in blocks [K, m], as blocks that add up to `frames`.
+    """`resample_time` of features that arrive in blocks [K, m], as blocks of `frames` in total.
 
-    Memory does not grow with the length. Raises ValueError where no feature comes.
+    Memory does not grow with the length. Raises ValueError if there are no features.
     """
     held: Floats | None = None
-    first = done = 0  # index of the first feature held; frames delivered
+    first = done = 0  # index of the first feature held; frames yielded
     for block in blocks:
         held = block if held is None else np.concatenate([held, block], axis=1)
-        # A frame looks less than two features past its end.
+        # A frame depends on less than two features past its end.
         ready = min(frames, int((first + held.shape[1] - 2) / ratio))
         if ready > done:
             yield resample_time(held, ready - done, ratio, done * ratio - first)
@@ -43,10 +43,11 @@ def resample_time(
 ) -> Floats:
     """Features [K, M] => [K, frames], along time.
 
-    Feature k is centred on time k, as `mel_of_blocks` makes them; target frame j stands for the
-    time from offset + j * ratio to offset + (j + 1) * ratio. `ratio`: feature frames per target
-    frame; None lets the targets fill the time from the first feature to the last. Several features
-    a frame are averaged, fewer are interpolated between; past the last one its value is held.
+    Feature k is centred on time k, as in `mel_of_blocks`; target frame j covers the time from
+    offset + j * ratio to offset + (j + 1) * ratio. `ratio`: feature frames per target frame; None:
+    the targets fill the time from the first feature to the last. Above 1, the features in a frame
+    are averaged; below, they are interpolated. Past the last feature its value is held. Raises
+    ValueError if there are no features.
     """
     count = features.shape[1]
     if count == 0:
@@ -56,8 +57,9 @@ def resample_time(
         centres = offset + (np.arange(frames) + 0.5) * ratio
         columns = [np.interp(centres, np.arange(count), band) for band in features]
         return np.stack(columns).astype(np.float32)
-    # Integral up to each edge of the step function that holds feature k from k - 0.5 to k + 0.5;
-    # the fraction may exceed 1 in the last step only, which holds the last value.
+    # Integral up to each edge of the step function that holds feature k from k - 0.5 to k + 0.5.
+    # The fraction exceeds 1 only in the last step, which holds the last value. float64, because the
+    # integral grows with the length and its differences do not.
     edges = offset + np.arange(frames + 1) * ratio + 0.5
     step = np.minimum(edges.astype(int), count - 1)
     below = np.cumsum(features, axis=1, dtype=np.float64) - features

@@ -1,4 +1,4 @@
-"""Settings of the conditions."""
+"""Settings of conditions."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class MelConfig(Section):
     """Hz; audio is resampled to it."""
 
     n_fft: int = Field(default=1024, ge=16)
-    """Samples in a frame (Hann window of the same length)."""
+    """Samples per frame, and length of its Hann window."""
 
     hop: int = Field(default=256, ge=1)
-    """Samples from frame to frame."""
+    """Samples from one frame to the next."""
 
     bands: int = Field(default=80, ge=1)
     """Mel bands."""
@@ -40,43 +40,42 @@ class MelConfig(Section):
         if top > nyquist:
             raise ValueError(f"f_max must not exceed half the sample rate ({nyquist:g} Hz)")
         if self.f_min >= top:
-            raise ValueError(f"f_min must lie below the upper edge ({top:g} Hz)")
+            raise ValueError(f"f_min must be below the upper edge ({top:g} Hz)")
         if self.hop > self.n_fft:
-            raise ValueError("hop must not exceed n_fft, or sound between frames is lost")
+            raise ValueError("hop must not exceed n_fft, or audio between frames is lost")
         return self
 
 
 class ConditionConfig(Section):
-    """What the diffusion model is told about the sound it is to make."""
+    """What the diffusion model is conditioned on."""
 
     kind: Literal["none", "mel", "label", "both"] = "none"
-    """none: it makes what it likes. mel: it follows a spectrogram, frame by frame. label: it makes
-    one of several kinds of sound, named by the folders the files lie in. both: it follows a
-    spectrogram in one of several kinds of sound."""
+    """none: unconditional. mel: follows a spectrogram, frame by frame. label: one of several kinds
+    of sound, named by the folders of the files. both: a spectrogram and a label."""
 
     labels: str | None = None
-    """CSV file with a column `key`, a recording's path as it stands in the manifest of the latents,
-    and a column `label`. null: the folder a recording lies in is its label."""
+    """CSV file with the columns `key`, a recording's path as in the manifest of the latents, and
+    `label`. null: a recording's label is the name of its folder."""
 
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Probability with which a training window loses its condition, so that the model can also
-    run free and be guided. 0: it cannot."""
+    sample without one and be guided. 0: it cannot."""
 
     mel: MelConfig = MelConfig()
     """The spectrogram of kinds mel and both."""
 
     @property
     def follows_mel(self) -> bool:
-        """Whether the model is given a spectrogram."""
+        """Whether the model is conditioned on a spectrogram."""
         return self.kind in ("mel", "both")
 
     @property
     def follows_label(self) -> bool:
-        """Whether the model is given a label."""
+        """Whether the model is conditioned on a label."""
         return self.kind in ("label", "both")
 
     @model_validator(mode="after")
     def _labels_are_used(self) -> ConditionConfig:
         if self.labels is not None and not self.follows_label:
-            raise ValueError(f"labels mean nothing to a condition of kind {self.kind}")
+            raise ValueError(f"labels are not read by a condition of kind {self.kind}")
         return self

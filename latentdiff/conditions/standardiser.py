@@ -1,4 +1,4 @@
-"""Condition features scaled to mean 0 and variance 1.
+"""Condition features standardised to mean 0 and variance 1.
 
 Shapes: K condition features, T latent frames.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from latentdiff.errors import UserError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[np.float32]
 
@@ -26,16 +26,17 @@ class Standardiser:
     mean: Floats
     """[K]."""
     std: Floats
-    """[K], never below 1e-3: a band that is always silent stays silent."""
+    """[K], at least 1e-3, so that a band that is always silent is not blown up."""
 
     @classmethod
     def fit(cls, files: Iterable[Floats]) -> Standardiser:
         """From the features [K, T] of every training file, in one pass.
 
-        Raises UserError where there are none, or where they are not finite.
+        Raises UserError if there are none, or if they are not finite.
         """
         count, total, squares = 0, np.zeros(1), np.zeros(1)
         for features in files:
+            # The difference of two large sums below needs the digits.
             block = features.astype(np.float64)
             count += block.shape[1]
             total = total + block.sum(axis=1)
@@ -43,7 +44,7 @@ class Standardiser:
         if count == 0 or not np.isfinite(squares).all():
             raise UserError(
                 "the condition features cannot be used",
-                why="there are none" if count == 0 else "they hold NaN or infinite values",
+                why="there are none" if count == 0 else "they contain NaN or infinite values",
                 do_this="run `latentdiff encode` with condition.kind=mel again.",
             )
         mean = total / count
@@ -52,13 +53,14 @@ class Standardiser:
 
     def __call__(self, features: Floats) -> Floats:
         """[..., K, T] => the same, standardised."""
-        return ((features - self.mean[:, None]) / self.std[:, None]).astype(np.float32)
+        scaled: Floats = ((features - self.mean[:, None]) / self.std[:, None]).astype(np.float32)
+        return scaled
 
     def arrays(self) -> dict[str, Floats]:
-        """What to save; `from_arrays` takes it back."""
+        """What to save, for `from_arrays`."""
         return {"mean": self.mean, "std": self.std}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Any]) -> Standardiser:
+    def from_arrays(cls, arrays: Mapping[str, ArrayLike]) -> Standardiser:
         """From arrays or CPU tensors `mean` and `std`."""
         return cls(np.asarray(arrays["mean"]), np.asarray(arrays["std"]))

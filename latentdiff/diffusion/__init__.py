@@ -1,1 +1,1 @@
-"""Noise, denoiser, loss, baselines and samplers, all on one axis: log-SNR."""
+"""Noise schedules, denoiser, loss, baselines and samplers, all on the log-SNR axis."""

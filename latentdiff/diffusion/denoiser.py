@@ -1,6 +1,6 @@
-"""One contract for models: noisy latents in, estimate of the clean ones out.
+"""The contract of all models: noisy latents in, an estimate of the clean latents out.
 
-What the network puts out (velocity, noise, clean latents, flow) is resolved here and nowhere else.
+Whether the network predicts velocity, noise, clean latents or flow matters here and nowhere else.
 
 Shapes: B batch, C latent channels, T latent frames.
 """
@@ -16,7 +16,7 @@ from latentdiff.specs import Condition, Denoise, Network
 
 
 def affine(parametrisation: Parametrisation, logsnr: Tensor) -> tuple[Tensor, Tensor]:
-    """(a, b), shaped as `logsnr`, with z_0 = a * z_t + b * y for the parametrisation's quantity y.
+    """(a, b), shaped like `logsnr`: z_0 = a * z_t + b * y for the parametrisation's quantity y.
 
     eps: the noise. x0: z_0. v = alpha eps - sigma z_0 (Salimans and Ho 2022, arXiv 2202.00512,
     app. D). flow = eps - z_0 (Lipman et al. 2022, arXiv 2210.02747). regression: z_0.
@@ -32,9 +32,9 @@ def affine(parametrisation: Parametrisation, logsnr: Tensor) -> tuple[Tensor, Te
 
 
 def knows_variance(z_t: Tensor, logsnr: Tensor, variance: Tensor | None = None) -> Tensor:
-    """[B, C, T]: the best estimate of z_0 that knows the variance [C] of each channel only.
+    """[B, C, T]: the best estimate of z_0 that knows only the variance S [C] of each channel.
 
-    alpha S / (alpha^2 S + sigma^2) z_t; None: unit variance, where that is alpha z_t.
+    alpha S / (alpha^2 S + sigma^2) z_t. None: unit variance, for which it is alpha z_t.
     """
     alpha, sigma = alpha_sigma(logsnr[:, None, None])
     if variance is None:
@@ -46,15 +46,15 @@ def knows_variance(z_t: Tensor, logsnr: Tensor, variance: Tensor | None = None) 
 class Denoiser(nn.Module):
     """A network with its parametrisation: `denoise(z_t, logsnr, condition) -> z_0`.
 
-    Preconditioned, the network's output is added to the best estimate that knows only the
-    `variance` [C] of each channel, scaled so that the network takes in and has to put out unit
-    variance (Karras et al. 2022, arXiv 2206.00364, sec. 5, channel by channel). For unit variance
-    that rest is the velocity, whatever the parametrisation: so a network that puts out zero has
-    skill 0 at every level, and parametrisations differ in what the loss measures only. Without,
-    the network is given z_t and its output is the quantity itself.
+    With preconditioning, the network's output is added to the best estimate that knows only the
+    `variance` [C] of each channel, scaled so that input and target of the network have unit
+    variance (Karras et al. 2022, arXiv 2206.00364, sec. 5, channel by channel). The target is then
+    the velocity of the latents scaled to unit variance, whatever the parametrisation: a network
+    whose output is zero has skill 0 at every level, and parametrisations differ only in how the
+    loss is measured. Without, the input is z_t and the output the parametrisation's quantity.
 
-    regression: the network is given silence for z_t, so it knows the condition only, and puts out
-    z_0 over its standard deviation. One call says all it can say, at any level.
+    regression: the network's input is zero instead of z_t, so it only knows the condition, and its
+    output is z_0 over its standard deviation. One call gives the whole answer, at any level.
     """
 
     variance: Tensor | None
@@ -70,13 +70,13 @@ class Denoiser(nn.Module):
         self.network = network
         self.parametrisation = parametrisation
         self.precondition = precondition
-        # Not saved with the weights: the whitening holds it. None: ones.
+        # Not saved with the weights, because the whitening is. None: ones.
         self.register_buffer("variance", variance, persistent=False)
 
     def forward(self, z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
         """[B, C, T], [B], condition -> z_0 [B, C, T].
 
-        Raises ValueError where the network's output has another shape than its input.
+        Raises ValueError if the network's output does not have the shape of its input.
         """
         if self.parametrisation == "regression":
             return self._deviation * self._call(torch.zeros_like(z_t), logsnr, condition)
@@ -86,9 +86,12 @@ class Denoiser(nn.Module):
         alpha, sigma = alpha_sigma(logsnr[:, None, None])
         if self.variance is None:
             return alpha * z_t - sigma * self._call(z_t, logsnr, condition)
+        # Deviation of z_t, by which it is scaled for the network.
         level = (alpha**2 * self.variance[:, None] + sigma**2).sqrt()
         rest = self._call(z_t / level, logsnr, condition)
         known = knows_variance(z_t, logsnr, self.variance)
+        # What `known` leaves has the variance S sigma^2 / level^2: the network's target has 1. The
+        # sign is that of the velocity, alpha eps - sigma z_0.
         return known - sigma * self._deviation / level * rest
 
     @property
@@ -100,8 +103,8 @@ class Denoiser(nn.Module):
         if output.shape != z.shape:
             # Broadcasting would hide this, and the loss would stay at that of white noise.
             raise ValueError(
-                f"the network was given latents of shape {tuple(z.shape)} and put out "
-                f"{tuple(output.shape)}; the shapes must be equal"
+                f"the network's output has the shape {tuple(output.shape)}, and must have that of "
+                f"its input, {tuple(z.shape)}"
             )
         return output.to(z.dtype)
 
@@ -114,9 +117,10 @@ def guided(
 ) -> Denoise:
     """Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598, eq. 6, on z_0).
 
-    `scale` 1: none, 0: the condition is ignored. `interval`: log-SNR (low, high) where it acts
+    `scale` 1: none; 0: the condition is ignored. `interval`: log-SNR (low, high) in which it acts
     (Kynkäänniemi et al. 2024, arXiv 2404.07724). `rescale`: share 0..1 by which the deviation of
     each sample is pulled back to the unguided one (Lin et al. 2023, arXiv 2305.08891, eq. 15-16).
+    Two network calls inside the interval; one outside, and for samples without a condition.
     """
     if scale == 1.0:
         return denoise
@@ -141,13 +145,12 @@ def guided(
 def autoguided(
     denoise: Denoise, scale: float, interval: tuple[float, float], variance: Tensor | None = None
 ) -> Denoise:
-    """Exaggerates by `scale` what a model knows beyond the variance [C] of each channel.
+    """Autoguidance (Karras et al. 2024, arXiv 2406.02507): extrapolate away from a worse model.
 
-    Autoguidance (Karras et al. 2024, arXiv 2406.02507): a model is led away from a worse one of its
-    kind. The worst is known in closed form and costs no network call. Where noise hides all but the
-    coarse structure, a network that has not learned all of it pulls samples towards what they have
-    in common, so that they come out too weak; this undoes it. 1: none. `interval`: log-SNR (low,
-    high) where it acts.
+    The worse model here knows only the variance [C] of each channel: a closed form that costs no
+    network call. Undertrained models pull samples towards their mean at levels where only coarse
+    structure is visible, and so make them quiet and similar; this compensates. `scale` 1: none.
+    `interval`: log-SNR (low, high) in which it acts.
     """
     if scale == 1.0:
         return denoise
@@ -165,7 +168,7 @@ def autoguided(
 def dropped(
     condition: Condition, probability: float, batch: int, generator: torch.Generator | None = None
 ) -> Condition:
-    """The condition with each of `batch` samples losing it with `probability` (training only)."""
+    """The condition, which each of `batch` samples loses with `probability`; for training only."""
     if probability == 0 or _empty(condition):
         return condition
     given = condition.features if condition.features is not None else condition.label

@@ -1,12 +1,12 @@
-"""Latents of which everything is known: the best denoiser, and where the exact flow takes them.
+"""Distributions of latents whose ideal denoiser and exact probability flow have closed forms.
 
-Along orthonormal directions through all C T values the latents are independent, and along each of
-them a mixture of K normals; K = 1 is the correlated Gaussian. At every noise level the marginals
-are of the same kind, the posterior mean is a closed form, and the probability-flow ODE (Song et al.
-2020, arXiv 2011.13456, eq. 13), which lets no value overtake another, keeps the quantile of each
-value in each direction. All is computed in float64.
+Along N = C T orthonormal directions the latents are independent, and each is a mixture of K
+normals; K = 1 is a correlated Gaussian. At every noise level the marginals are of the same kind and
+the posterior mean is a closed form. The probability-flow ODE (Song et al. 2020, arXiv 2011.13456,
+eq. 13) is one-dimensional in each direction, where paths cannot cross: it keeps every value's
+quantile. Everything is computed in float64, so that errors are a sampler's and not of rounding.
 
-Shapes: B batch, C latent channels, T latent frames, N = C T directions, K parts of a mixture.
+Shapes: B batch, C latent channels, T latent frames, N = C T directions, K mixture components.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from latentdiff.diffusion.settings import Parametrisation
 from latentdiff.specs import Condition
 
 HALVINGS = 64
-"""Of the interval in which a quantile is searched: to the last bit of float64."""
+"""Bisections in the search for a quantile; enough for the last bit of float64."""
 
 REACH = 40.0
-"""Deviations around the outermost parts within which every quantile lies."""
+"""Quantiles are searched within so many deviations of the outermost components."""
 
 
 @dataclass(frozen=True)
 class Exact:
-    """Such latents; called as a denoiser, they give the posterior mean of z_0."""
+    """A distribution of latents; called as a denoiser, it gives the posterior mean of z_0."""
 
     shape: tuple[int, int]
     """(C, T)."""
     basis: Tensor
-    """[N, N], orthonormal, a direction a column."""
+    """[N, N], orthonormal; each column is a direction."""
     weights: Tensor
-    """[K], of the parts; they sum to 1."""
+    """[K] of the components; they sum to 1."""
     means: Tensor
-    """[N, K] of the parts along each direction."""
+    """[N, K] of the components along each direction."""
     variances: Tensor
     """[N, K]."""
 
@@ -48,27 +48,29 @@ class Exact:
         y = self._along(z_t)[..., None]
         spread = alpha**2 * self.variances + sigma**2
         off = y - alpha * self.means
+        # The posterior mean of each component, weighted by the probability that y came from it.
         each = self.means + alpha * self.variances / spread * off
         odds = self.weights.log() - 0.5 * (off**2 / spread + spread.log())
         return self._back((torch.softmax(odds, dim=-1) * each).sum(dim=-1)).to(z_t.dtype)
 
     @property
     def mean(self) -> Tensor:
-        """[N] of the values in the order of C and T."""
+        """[N] of the values, ordered by C, then T."""
         return self.basis @ (self.means @ self.weights)
 
     @property
     def covariance(self) -> Tensor:
-        """[N, N] of the values in the order of C and T."""
-        return self.basis @ torch.diag(self._variance) @ self.basis.T
+        """[N, N] of the values, ordered by C, then T."""
+        return (self.basis * self._variance) @ self.basis.T
 
     @property
     def channel_variance(self) -> Tensor:
         """[C], averaged over the frames."""
-        return self.covariance.diagonal().unflatten(0, self.shape).mean(dim=1)
+        variances: Tensor = self.covariance.diagonal().unflatten(0, self.shape)
+        return variances.mean(dim=1)
 
     def noisy(self, logsnr: float) -> Exact:
-        """The marginal distribution of z_t at a level."""
+        """The marginal distribution of z_t at a log-SNR."""
         alpha, sigma = alpha_sigma(torch.tensor(logsnr, dtype=torch.float64))
         variances = alpha**2 * self.variances + sigma**2
         return replace(self, means=alpha * self.means, variances=variances)
@@ -76,13 +78,14 @@ class Exact:
     def draw(self, count: int, seed: int = 0) -> Tensor:
         """[B, C, T], B = `count` > N: evenly spread, with exactly this mean and covariance.
 
-        Quantiles of a scrambled Sobol sequence, then moved and stretched by the little that their
-        moments are off: what is measured on them is hardly a matter of chance.
+        Quantiles of a scrambled Sobol sequence, whose moments are then corrected, so that what is
+        measured on them hardly depends on chance.
         """
         sobol = torch.quasirandom.SobolEngine(len(self.basis), scramble=True, seed=seed)
         share = sobol.draw(count, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
         y = self._quantile(torch.logit(share))
         y = y - y.mean(dim=0)
+        # Whitened by the Cholesky factor of its own covariance, then scaled to the wanted one.
         root = torch.linalg.cholesky(y.T @ y / count)
         white = torch.linalg.solve_triangular(root, y.T, upper=False).T
         return self._back(self.means @ self.weights + white * self._variance.sqrt())
@@ -103,11 +106,13 @@ class Exact:
         return z.flatten(1).double() @ self.basis
 
     def _back(self, y: Tensor) -> Tensor:
-        return (y @ self.basis.T).unflatten(1, self.shape)
+        values: Tensor = (y @ self.basis.T).unflatten(1, self.shape)
+        return values
 
     def _score(self, y: Tensor) -> Tensor:
-        """Logit of the cumulative distribution [B, N] at y: exact in both tails."""
+        """Logit of the cumulative distribution at y [B, N]; accurate in both tails."""
         standard = (y[..., None] - self.means) / self.variances.sqrt()
+        # In logarithms: a quantile near 1 would lose its digits as a float64.
         below, above = (
             torch.logsumexp(self.weights.log() + torch.special.log_ndtr(x), dim=-1)
             for x in (standard, -standard)
@@ -115,7 +120,7 @@ class Exact:
         return below - above
 
     def _quantile(self, score: Tensor) -> Tensor:
-        """The inverse of `_score`, by halving."""
+        """The inverse of `_score`, by bisection."""
         reach = REACH * self.variances.sqrt()
         low = (self.means - reach).amin(dim=1).expand_as(score)
         high = (self.means + reach).amax(dim=1).expand_as(score)
@@ -127,19 +132,20 @@ class Exact:
 
 
 def gaussian(channels: int = 2, frames: int = 4, seed: int = 0) -> Exact:
-    """Correlated latents of about unit variance: 1.3 decades of deviation, mean off zero."""
+    """Correlated Gaussian latents: mean variance 1, deviations over 1.1 decades, mean not 0."""
     variance, basis, g = _directions(channels, frames, seed)
     mean = 0.3 * torch.randn(len(variance), 1, generator=g, dtype=torch.float64)
     return Exact((channels, frames), basis, torch.ones(1).double(), mean, variance[:, None])
 
 
 def mixture(channels: int = 2, frames: int = 4, seed: int = 0) -> Exact:
-    """The same variances, along each direction in two heaps, one of them of 30 % of the latents.
+    """The variances of `gaussian`, each direction with two modes of 30 % and 70 %.
 
-    The heaps lie 4 of their own deviations apart.
+    The modes are 4 of their own deviations apart.
     """
     variance, basis, _ = _directions(channels, frames, seed)
     weights = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    # 4 apart, with weighted mean 0.
     centres = 4 * torch.tensor([0.7, -0.3], dtype=torch.float64)
     within = variance / (1 + centres**2 @ weights)
     means = within.sqrt()[:, None] * centres
@@ -147,7 +153,7 @@ def mixture(channels: int = 2, frames: int = 4, seed: int = 0) -> Exact:
 
 
 def _directions(channels: int, frames: int, seed: int) -> tuple[Tensor, Tensor, torch.Generator]:
-    """Variances [N] that average to 1, an orthonormal basis [N, N], and what drew it."""
+    """Variances [N] that average to 1, an orthonormal basis [N, N], and the generator used."""
     n, g = channels * frames, torch.Generator().manual_seed(seed)
     basis = torch.linalg.qr(torch.randn(n, n, generator=g, dtype=torch.float64))[0]
     variance = torch.logspace(-1.5, 0.7, n, dtype=torch.float64)
@@ -156,18 +162,18 @@ def _directions(channels: int, frames: int, seed: int) -> tuple[Tensor, Tensor, 
 
 @dataclass(frozen=True)
 class ExactNetwork:
-    """A denoiser as a network that puts out a parametrisation's quantity, in single precision.
+    """An exact denoiser as a network that predicts a parametrisation's quantity, in float32.
 
-    Written from the definitions, not from `denoiser.affine`, which is to be held to it.
+    Written from the definitions and not with `denoiser.affine`, which is tested against it.
     """
 
     exact: Exact
     parametrisation: Parametrisation
     variance: Tensor | None = None
-    """[C] that a preconditioning `Denoiser` was given; None: it does not precondition."""
+    """[C], the variance of a preconditioning `Denoiser`; None: it does not precondition."""
 
     def __call__(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
-        """What a network of `Denoiser` is to put out for its input z [B, C, T]."""
+        """The ideal output [B, C, T] of a `Denoiser`'s network for its input z [B, C, T]."""
         alpha, sigma = alpha_sigma(logsnr.double()[:, None, None])
         if self.variance is not None:
             return self._rest(z.double(), logsnr, alpha, sigma).float()
@@ -177,7 +183,7 @@ class ExactNetwork:
         return quantity[self.parametrisation].float()
 
     def _rest(self, z: Tensor, logsnr: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """What is missing to z_0 from the best linear guess, over its deviation [B, C, T]."""
+        """The estimate that knows variances only less z_0, scaled to unit variance [B, C, T]."""
         assert self.variance is not None
         s = self.variance.double()[:, None]
         level = alpha**2 * s + sigma**2

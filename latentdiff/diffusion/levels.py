@@ -1,6 +1,6 @@
-"""Which noise levels training visits: log-SNR drawn for each window of a batch.
+"""Which noise levels training visits: a log-SNR is drawn for each window of a batch.
 
-Every distribution is stratified over the batch and ends where the schedule ends.
+Every distribution is stratified over the batch and limited to the range of the schedule.
 
 Shapes: B batch, K bins of the schedule's t.
 """
@@ -17,53 +17,54 @@ from latentdiff.diffusion.schedules import EDM_MEAN, EDM_STD
 from latentdiff.diffusion.settings import LevelsConfig
 
 BINS = 32
-"""Bins of t in which losses are remembered."""
+"""Bins of t in which the adaptive sampler averages losses."""
 
 MEMORY = 0.99
-"""Share of what is remembered that a step leaves."""
+"""Factor by which remembered losses decay in each step: an average over about 100 steps."""
 
 FLOOR = 0.2
-"""Share of the draws that stay where the schedule has them, so that no weight exceeds 5."""
+"""Share of the draws that follow the schedule, so that no weight exceeds 1 / FLOOR = 5."""
 
 PRIOR = 1.0
-"""Observations of the mean loss that each bin is held to have seen before it has seen any."""
+"""Pseudo-observations of the mean loss in each bin, for bins that have seen few windows."""
 
 
 class NoiseLevelSampler:
-    """As often as the schedule itself visits them."""
+    """Draws log-SNRs as often as the schedule itself visits them."""
 
     observant = False
-    """Whether draws depend on the losses that were observed."""
+    """Whether draws depend on observed losses."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
 
     def draw(self, batch: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """log-SNR [B], one in each of B equally likely intervals, and weight [B] of its loss.
+        """log-SNR [B], one in each of B equally likely intervals, and weights [B] of their losses.
 
-        Two draws from equal states and generators are equal. float32, on the generator's device.
+        Equal states and generators give equal draws. float32, on the generator's device.
         """
         logsnr = self.schedule(stratified(batch, generator))
         return logsnr, torch.ones_like(logsnr)
 
     def observe(self, logsnr: Tensor, losses: Tensor) -> None:
-        """Learn from the losses [B], not yet multiplied by `draw`'s weights, of a whole step."""
+        """Learn from the losses [B] of a whole step, not multiplied by the weights of `draw`."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What later draws depend on."""
+        """Everything that later draws depend on."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from such a state."""
+        """Continue from a state of `state_dict`."""
 
 
 class NormalNoiseLevelSampler(NoiseLevelSampler):
-    """log-SNR is normal, what lies outside the schedule's limits left out (not moved to them)."""
+    """Normal log-SNR, truncated to the schedule's limits (not clipped to them)."""
 
     def __init__(self, schedule: Schedule, mean: float, std: float) -> None:
-        """`mean` and `std` of the log-SNR before it is cut."""
+        """`mean` and `std` of the log-SNR before truncation."""
         super().__init__(schedule)
         self._mean, self._std = mean, std
+        # Share of the untruncated distribution on the noisy side of each limit: t = 0 is clean.
         limits = torch.tensor([schedule.logsnr_max, schedule.logsnr_min], dtype=torch.float64)
         self._noisier = torch.special.ndtr((mean - limits) / std)
 
@@ -71,6 +72,8 @@ class NormalNoiseLevelSampler(NoiseLevelSampler):
         """See `NoiseLevelSampler.draw`."""
         uniform = stratified(batch, generator)
         first, last = self._noisier.tolist()
+        # The inverse distribution function on the part between the limits; float64, because ndtri
+        # is steep where a limit is far out in a tail. The clamp only undoes rounding.
         share = first + (last - first) * uniform.double()
         logsnr = self._mean - self._std * torch.special.ndtri(share)
         logsnr = logsnr.clamp(self.schedule.logsnr_min, self.schedule.logsnr_max).float()
@@ -78,11 +81,11 @@ class NormalNoiseLevelSampler(NoiseLevelSampler):
 
 
 class AdaptiveNoiseLevelSampler(NoiseLevelSampler):
-    """Drawn where the loss is; weights keep the objective that of the schedule.
+    """Draws levels in proportion to their loss; weights keep the schedule's objective.
 
     Kingma and Gao 2023 (arXiv 2303.00848, app. F): the density over the schedule's t is a
     histogram proportional to smoothed losses. Each loss is divided by that density, so its
-    expectation is the same as under the schedule while every bin adds about as much to it.
+    expectation stays that of the schedule, while every bin contributes about equally to it.
     """
 
     observant = True
@@ -93,7 +96,7 @@ class AdaptiveNoiseLevelSampler(NoiseLevelSampler):
         self._counts = torch.zeros(BINS, dtype=torch.float64)
 
     def density(self) -> Tensor:
-        """[K] over t in 0..1, of mean 1, nowhere below FLOOR."""
+        """[K] over t in 0..1, with mean 1 and nowhere below FLOOR."""
         total = self._counts.sum()
         if total == 0 or self._sums.sum() <= 0:
             return torch.ones(BINS, dtype=torch.float64)
@@ -105,6 +108,7 @@ class AdaptiveNoiseLevelSampler(NoiseLevelSampler):
         """See `NoiseLevelSampler.draw`."""
         uniform = stratified(batch, generator)
         density = self.density().to(uniform.device)
+        # Invert the piecewise linear distribution function, whose knots are `edges`.
         edges = density.cumsum(0) / BINS
         wanted = uniform.double()
         bins = torch.searchsorted(edges, wanted).clamp(max=BINS - 1)
@@ -113,7 +117,7 @@ class AdaptiveNoiseLevelSampler(NoiseLevelSampler):
         return self.schedule(t.float()), density[bins].reciprocal().float()
 
     def observe(self, logsnr: Tensor, losses: Tensor) -> None:
-        """See `NoiseLevelSampler.observe`; values that are not finite are left out."""
+        """See `NoiseLevelSampler.observe`; values that are not finite are ignored."""
         losses = losses.detach().double().cpu()
         finite = losses.isfinite()
         t = self.schedule.t_of(logsnr.detach().double().cpu())
@@ -126,13 +130,13 @@ class AdaptiveNoiseLevelSampler(NoiseLevelSampler):
         return {"sums": self._sums, "counts": self._counts}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """See `NoiseLevelSampler.load_state_dict`; an empty state is that of a beginning."""
+        """See `NoiseLevelSampler.load_state_dict`; an empty state is the initial one."""
         self._sums = state.get("sums", torch.zeros(BINS)).double()
         self._counts = state.get("counts", torch.zeros(BINS)).double()
 
 
 def build_noise_level_sampler(config: LevelsConfig, schedule: Schedule) -> NoiseLevelSampler:
-    """The distribution that a config names.
+    """The distribution that the settings name.
 
     logit-normal: Esser et al. 2024, arXiv 2403.03206, eq. 19, logit t normal on the straight path,
     where log-SNR = -2 logit t. edm: Karras et al. 2022, arXiv 2206.00364, table 1, ln(sigma)

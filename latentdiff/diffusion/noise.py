@@ -1,8 +1,8 @@
-"""The one axis of noise, log-SNR, and the schedules that walk along it.
+"""The noise axis, log-SNR, and schedules along it.
 
 Noisy latents are z_t = alpha * z_0 + sigma * eps with alpha^2 + sigma^2 = 1 and
-log-SNR = ln(alpha^2 / sigma^2): large is clean, small is noisy. A schedule maps t in 0..1 to it,
-falling; a discrete chain of N betas is one of them, its steps joined by straight lines.
+log-SNR = ln(alpha^2 / sigma^2): large is clean, small is noisy. A schedule maps t in 0..1 to
+falling log-SNRs; a discrete chain of N betas is a schedule too, interpolated linearly.
 
 Shapes: B batch, N steps of a chain.
 """
@@ -20,23 +20,26 @@ from latentdiff.diffusion.schedules import SCHEDULES, Curve
 from latentdiff.diffusion.settings import DiffusionConfig, ScheduleConfig
 
 CHAIN_LIMIT = 40.0
-"""|log-SNR| of a chain is cut here: a last beta of 1 would be minus infinity."""
+"""|log-SNR| of a chain is clamped to this: a last beta of 1 would give minus infinity."""
 
 TERMINAL_LIMIT = -6.0
-"""A schedule that ends above this log-SNR (5 % of the signal left) has not reached pure noise."""
+"""A schedule that ends above this log-SNR does not reach pure noise: 5 % of the signal is left."""
 
 NOISE_ONLY = -12.0
-"""log-SNR that counts as pure noise: a quarter of a percent of the latents is left."""
+"""log-SNR that counts as pure noise: alpha is a quarter of a percent."""
 
 VISITED = 1000
-"""Levels of a continuous schedule over which a mean is taken."""
+"""Levels of a continuous schedule over which means are taken."""
 
 GAIN_LIMIT = 1e3
-"""Above this gain a schedule dwells where nothing is left of the latents."""
+"""Above this gain a schedule spends steps where nothing is left of the latents."""
 
 
 def alpha_sigma(logsnr: Tensor) -> tuple[Tensor, Tensor]:
-    """Signal and noise scale at a log-SNR of any shape; exact at both ends."""
+    """Signal and noise scale at a log-SNR of any shape.
+
+    sigma from sigmoid(-x), not from 1 - alpha^2, which would cancel at the clean end.
+    """
     return torch.sigmoid(logsnr).sqrt(), torch.sigmoid(-logsnr).sqrt()
 
 
@@ -46,47 +49,50 @@ class Schedule:
 
     name: str
     logsnr_of: Callable[[Tensor], Tensor]
+    """t in 0..1 -> log-SNR."""
     t_of: Callable[[Tensor], Tensor]
     """log-SNR -> t in 0..1."""
     steps: int | None = None
-    """Length of a chain; None of a continuous schedule."""
+    """Number of steps of a chain; None: continuous."""
 
     def __call__(self, t: Tensor) -> Tensor:
         """t in 0..1 -> log-SNR, same shape."""
         return self.logsnr_of(t)
 
     def visited(self) -> Tensor:
-        """[N] log-SNRs that training visits equally often: a chain's steps, or evenly spread t."""
+        """[N] log-SNRs that training visits equally often: a chain's steps, or equally spaced t."""
         if self.steps is not None:
             return self(torch.linspace(0, 1, self.steps, dtype=torch.float64))
         return self((torch.arange(VISITED, dtype=torch.float64) + 0.5) / VISITED)
 
     @property
     def logsnr_max(self) -> float:
+        """The log-SNR of the cleanest training example."""
         return float(self(torch.zeros(1, dtype=torch.float64)))
 
     @property
     def logsnr_min(self) -> float:
-        """The terminal log-SNR: how noisy the noisiest training example is."""
+        """The terminal log-SNR, that of the noisiest training example."""
         return float(self(torch.ones(1, dtype=torch.float64)))
 
     @property
     def gain(self) -> float:
-        """1 / alpha at the noisy end, 1 / sqrt(abar_T) of a chain.
+        """1 / alpha at the noisy end; 1 / sqrt(abar_T) of a chain.
 
-        An error of the predicted noise there is multiplied by this on its way into the latents.
+        The factor by which an error of the predicted noise there enters the latents.
         """
         return math.sqrt(1 + math.exp(-self.logsnr_min))
 
     @property
     def warnings(self) -> list[str]:
-        """What is wrong with this schedule, in words; empty where nothing is."""
+        """What is wrong with this schedule, in words; usually nothing."""
         found = []
         if self.logsnr_min > TERMINAL_LIMIT:
             left = 100 / self.gain
             found.append(
                 f"schedule {self.name} never reaches pure noise: {left:.2g} % of the signal is "
-                "left at its end, but sampling starts from pure noise; expect a wrong level"
+                "left at its end, but sampling starts from pure noise; expect samples of the "
+                "wrong level"
             )
         if self.gain > GAIN_LIMIT:
             found.append(
@@ -97,7 +103,7 @@ class Schedule:
 
 
 def schedule_of(config: DiffusionConfig) -> Schedule:
-    """The schedule of a diffusion; of a regression the one that is at its noisy end always."""
+    """The schedule of a diffusion; of a regression, pure noise at every t."""
     return SILENCE if config.parametrisation == "regression" else build(config.schedule)
 
 
@@ -115,7 +121,7 @@ def build(config: ScheduleConfig) -> Schedule:
 SILENCE = Schedule(
     "pure noise", lambda t: torch.full_like(t, NOISE_ONLY), lambda logsnr: torch.ones_like(logsnr)
 )
-"""Of a regression, which sees no latents at all."""
+"""The schedule of a regression, whose network never sees latents."""
 
 
 def linear_betas(start: float, end: float, steps: int) -> Tensor:
@@ -125,6 +131,8 @@ def linear_betas(start: float, end: float, steps: int) -> Tensor:
 
 def chain_logsnr(betas: Tensor) -> Tensor:
     """[N] log-SNR after each step of a discrete chain: abar = cumprod(1 - beta)."""
+    # In logarithms and float64: abar itself vanishes after some thousand steps, and 1 - abar of
+    # the first step is a small difference.
     log_abar = torch.log1p(-betas.double()).cumsum(0)
     return (log_abar - torch.log(-torch.expm1(log_abar))).clamp(-CHAIN_LIMIT, CHAIN_LIMIT)
 
@@ -146,21 +154,22 @@ def stratified(
 ) -> Tensor:
     """[B] values in 0..1, one in each of B equal intervals, in random order.
 
-    Each is uniform by itself, together they cover the whole range: the loss of a batch varies far
-    less than with independent ones (VDM, Kingma et al. 2021, arXiv 2107.00630, app. I.1, which
-    shares one offset; here each interval has its own). Drawn on the generator's device.
+    Each value is uniform, and together they cover the whole range, so that the loss of a batch
+    varies far less than with independent values (VDM, Kingma et al. 2021, arXiv 2107.00630, app.
+    I.1; they share one offset, here each interval has its own). Drawn on the generator's device.
     """
     source = "cpu" if generator is None else generator.device
     jitter = torch.rand(batch, generator=generator, device=source)
+    # Neighbours in a batch would have neighbouring levels otherwise.
     order = torch.randperm(batch, generator=generator, device=source)
     return ((order + jitter) / batch).clamp(max=1.0).to(device)
 
 
 def _between(config: ScheduleConfig, curve: Curve) -> Schedule:
-    """The curve, shifted, and cut to the part between the configured limits.
+    """The curve, shifted, and limited to the part between the configured log-SNRs.
 
-    Only t is stretched (Hoogeboom et al. 2023, arXiv 2301.11093, app. A): how often a level is
-    visited relative to another does not change, levels outside are not visited at all.
+    t is rescaled (Hoogeboom et al. 2023, arXiv 2301.11093, app. A): the relative frequencies of the
+    levels do not change, and levels outside are not visited.
     """
     limits = torch.tensor([config.logsnr_max, config.logsnr_min], dtype=torch.float64)
     first, last = curve.t_of(limits - config.shift).tolist()
@@ -171,17 +180,18 @@ def _between(config: ScheduleConfig, curve: Curve) -> Schedule:
         return logsnr.clamp(config.logsnr_min, config.logsnr_max).to(t.dtype)
 
     def t_of(logsnr: Tensor) -> Tensor:
-        t = (curve.t_of(logsnr.double() - config.shift) - first) / (last - first)
+        t: Tensor = (curve.t_of(logsnr.double() - config.shift) - first) / (last - first)
         return t.to(logsnr.dtype)
 
     return Schedule(config.name, logsnr_of, t_of)
 
 
 def _interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
-    """Straight lines through (knots, values), knots rising; the ends are held."""
+    """Linear interpolation of (knots, values), knots rising; constant beyond the ends."""
     knots, values = knots.to(x.device), values.to(x.device)
     inside = x.double().clamp(knots[0], knots[-1])
     right = torch.searchsorted(knots, inside.contiguous()).clamp(1, len(knots) - 1)
     left = right - 1
+    # Knots coincide where a chain is clamped to CHAIN_LIMIT.
     share = (inside - knots[left]) / (knots[right] - knots[left]).clamp(min=1e-30)
     return torch.lerp(values[left], values[right], share).to(x.dtype)

@@ -106,15 +106,18 @@ def _laplace_inverse(logsnr: Tensor) -> Tensor:
 
 
 def _edm(t: Tensor) -> Tensor:
+    """Table 1: t is the quantile of a normal ln(sigma) = -log-SNR / 2."""
     import torch
 
-    return -2 * (EDM_MEAN + EDM_STD * torch.special.ndtri(t))
+    log_sigma: Tensor = EDM_MEAN + EDM_STD * torch.special.ndtri(t)
+    return -2 * log_sigma
 
 
 def _edm_inverse(logsnr: Tensor) -> Tensor:
     import torch
 
-    return torch.special.ndtr((-0.5 * logsnr - EDM_MEAN) / EDM_STD)
+    share: Tensor = torch.special.ndtr((-0.5 * logsnr - EDM_MEAN) / EDM_STD)
+    return share
 
 
 SCHEDULES: dict[str, Curve | Chain] = {

@@ -1,4 +1,4 @@
-"""Settings of the noise, the denoiser, the loss and the samplers."""
+"""Settings of the noise schedule, the denoiser, the loss and the samplers."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ class ScheduleConfig(Section):
     )
 
     logsnr_max: float = Field(default=8.0, gt=0, le=20)
-    """Cleanest level of the continuous schedules (8: noise 35 dB below the latents)."""
+    """Log-SNR of the cleanest level of a continuous schedule (8: noise 35 dB below the latents)."""
 
     logsnr_min: float = Field(default=-10.0, lt=0, ge=-20)
-    """Noisiest level of the continuous schedules (-10: latents 43 dB below the noise)."""
+    """Log-SNR of its noisiest level (-10: latents 43 dB below the noise)."""
 
     shift: float = Field(default=0.0, ge=-10, le=10)
-    """Added to the log-SNR of a continuous schedule, within the two limits; negative spends more
-    of the training on noisy levels."""
+    """Added to the log-SNR of a continuous schedule, between the two limits; negative values spend
+    more of the training on noisy levels."""
 
     beta_start: float = Field(default=1e-4, gt=0, lt=1)
-    """First beta of `betas`."""
+    """First beta of a chain of your own."""
 
     beta_end: float = Field(default=0.02, gt=0, le=1)
-    """Last beta of `betas`; 1 ends in pure noise."""
+    """Its last beta; 1 ends in pure noise."""
 
     beta_steps: int = Field(default=1000, ge=2)
-    """Length of the chain of `betas`; the betas between first and last are equally spaced."""
+    """Its length; betas are equally spaced from the first to the last."""
 
     def read_by_method(self) -> frozenset[str]:
         return SCHEDULES[self.name].reads
@@ -70,13 +70,14 @@ class LevelsConfig(Section):
     """How often training visits each noise level between the schedule's limits."""
 
     name: LevelsName = "schedule"
-    """schedule: as often as the schedule itself does. logit-normal, edm: log-SNR is normal, cut at
-    the schedule's limits, as in Stable Diffusion 3 and EDM. adaptive: where the loss is, with
-    weights that leave the objective that of the schedule."""
+    """schedule: as often as the schedule itself. logit-normal, edm: log-SNR is normal, truncated to
+    the schedule's limits, as in Stable Diffusion 3 and EDM. adaptive: in proportion to the loss,
+    weighted so that the objective stays that of the schedule."""
 
     mean: float | None = None
     """logit-normal: mean of logit t on the straight path, null: 0. edm: mean of ln(sigma / alpha),
-    null: -0.51, EDM's -1.2 for data of unit variance. Larger is noisier; of these two only."""
+    null: -0.51, which is EDM's -1.2 for data of unit variance. Larger is noisier. Not read by the
+    others."""
 
     std: float | None = Field(default=None, gt=0)
     """Standard deviation of the same quantity. null: 1 for logit-normal, 1.2 for edm."""
@@ -85,28 +86,30 @@ class LevelsConfig(Section):
     def _moments_are_used(self) -> LevelsConfig:
         given = self.mean is not None or self.std is not None
         if given and self.name not in ("logit-normal", "edm"):
-            raise ValueError(f"mean and std mean nothing to levels named {self.name}")
+            raise ValueError(f"mean and std are not read by levels named {self.name}")
         return self
 
 
 class DiffusionConfig(Section):
-    """What the denoiser is trained on."""
+    """The training objective of the denoiser."""
+
+    method_key = "loss"
 
     parametrisation: Parametrisation = "v"
-    """In which quantity the loss is measured: velocity, noise, clean latents, or the flow from
-    latents to noise. regression: no diffusion, one call estimates the latents from their
-    condition alone (schedule and levels play no part): their mean, so blurred, but a yardstick."""
+    """The quantity in which the loss is measured: velocity, noise, clean latents, or the flow from
+    latents to noise. regression: no diffusion; one call estimates the latents from their condition
+    alone, without schedule and levels. That is their mean and blurred, but a yardstick."""
 
     precondition: bool = True
     """Add the network's output to the best estimate that knows only the variance of each channel,
-    so that training starts at skill 0 instead of below. false: the network puts out the quantity
+    so that training starts at skill 0 instead of below. false: the network predicts the quantity
     named by `parametrisation` itself, as in the papers."""
 
     schedule: ScheduleConfig = ScheduleConfig()
     """Noise levels."""
 
     levels: LevelsConfig = LevelsConfig()
-    """How often training visits them."""
+    """How often training visits each of them."""
 
     weighting: Weighting = "uniform"
     """Weight of a noise level in the loss, beyond how often the schedule visits it. uniform: 1.
@@ -117,17 +120,24 @@ class DiffusionConfig(Section):
     """mse, l1, or huber (quadratic below huber_delta, linear above)."""
 
     huber_delta: float = Field(default=1.0, gt=0)
-    """Where huber turns linear, in units of the parametrisation's quantity."""
+    """Error at which huber turns linear, in units of the parametrisation's quantity."""
+
+    @classmethod
+    def method_fields(cls) -> frozenset[str]:
+        return frozenset({"huber_delta"})
+
+    def read_by_method(self) -> frozenset[str]:
+        return self.method_fields() if self.loss == "huber" else frozenset()
 
     @model_validator(mode="after")
     def _regression_has_no_levels(self) -> DiffusionConfig:
         if self.parametrisation == "regression" and self.weighting != "uniform":
-            raise ValueError("regression has no noise levels to weigh: weighting must be uniform")
+            raise ValueError("regression has no noise levels to weight: weighting must be uniform")
         return self
 
 
 class SamplingConfig(Section):
-    """How new latents are drawn; everything here can change after training."""
+    """How new latents are sampled; everything here can change after training."""
 
     method_key = "sampler"
 
@@ -141,42 +151,42 @@ class SamplingConfig(Section):
 
     spacing: Spacing = "logistic"
     """logistic: most steps where coarse structure is decided (log-SNR -6 to 0), few at the clean
-    end. logsnr: equally spaced in log-SNR. t: in the schedule's t. karras: as Karras et al., rho 7.
-    """
+    end. logsnr: equally spaced in log-SNR. t: in the schedule's t. karras: that of Karras et al.
+    with rho 7."""
 
     eta: float = Field(default=0.0, ge=0, le=1)
-    """Of ddim only: share of fresh noise. 0: the ODE; 1: ancestral."""
+    """Share of fresh noise in each step of ddim. 0: the ODE; 1: ancestral."""
 
     variance: Variance = "posterior"
-    """Of ddpm only: variance of the fresh noise, DDPM's beta-tilde or its beta."""
+    """Variance of the fresh noise of ddpm: its beta-tilde (posterior) or its beta."""
 
     guidance: float = Field(default=1.0, ge=0)
     """Classifier-free guidance. 1: none; above: follow the condition more closely than the
-    training data did; 0: ignore the condition. Needs condition.dropout > 0 in training."""
+    training data does; 0: ignore the condition. Needs condition.dropout > 0 in training."""
 
     guidance_interval: tuple[float, float] | None = None
     """Log-SNR range (low, high) in which guidance acts. null: everywhere."""
 
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
-    """How far the level of guided latents is pulled back to the unguided level."""
+    """How far the level of guided latents is pulled back to that of unguided ones, 0..1."""
 
     autoguidance: Literal["auto"] | float = "auto"
-    """How much of what the network knows is exaggerated over a denoiser that knows variances only.
-    1: not at all; above: samples are stronger and more unlike each other. auto: by which samples
-    come nearest to the training latents, as measured when training ended."""
+    """Extrapolates the network away from a denoiser that knows only the variance of each channel.
+    1: none; above: samples are louder and differ more from each other. auto: the value that brings
+    samples nearest to the training latents, measured at the end of training."""
 
     autoguidance_interval: tuple[float, float] = (-6.0, 0.0)
     """Log-SNR range (low, high) in which autoguidance acts."""
 
     seconds: float = Field(default=10.0, gt=0)
-    """Length of a sample in seconds where neither --seconds nor a condition says otherwise."""
+    """Length of a sample in seconds, unless --seconds or a condition sets it."""
 
     batch: int = Field(default=16, ge=1)
-    """Samples drawn together; does not change any of them."""
+    """Samples computed together; their results do not depend on it."""
 
     fill: Literal["mean", "noise"] = "mean"
-    """Latent directions the model does not see become their mean, or unit noise as in an
-    exported RAVE."""
+    """Latent directions outside the model: set to their mean, or to unit noise as in an exported
+    RAVE."""
 
     @classmethod
     def method_fields(cls) -> frozenset[str]:

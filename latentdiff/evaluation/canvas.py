@@ -1,4 +1,4 @@
-"""An empty figure, and its way to disk. Matplotlib is imported when one is drawn; no window."""
+"""Figures for reports, without a window. Matplotlib is imported only when one is drawn."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 
 def figure(width: float, height: float) -> Figure:
-    """In inches. Drawn without pyplot: no global state, no display."""
+    """An empty figure of a size in inches, without pyplot: no global state, no display."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def save(drawn: Figure, path: Path) -> None:
-    """As PNG, whatever the path ends in: a half-written file's name ends in something else."""
+    """Write as PNG, whatever the path ends in: half-written files have another suffix."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(drawn).print_figure(str(path), format="png", dpi=110)

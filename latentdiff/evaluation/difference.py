@@ -1,4 +1,4 @@
-"""How unlike latents are, clip by clip.
+"""The relative difference between two sets of latents, clip by clip.
 
 Shapes: B clips, C latent channels, T frames.
 """
@@ -10,13 +10,13 @@ import math
 from torch import Tensor
 
 UNRELATED = math.sqrt(2)
-"""What samples that have nothing in common come to."""
+"""The difference between independent samples of zero mean and equal power."""
 
 
 def relative(a: Tensor, b: Tensor) -> float:
-    """Root mean square of a - b over that of both, of latents [B, C, T].
+    """RMS of a - b over the RMS of both together, of latents [B, C, T].
 
-    0: the same; UNRELATED: as unlike as white noise is from other white noise.
+    0: identical; UNRELATED: as different as two draws of white noise.
     """
     power = 0.5 * (a.double().square().mean() + b.double().square().mean())
     return float(((a.double() - b.double()).square().mean() / power.clamp(min=1e-30)).sqrt())

@@ -1,4 +1,4 @@
-"""What latents are like along each of their principal directions.
+"""The latents a model is trained on, along each of their principal directions.
 
 Shapes: C channels of the network, D latent dimensions of the codec, T frames of a file.
 """
@@ -16,35 +16,35 @@ from latentdiff.evaluation import whiteness
 from latentdiff.latents import statistics
 from latentdiff.latents.whitening import Whitening
 
-File = tuple[NDArray[np.float32], NDArray[np.float32] | None]
-"""Latents [D, T] and, where it is known, the posterior's standard deviation [D, T]."""
+LatentFile = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+"""Latents [D, T] and the posterior's standard deviation [D, T]; None = not known."""
 
 
 @dataclass(frozen=True)
 class Directions:
-    """Of the training files. Lists of D run from the strongest direction to the weakest."""
+    """Measured on the training files. Lists of D begin with the strongest direction."""
 
     variance: list[float]
-    """[D]."""
+    """[D], of the posterior means."""
     posterior: list[float] | None
-    """[D], the posterior's own variance along them; None = not known."""
+    """[D], the posterior's own variance; None = not known."""
     white: list[bool]
-    """[D]: the direction looks like white noise along time."""
+    """[D], whether the direction looks like white noise over time."""
     kept_white: list[bool]
-    """[C], of those that the model sees."""
+    """[C], the same of the directions that the model sees."""
     taken: list[float]
-    """[C]: variance over what the model takes it to be; 1 where it sees what it was made for."""
+    """[C], variance over the variance the model assumes; 1 for latents it was made for."""
     taken_if_drawn: list[float] | None
-    """[C]: the same of draws from the posterior; None = not known."""
+    """[C], the same for draws from the posterior; None = not known."""
 
     @property
     def weak(self) -> slice:
-        """The weaker half of D, which carries no sound in a codec with dimensions to spare."""
+        """The weaker half of D: it carries no sound if the codec has dimensions to spare."""
         return slice(len(self.variance) // 2, None)
 
 
-def measure(files: Sequence[File], whitening: Whitening) -> Directions:
-    """Of a model's training files, read a few times in flat memory."""
+def measure(files: Sequence[LatentFile], whitening: Whitening) -> Directions:
+    """Measure a model's training files, reading them several times in constant memory."""
     found = statistics.fit(files)
     variance, directions = found.principal()
     rotation = torch.from_numpy(np.ascontiguousarray(directions)).float()
@@ -60,11 +60,11 @@ def measure(files: Sequence[File], whitening: Whitening) -> Directions:
 
 
 def _taken(whitening: Whitening, covariance: NDArray[np.float64]) -> list[float]:
-    """[C]: variances of latents of this covariance, over those that the whitening promises."""
+    """[C], variances of whitened latents of this covariance, over those the whitening promises."""
     scale, promised = (x.double().cpu().numpy() for x in (whitening.scale, whitening.variance))
     seen = whitening.directions.double().cpu().numpy() / scale[:, None]
     return list(np.einsum("cd,de,ce->c", seen, covariance, seen) / promised)
 
 
-def _tensors(files: Sequence[File]) -> Iterable[torch.Tensor]:
+def _tensors(files: Sequence[LatentFile]) -> Iterable[torch.Tensor]:
     return (torch.from_numpy(np.array(z, dtype=np.float32)) for z, _ in files)

@@ -1,4 +1,4 @@
-"""What the noise of drawn latents does to a loss: closed forms.
+"""The loss that remains because latents were drawn from their posterior: closed forms.
 
 Shapes: B noise levels, D directions.
 """
@@ -17,30 +17,30 @@ from latentdiff.diffusion.settings import LossKind
 
 
 @dataclass(frozen=True)
-class Losses:
-    """Over some noise levels, of latents of unit variance in every direction."""
+class LossBounds:
+    """Mean losses over some noise levels, for latents of unit variance in every direction."""
 
     zero: float
     """Of a model that predicts zero."""
     variance: float
-    """Of the best that knows variances only: skill 0."""
+    """Of the best model that knows variances only: skill 0."""
     floor: float
-    """Of one that knows everything but the draw: no model of these latents can do better."""
+    """Of a model that knows everything but the random draw: a lower bound for all models."""
 
     @property
     def unlearnable(self) -> float:
-        """Share of the loss at skill 0 that stays, whatever is learned."""
+        """Share of the loss at skill 0 that no amount of learning removes."""
         return self.floor / self.variance
 
 
-def losses(objective: Objective, logsnr: Tensor, unlearnable: Tensor) -> Losses:
-    """At levels [B]; `unlearnable` [D] is the share of each direction's variance that is drawn.
+def losses(objective: Objective, logsnr: Tensor, unlearnable: Tensor) -> LossBounds:
+    """At log-SNR [B]; `unlearnable` [D] is the share of each direction's variance that is drawn.
 
-    Who knows the mean of the posterior is left with white noise of the draw's variance, of which
-    the variance is all there is to know: so the floor is that of a model that knows no more.
+    A model that knows the posterior's mean is left with white noise of the posterior's variance,
+    and variance is all one can know of white noise: hence `variance_only` for the floor.
     """
     ones = torch.ones_like(unlearnable)
-    return Losses(
+    return LossBounds(
         *(
             float(of(objective, logsnr.to(variance), variance).mean())
             for of, variance in (
@@ -53,11 +53,11 @@ def losses(objective: Objective, logsnr: Tensor, unlearnable: Tensor) -> Losses:
 
 
 def one_output(kind: LossKind, channels: int) -> tuple[float, float] | None:
-    """Loss of eps for one number put out in place of `channels`: knowing all, knowing nothing.
+    """Loss of predicting eps with one number for all `channels`: (the best number, zero).
 
-    Even the mean of D independent values of unit noise leaves 1 - 1/D of their variance, and zero
-    leaves all of it; an error of mean square s has a mean magnitude of sqrt(2 s / pi). None for
-    kinds of loss that have no such form.
+    The mean of D independent values of unit noise leaves 1 - 1/D of their variance, zero all of
+    it; a normal error of mean square s has a mean magnitude of sqrt(2 s / pi). None for kinds of
+    loss without such a closed form.
     """
     squares = (1 - 1 / channels, 1.0)
     if kind == "mse":

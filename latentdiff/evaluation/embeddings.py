@@ -1,7 +1,7 @@
-"""Embeddings of sound that the user has, by name, for further Frechet distances.
+"""Audio embeddings from other packages, for further Frechet distances.
 
-A plug-in is a callable `(audio [N] float32 in -1..1, sample_rate in Hz) -> features [frames, F]`,
-announced under the entry point group `latentdiff.embeddings` of any installed package:
+A plug-in is a function `(audio [N] float32 in -1..1, sample_rate in Hz) -> features [frames, F]`,
+which any installed package can offer in the entry point group `latentdiff.embeddings`:
 
     [project.entry-points."latentdiff.embeddings"]
     clap = "my_package:embed"
@@ -16,6 +16,7 @@ from importlib.metadata import entry_points
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from latentdiff.config import did_you_mean
@@ -23,12 +24,12 @@ from latentdiff.errors import UserError
 
 GROUP = "latentdiff.embeddings"
 
-Embedding = Callable[[np.ndarray, int], np.ndarray]
+Embedding = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
+"""(audio [N], sample rate in Hz) -> features [frames, F]."""
 
 
 def load(name: str) -> Embedding:
-    """The plug-in of that name. Raises UserError, naming those there are, where it is missing or
-    cannot be loaded."""
+    """The plug-in called `name`. Raises UserError if there is none or it cannot be loaded."""
     found = {point.name: point for point in entry_points(group=GROUP)}
     if name not in found:
         there = ", ".join(sorted(found)) or "none"
@@ -48,28 +49,37 @@ def load(name: str) -> Embedding:
         ) from error
 
 
-def embed(name: str, function: Embedding, clips: Iterable[np.ndarray], sample_rate: int) -> Tensor:
+def embed(
+    name: str, function: Embedding, clips: Iterable[NDArray[np.float32]], sample_rate: int
+) -> Tensor:
     """The features [n, F] of all clips [channels, N], one clip after the other.
 
-    Raises UserError where the plug-in fails or gives something else than [frames, F] of numbers.
+    Raises UserError if the plug-in fails or returns anything but finite features [frames, F].
     """
-    parts = []
-    for clip in clips:
-        try:
-            given = function(clip.mean(axis=0).astype(np.float32), sample_rate)
-            part = np.asarray(given, dtype=np.float32)
-        except Exception as error:
-            raise UserError(
-                f"the embedding '{name}' failed on a sound of {clip.shape[1]} samples at "
-                f"{sample_rate} Hz",
-                why=f"{type(error).__name__}: {error}",
-                do_this="this is the plug-in's fault; leave --embedding out to go on without it.",
-            ) from error
-        if part.ndim != 2 or part.size == 0 or not np.isfinite(part).all():
-            raise UserError(
-                f"the embedding '{name}' gave no features",
-                why=f"an array {list(part.shape)}, or not finite; [frames, F] is asked for",
-                do_this="this is the plug-in's fault; leave --embedding out to go on without it.",
-            )
-        parts.append(torch.from_numpy(part))
-    return torch.cat(parts)
+    return torch.cat([_features(name, function, clip, sample_rate) for clip in clips])
+
+
+def _features(
+    name: str, function: Embedding, clip: NDArray[np.float32], sample_rate: int
+) -> Tensor:
+    """The features [frames, F] of one clip, mixed down to mono."""
+    try:
+        given = function(clip.mean(axis=0).astype(np.float32), sample_rate)
+        features = np.asarray(given, dtype=np.float32)
+    except Exception as error:
+        raise UserError(
+            f"the embedding '{name}' failed on a sound of {clip.shape[1]} samples at "
+            f"{sample_rate} Hz",
+            why=f"{type(error).__name__}: {error}",
+            do_this=_ASK_ITS_AUTHOR,
+        ) from error
+    if features.ndim != 2 or features.size == 0 or not np.isfinite(features).all():
+        raise UserError(
+            f"the embedding '{name}' returned no features",
+            why=f"it has to return finite numbers [frames, F], not an array {list(features.shape)}",
+            do_this=_ASK_ITS_AUTHOR,
+        )
+    return torch.from_numpy(features)
+
+
+_ASK_ITS_AUTHOR = "report this to the author of the plug-in; --embedding can be left out."

@@ -1,6 +1,6 @@
-"""The Frechet distance between sets of feature vectors, and the score made of it.
+"""The Frechet distance between sets of feature vectors, and the score derived from it.
 
-Shapes: n windows, F features of each.
+Shapes: n windows, F features each.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Gaussian:
-    """The mean and covariance of a set."""
+    """Mean and covariance of a set of feature vectors."""
 
     mean: Tensor
     """[F], float64."""
@@ -22,14 +22,14 @@ class Gaussian:
 
     @classmethod
     def fit(cls, features: Tensor) -> Gaussian:
-        """To features [n, F], n at least 2.
+        """Fit features [n, F]. Raises ValueError for fewer than 2 windows.
 
-        The plain covariance, not shrunk: shrinking moves every set towards noise without
-        structure, by more the fewer windows there are. The distance is upward biased by finite n
-        instead; sets of equal n have (nearly) the same bias, and the score cancels it.
+        The covariance is not shrunk: shrinkage would move every set towards unstructured noise,
+        small sets most. So the distance is biased upwards for small n; sets of equal n have nearly
+        the same bias, which cancels in the score.
         """
         if len(features) < 2:
-            raise ValueError(f"a covariance needs two windows, not {len(features)}")
+            raise ValueError(f"a covariance needs at least 2 windows, not {len(features)}")
         x = features.double()
         mean = x.mean(dim=0)
         x = x - mean
@@ -37,40 +37,44 @@ class Gaussian:
 
 
 def distance(a: Gaussian, b: Gaussian) -> float:
-    """Frechet distance (squared 2-Wasserstein) of two Gaussians: 0 or more, in squared units.
+    """Frechet distance (squared 2-Wasserstein) of two Gaussians: at least 0, in squared units.
 
     |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) (Dowson and Landau 1982; Heusel et al. 2017,
-    arXiv 1706.08500, eq. 6). The trace of the root is the sum of the singular values of
-    S_a^(1/2) S_b^(1/2), which exists for singular covariances too.
+    arXiv 1706.08500, eq. 6).
     """
     shift = (a.mean - b.mean).square().sum()
     spread = a.covariance.trace() + b.covariance.trace()
+    # tr((S_a S_b)^(1/2)) is the sum of the singular values of S_a^(1/2) S_b^(1/2): these exist for
+    # singular covariances (fewer windows than features) too, where a matrix root of S_a S_b is
+    # unstable.
     shared = torch.linalg.svdvals(_root(a.covariance) @ _root(b.covariance)).sum()
+    # Equal sets come out a rounding error below zero.
     return max(0.0, float(shift + spread - 2 * shared))
 
 
 def _root(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    return root
 
 
 @dataclass(frozen=True)
-class Scale:
-    """What a distance is worth: between real sound and noise."""
+class ScoreScale:
+    """The distances of real sound and of noise, between which a score places others."""
 
     floor: float
-    """Distance of real sound that the reference does not hold."""
+    """Distance from the reference of other real sound."""
     ceiling: float
-    """Distance of matched white noise."""
+    """Distance from the reference of white noise of the same mean and covariance."""
 
     @property
     def usable(self) -> bool:
-        """Whether noise is told from real sound at all."""
+        """Whether noise is farther from the reference than real sound is."""
         return self.ceiling > self.floor
 
     def score(self, distance: float) -> float:
-        """(ceiling - distance) / (ceiling - floor), held in 0..1. 1: as near as real sound; 0: as
-        far as noise. NaN where the scale is not usable."""
+        """(ceiling - distance) / (ceiling - floor), clamped to 0..1. 1: as near as real sound; 0:
+        as far as noise. NaN if the scale is not usable."""
         if not self.usable:
             return float("nan")
         return min(1.0, max(0.0, (self.ceiling - distance) / (self.ceiling - self.floor)))

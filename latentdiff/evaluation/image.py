@@ -1,4 +1,4 @@
-"""A picture as latents: grey, a channel a row, a frame a column.
+"""A grey picture as latents: rows are channels, columns are frames.
 
 Shapes: C channels (rows, from the top), T frames (columns).
 """
@@ -14,15 +14,15 @@ from torch.nn.functional import interpolate
 from latentdiff.errors import UserError
 
 ROWS, COLUMNS = 24, 48
-"""Of our own drawing."""
+"""Size of the drawing."""
 MOST = 64
-"""Rows and columns of a picture from a file; larger ones are shrunk."""
+"""Rows and columns at most; larger pictures are shrunk."""
 GREY = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue (ITU-R BT.601)."""
+"""Weights of red, green and blue (ITU-R BT.601, luma)."""
 
 
 def drawn(rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
-    """[C, T] of mean 0 and variance 1: a gradient, a ring, a square and stripes."""
+    """A drawing [C, T] with mean 0 and variance 1: a gradient, a ring, a square and stripes."""
     y = ((torch.arange(rows) + 0.5) / rows)[:, None]
     x = ((torch.arange(columns) + 0.5) / rows)[None]
     picture = 0.3 * y + 0.4 * x * rows / columns
@@ -35,9 +35,9 @@ def drawn(rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
 
 
 def read(path: Path) -> Tensor:
-    """The PNG file as [C, T] of mean 0 and variance 1, at most MOST on either side.
+    """A PNG file as [C, T] with mean 0 and variance 1, shrunk to MOST rows and columns.
 
-    Transparent parts are white. Raises UserError where it is no PNG, or of one colour.
+    Transparent parts are white. Raises UserError if it is not a PNG, or has only one colour.
     """
     from matplotlib import image
 
@@ -46,20 +46,24 @@ def read(path: Path) -> Tensor:
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(
             f"cannot read the picture {path}",
-            why=str(error).splitlines()[0] if str(error) else "it is no PNG file",
-            do_this="give a PNG file, or --image alone for a drawing.",
+            why=str(error).splitlines()[0] if str(error) else "it is not a PNG file",
+            do_this="give a PNG file, or --image without a file for a drawing.",
         ) from error
     grey = _grey(pixels)
     factor = min(1.0, MOST / max(grey.shape))
     size = [max(4, round(side * factor)) for side in grey.shape]
     small = interpolate(grey[None, None], size=size, mode="area")[0, 0]
     if not small.std() > 0:
-        raise UserError(f"the picture {path} shows nothing", why="it is of one colour")
+        raise UserError(
+            f"the picture {path} is empty",
+            why="it has only one colour",
+            do_this="choose another picture.",
+        )
     return standardised(small)
 
 
 def standardised(picture: Tensor) -> Tensor:
-    """The same with mean 0 and variance 1."""
+    """[C, T], shifted and scaled to mean 0 and variance 1."""
     return (picture - picture.mean()) / picture.std(correction=0)
 
 

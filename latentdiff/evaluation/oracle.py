@@ -109,34 +109,34 @@ class OracleProblem:
 
     @cached_property
     def starts(self) -> Tensor:
-        """Of the true marginal at the noisy end."""
+        """[B, C, T] from the true marginal at the noisy end."""
         return self.exact.noisy(self.first).draw(self.batch)
 
     @cached_property
     def noise(self) -> Tensor:
-        """Pure noise, which is what sampling really starts from."""
+        """[B, C, T] of pure noise, from which sampling really starts."""
         ones = torch.ones_like(self.exact.variances)
         return replace(self.exact, means=0 * ones, variances=ones).draw(self.batch)
 
     @cached_property
     def ends(self) -> Tensor:
-        """Where perfect integration takes the starts."""
+        """[B, C, T], where perfect integration takes `starts`."""
         return self.ends_of(self.starts)
 
     def ends_of(self, starts: Tensor) -> Tensor:
-        """Along the exact flow to the clean end, and denoised there like a sampler does."""
+        """`starts` along the exact flow to the clean end, and denoised there as by a sampler."""
         last = self.schedule.logsnr_max
         z = self.exact.flow(starts, self.first, last)
         return self.exact(z, torch.full((len(z),), last))
 
     @property
     def linear(self) -> bool:
-        """Whether the exact denoiser is."""
+        """Whether the exact denoiser is linear, which it is for a Gaussian."""
         return len(self.exact.weights) == 1
 
     @property
     def deviation(self) -> float:
-        """Of the latents, root mean square over their values."""
+        """Standard deviation of the latents, root mean square over their N values."""
         return math.sqrt(float(self.exact.covariance.trace()) / len(self.exact.basis))
 
     @property
@@ -152,7 +152,7 @@ class OracleProblem:
         model: Denoise | None = None,
         starts: Tensor | None = None,
     ) -> Tensor:
-        """Samples [B, C, T] in float64 by the exact denoiser, or in float32 by `model`."""
+        """Samples [B, C, T] with the exact denoiser in float64, or with `model` in float32."""
         balancer = NoiseBalancer(model or self.exact, balanced=self.linear)
         state = SamplerState(balancer, Condition(), balancer.noise, variant.options)
         z = self.starts if starts is None else starts
@@ -161,17 +161,17 @@ class OracleProblem:
         return integrate(state, z, logsnrs, variant.sampler).double()
 
     def errors(self, variant: SamplerVariant, samples: Tensor) -> SampleErrors:
-        """Of samples that began at `starts`, beside perfect integration."""
+        """Errors of samples that began at `starts`, against perfect integration."""
         mean, covariance = _moments(self.ends)
         found = self.beside(samples, mean, covariance)
         return replace(found, end=self.distance(samples, self.ends)) if variant.ode else found
 
     def off_the_latents(self, samples: Tensor) -> SampleErrors:
-        """Of samples beside the latents themselves."""
+        """Errors of samples against the latents themselves."""
         return self.beside(samples, self.exact.mean, self.exact.covariance)
 
     def beside(self, samples: Tensor, mean: Tensor, covariance: Tensor) -> SampleErrors:
-        """Of their moments beside those given, [N] and [N, N]."""
+        """Errors of the samples' moments against those given, [N] and [N, N]."""
         our_mean, ours = _moments(samples)
         return SampleErrors(
             mean=float((our_mean - mean).square().mean().sqrt()) / self.deviation,
@@ -179,27 +179,25 @@ class OracleProblem:
         )
 
     def distance(self, a: Tensor, b: Tensor) -> float:
-        """Root mean square, over the latents' deviation."""
+        """Root mean square difference over the latents' deviation."""
         return float((a - b).square().mean().sqrt()) / self.deviation
 
     def level_db(self, samples: Tensor) -> float:
-        """How much stronger samples vary than the latents."""
+        """Total variance of samples over that of the latents, in dB."""
         return 10 * math.log10(float(_moments(samples)[1].trace() / self.exact.covariance.trace()))
 
     def order(self, variant: SamplerVariant) -> tuple[float, float]:
-        """At which order the judged error falls, and where it ends; see ORDER_STEPS.
-
-        `steps` levels are one interval less.
-        """
+        """(order at which the judged error falls, its last value); see ORDER_STEPS."""
         few, many = ORDER_STEPS
         errors = [self.errors(variant, self.run(variant, n)).judged for n in ORDER_STEPS]
-        # No error at all has no logarithm.
+        # An error of zero has no logarithm.
         coarse, fine = (max(error, 1e-30) for error in errors)
+        # N levels are N - 1 steps of the method.
         return math.log(coarse / fine) / math.log((many - 1) / (few - 1)), fine
 
 
 def as_denoiser(exact: Exact, output: str) -> Denoiser:
-    """The exact denoiser behind a network that puts out one of OUTPUTS."""
+    """The exact denoiser as a `Denoiser` whose network predicts one of OUTPUTS."""
     if output == "preconditioned":
         variance = exact.channel_variance.float()
         return Denoiser(ExactNetwork(exact, "v", variance), "v", variance=variance)

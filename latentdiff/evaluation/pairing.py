@@ -1,4 +1,4 @@
-"""Whether condition features belong to the latents they lie beside.
+"""Whether condition features belong to the latents they are stored with.
 
 Shapes: C latent channels, K condition features, T frames of a file.
 """
@@ -13,56 +13,57 @@ import torch
 from torch import Tensor
 
 BLOCKS = 8
-"""Parts of each file; each in turn is predicted from what was fitted on the others."""
+"""Parts of each file, for cross-validation: each is predicted from a fit to the others."""
 RIDGE = 0.3
-"""In units of the features' mean variance: a handful of files must not be learned by heart."""
+"""Ridge penalty in units of the features' mean variance: keeps few files from being overfitted."""
 DISPLACEMENTS = 7
-"""Of the features against the latents, equally spaced around each file."""
+"""Number of wrong positions tried: the features rotated by equal steps around each file."""
 LEAST = 0.02
-"""Share of the variance below which features are held to tell nothing."""
+"""Share of the variance below which features count as uninformative."""
 ABOVE = 1.5
-"""By which factor the right place must exceed the best of the wrong ones."""
+"""Factor by which the right position must beat the best of the wrong ones."""
 
-File = tuple[Tensor, Tensor]
+AlignedFile = tuple[Tensor, Tensor]
 """Latents [C, T] and features [K, T]."""
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Shares of the latents' variance that features predict linearly, in parts left out."""
+    """Shares of the latents' variance that the features predict linearly, cross-validated."""
 
     stored: float
-    """As they lie beside each other."""
+    """With features and latents paired as stored."""
     displaced: list[float]
-    """With the features moved around in each file: what wrong ones are worth."""
+    """With the features rotated within each file: what wrong pairs reach by chance."""
 
     @property
     def best_displaced(self) -> float:
-        """The luckiest of the wrong ones."""
+        """The best of the wrong positions."""
         return max(self.displaced)
 
     @property
     def holds(self) -> bool:
-        """Whether features tell more of the latents beside them than of others."""
+        """Whether features predict their own latents better than others."""
         return self.stored > LEAST and self.stored > ABOVE * self.best_displaced
 
 
-def pairing(files: Sequence[File]) -> Pairing:
-    """Of aligned files. Each file is centred: what sets files apart is not what is asked."""
+def pairing(files: Sequence[AlignedFile]) -> Pairing:
+    """Measure aligned files. Each is centred, so differences between files do not count."""
     shifts = [k / (DISPLACEMENTS + 1) for k in range(1, DISPLACEMENTS + 1)]
     return Pairing(explained(files), [explained(displaced(files, s)) for s in shifts])
 
 
-def displaced(files: Sequence[File], share: float) -> list[File]:
-    """The features of each file moved on by a share of its length, from its end to its start."""
+def displaced(files: Sequence[AlignedFile], share: float) -> list[AlignedFile]:
+    """The features of each file rotated by a share of its length."""
     return [(z, f.roll(round(share * f.shape[-1]), dims=-1)) for z, f in files]
 
 
-def explained(files: Sequence[File]) -> float:
+def explained(files: Sequence[AlignedFile]) -> float:
     """Share of the latents' variance that ridge regression (Hoerl and Kennard 1970) predicts.
 
-    Cross-validated: 0 is what the files' own means predict; below, the regression misleads.
+    Cross-validated: 0 is no better than predicting each file's mean, below 0 is worse.
     """
+    # Sums over frames are all that a regression needs: leaving out a part is a subtraction.
     parts = [_moments(files, block) for block in range(BLOCKS)]
     whole = _Moments(*(sum(values, torch.zeros(())) for values in zip(*parts, strict=True)))
     wrong = 0.0
@@ -74,18 +75,18 @@ def explained(files: Sequence[File]) -> float:
 
 
 class _Moments(NamedTuple):
-    """Sums over frames."""
+    """Sums over frames, which determine a linear regression and its error."""
 
     gram: Tensor
     """[K, K] of features with features."""
     cross: Tensor
     """[C, K] of latents with features."""
     energy: Tensor
-    """Of the latents' squares."""
+    """Sum of the latents' squares."""
 
 
-def _moments(files: Sequence[File], block: int) -> _Moments:
-    """Of one block of every file, the files centred."""
+def _moments(files: Sequence[AlignedFile], block: int) -> _Moments:
+    """The moments of one block of every file, each file centred."""
     z, f = (
         torch.cat([_centred(file[k]).tensor_split(BLOCKS, dim=-1)[block] for file in files], dim=-1)
         for k in (0, 1)
@@ -99,7 +100,8 @@ def _centred(x: Tensor) -> Tensor:
 
 
 def _fit(whole: _Moments, left_out: _Moments) -> Tensor:
-    """[C, K]: the regression on all but one part."""
+    """Weights [C, K] of the regression on all but one part."""
     gram = whole.gram - left_out.gram
     ridge = RIDGE * gram.diagonal().mean().clamp(min=1e-12) * torch.eye(len(gram)).to(gram)
-    return torch.linalg.solve(gram + ridge, whole.cross - left_out.cross, left=False)
+    weights: Tensor = torch.linalg.solve(gram + ridge, whole.cross - left_out.cross, left=False)
+    return weights

@@ -2,47 +2,64 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latentdiff.evaluation import canvas
-from latentdiff.evaluation.compare import REFERENCE, SAMPLES, Comparison
+from latentdiff.evaluation.compare import SAMPLES, Comparison
 from latentdiff.evaluation.sound import FLOOR_DB
 
 
-def losses(path: Path, measured: Mapping[str, Any]) -> None:
-    """Loss against log-SNR, between the baselines of the same length: zero, variance, wiener."""
+@dataclass(frozen=True)
+class LossCurves:
+    """Mean losses at noise levels, all of one length."""
+
+    logsnr: Sequence[float]
+    """The levels, clean to noisy."""
+    losses: Sequence[float]
+    """Of the model."""
+    zero: Sequence[float]
+    """Of predicting zero."""
+    variance: Sequence[float]
+    """Of the best denoiser that knows only variances: skill 0."""
+    wiener: Sequence[float]
+    """Of the best linear filter, which knows spectra."""
+    skill: float
+    """Of the model, over all levels."""
+
+
+def losses(path: Path, curves: LossCurves) -> None:
+    """Loss against log-SNR, with the baselines."""
     figure = canvas.figure(7, 4.5)
     axes = figure.subplots()
-    logsnr = measured["logsnr"]
-    for name, label, style in (
-        ("zero", "predicts zero", ":"),
-        ("variance", "knows variances (skill 0)", "--"),
-        ("wiener", "knows spectra (best filter)", "-."),
-        ("losses", "the model", "o-"),
+    for values, label, style in (
+        (curves.zero, "predicts zero", ":"),
+        (curves.variance, "knows variances (skill 0)", "--"),
+        (curves.wiener, "knows spectra (Wiener filter)", "-."),
+        (curves.losses, "the model", "o-"),
     ):
-        axes.plot(logsnr, measured[name], style, label=label)
+        axes.plot(curves.logsnr, values, style, label=label)
     axes.set(xlabel="log-SNR (left: clean, right: noise)", ylabel="loss", ylim=(0, None))
     axes.invert_xaxis()
     axes.legend()
-    axes.set_title(f"held-out windows: skill {measured['skill']:.2f}")
+    axes.set_title(f"held-out windows: skill {curves.skill:.2f}")
     canvas.save(figure, path)
 
 
 def scores(path: Path, comparisons: Mapping[str, Comparison]) -> None:
-    """Bars of the scores of all sets, one group for each kind of features."""
-    names = list({n: None for c in comparisons.values() for n in c.distances if n != REFERENCE})
+    """The scores of all sets as bars, grouped by the kind of features."""
+    names = list({n: None for c in comparisons.values() for n in c.sets})
     figure = canvas.figure(8, 1.2 + 0.5 * len(names))
     axes = figure.subplots()
     height = 0.8 / len(comparisons)
     for k, (kind, found) in enumerate(comparisons.items()):
-        there = [(i, found.score(n)) for i, n in enumerate(names) if n in found.distances]
+        there = [(i, found.score(n) or 0.0) for i, n in enumerate(names) if n in found.sets]
         shown = [(i + (k - (len(comparisons) - 1) / 2) * height, s) for i, s in there]
-        values = [0.0 if math.isnan(s) else s for _, s in shown]
+        values = [s for _, s in shown]
         axes.barh([y for y, _ in shown], values, height, label=kind)
     axes.set_yticks(range(len(names)), names)
     for tick, name in zip(axes.get_yticklabels(), names, strict=True):
@@ -53,8 +70,10 @@ def scores(path: Path, comparisons: Mapping[str, Comparison]) -> None:
     canvas.save(figure, path)
 
 
-def spectrograms(path: Path, rows: Mapping[str, Sequence[np.ndarray]], frame: float) -> None:
-    """Log-mels [bands, frames] in dB, a named row of clips each; `frame` in seconds."""
+def spectrograms(
+    path: Path, rows: Mapping[str, Sequence[NDArray[np.float32]]], frame: float
+) -> None:
+    """Rows of log-mel spectrograms [bands, frames] in dB, by name; `frame` in seconds."""
     columns = max(len(row) for row in rows.values())
     figure = canvas.figure(3 * columns, 2.2 * len(rows) + 0.4)
     grid = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)

@@ -1,6 +1,6 @@
-"""Latents along each of their principal directions: sound, or noise that nothing can learn.
+"""Latents along each principal direction: sound, or noise that no model can learn.
 
-Shapes: D directions, falling in variance, L lags, T frames of a piece.
+Shapes: D directions in order of falling variance, L lags, T frames of a piece.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,48 +20,50 @@ from latentdiff.evaluation import whiteness
 from latentdiff.latents.statistics import LEAST_BITS, RANK_TOLERANCE, LatentStatistics
 
 LAGS = 64
-"""Frames up to which a correlation time is looked for."""
+"""Frames; longer correlation times are not resolved."""
 NORMAL_WITHIN = math.erf(1 / math.sqrt(2))
-"""Share of normal values that lie within one deviation of their mean: 0.683."""
+"""Share of a normal distribution within one standard deviation of its mean: 0.683."""
 NORMAL_KURTOSIS = 0.5
-"""|excess kurtosis| up to which values are held to be normal; latents of sound have 2 and more."""
+"""|excess kurtosis| below which values count as normal; latents of sound have 2 or more."""
 
-Pieces = Callable[[], Iterable[NDArray[np.floating]]]
-"""Raw latents [D, T], piece by piece, from the first again at each call."""
+ReadLatents = Callable[[], Iterable[NDArray[np.floating[Any]]]]
+"""Returns raw latents piece by piece, each [D, T]; every call begins with the first again."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """How values move along each direction; [D] but for the autocorrelation."""
+class DirectionStatistics:
+    """Distribution and time structure of the values along each direction."""
 
     variance: Tensor
+    """[D]."""
     autocorrelation: Tensor
     """[L, D], at lags of 1, 2, ... frames."""
     kurtosis: Tensor
-    """Excess: 0 for a normal distribution."""
+    """[D], excess kurtosis: 0 for a normal distribution."""
     frames: int
+    """Number of frames that were measured."""
 
     @property
     def correlation_time(self) -> Tensor:
-        """[D] frames after which the autocorrelation is below 1/e; L + 1 where it never is.
+        """[D] frames after which the autocorrelation falls below 1/e; L + 1 if it never does.
 
-        Between lags on a straight line, from 1 at lag 0.
+        Interpolated linearly between lags, from 1 at lag 0.
         """
         limit = math.exp(-1)
-        course = torch.cat([torch.ones_like(self.variance)[None], self.autocorrelation])
-        below = course < limit
-        last = torch.full_like(self.variance, len(course))
+        curve = torch.cat([torch.ones_like(self.variance)[None], self.autocorrelation])
+        below = curve < limit
+        last = torch.full_like(self.variance, len(curve))
         after = torch.where(below.any(dim=0), below.int().argmax(dim=0), last.long())
-        there = after.clamp(max=len(course) - 1)[None]
-        high, low = course.gather(0, there - 1)[0], course.gather(0, there)[0]
+        there = after.clamp(max=len(curve) - 1)[None]
+        high, low = curve.gather(0, there - 1)[0], curve.gather(0, there)[0]
         crossing = (there[0] - 1) + (high - limit) / (high - low).clamp(min=1e-12)
         return torch.where(below.any(dim=0), crossing, last)
 
     @property
     def noise(self) -> Tensor:
-        """[D] bool: white along time and normal, as what a VAE draws from its posterior is.
+        """[D] bool: white over time and normally distributed, as draws from a VAE's posterior are.
 
-        Either alone is no proof: frames follow each other slowly, and few of them look normal.
+        Sound can be either by chance, hardly both.
         """
         white = whiteness.is_white(self.autocorrelation, self.frames)
         return white & (self.kurtosis.abs() < NORMAL_KURTOSIS)
@@ -68,54 +71,54 @@ class Shape:
 
 @dataclass(frozen=True)
 class Profile:
-    """Of the latents as they are stored, and of draws from their posterior."""
+    """What is known of the latents as stored, and of draws from their posterior."""
 
-    stored: Shape
+    stored: DirectionStatistics
     within: Tensor
-    """[D] share of frames within one deviation of the mean; no single outlier can move it."""
+    """[D], share of frames within one standard deviation of the mean; robust to outliers."""
     posterior: Tensor | None
-    """[D], the posterior's own variance, on average; None = not known."""
+    """[D], the posterior's own variance, averaged over frames; None = not known."""
 
     @property
     def bits(self) -> Tensor | None:
-        """[D] that the encoder sends a frame (see `LatentStatistics.signal_to_noise`)."""
+        """[D], bits a frame that the encoder sends (see `LatentStatistics.signal_to_noise`)."""
         if self.posterior is None:
             return None
         return 0.5 * torch.log2(1 + self.stored.variance / self.posterior.clamp(min=1e-30))
 
     @property
     def carrying(self) -> Tensor:
-        """[D] bool: carries sound. Without a posterior: all that is not noise."""
+        """[D] bool: the direction carries sound. Without a posterior: it is not noise."""
         return ~self.stored.noise if self.bits is None else self.bits > LEAST_BITS
 
     @cached_property
-    def drawn(self) -> Shape | None:
-        """What the latents become where each is drawn from its posterior instead of its mean.
+    def drawn(self) -> DirectionStatistics | None:
+        """Statistics of latents drawn from the posterior instead of taking its mean.
 
-        Closed forms: noise of variance n that knows nothing of its neighbours, added to a signal of
-        variance s, leaves s / (s + n) of the autocorrelation and the square of that of the excess
-        kurtosis. Where n follows the sound, the kurtosis comes out larger. None without posterior.
+        Closed form: adding independent noise of variance n to a signal of variance s scales the
+        autocorrelation by s / (s + n) and the excess kurtosis by the square of that. (If n varies
+        with the sound, the true kurtosis is larger.) None without a posterior.
         """
         if self.posterior is None:
             return None
         stored, total = self.stored, self.stored.variance + self.posterior
         share = stored.variance / total.clamp(min=1e-30)
-        return Shape(
+        return DirectionStatistics(
             total, stored.autocorrelation * share, stored.kurtosis * share**2, stored.frames
         )
 
     @property
     def unlearnable(self) -> Tensor:
-        """[D] share of the variance that nothing can learn: of draws, or of what is stored."""
+        """[D], share of the variance that no model can learn, of draws if there is a posterior."""
         if self.posterior is None:
             return self.stored.noise.double()
         return self.posterior / (self.stored.variance + self.posterior).clamp(min=1e-30)
 
 
-def measure(statistics: LatentStatistics, pieces: Pieces) -> Profile:
-    """Of the frames that `statistics` are of, read twice in flat memory."""
+def measure(statistics: LatentStatistics, pieces: ReadLatents) -> Profile:
+    """Measure the latents that `statistics` were taken of, in two passes and constant memory."""
     variances, directions = statistics.principal()
-    # What rounding leaves of a direction that does not vary has no shape.
+    # A direction that does not vary leaves rounding errors: scaling those up would measure nothing.
     alive = variances > RANK_TOLERANCE * variances[0]
     scale = np.where(alive, np.maximum(variances, 1e-300), np.inf) ** -0.5
     matrix = torch.from_numpy(scale[:, None] * directions)
@@ -131,12 +134,12 @@ def measure(statistics: LatentStatistics, pieces: Pieces) -> Profile:
     if statistics.posterior_variance is not None:
         posterior = torch.from_numpy(directions**2 @ statistics.posterior_variance)
     kurtosis = torch.where(torch.from_numpy(alive), fourth - 3, torch.zeros_like(fourth))
-    stored = Shape(torch.from_numpy(variances.copy()), correlation, kurtosis, frames)
+    stored = DirectionStatistics(torch.from_numpy(variances.copy()), correlation, kurtosis, frames)
     return Profile(stored, within, posterior)
 
 
 def _moments(pieces: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """[D] mean fourth power, and share within one deviation, of standardised pieces [D, T]."""
+    """[D] mean fourth power and [D] share within one deviation, of standardised pieces [D, T]."""
     fourth: Tensor | float = 0.0
     inside: Tensor | float = 0.0
     frames = 0

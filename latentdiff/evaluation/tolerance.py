@@ -1,53 +1,86 @@
-"""How much noise on its latents a decoder bears, and how much a model leaves.
+"""The noise tolerance of a decoder, measured by `diagnose noise-ladder`, and what a model leaves.
 
 Latents are x + k * noise with unit noise, so k is sigma / alpha and log-SNR is -2 ln k.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import TypeAdapter
 
 from latentdiff.diffusion.loss import Objective
+from latentdiff.runs import Run
 
+NOISE_LADDER = "noise-ladder"
+"""The question that measures the tolerance; its folder and JSON file in a run."""
 RUNGS = (0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
-"""k, in deviations of whitened latents."""
+"""k, in standard deviations of whitened latents."""
 HALF = 0.5
-"""Of the distance that white noise makes in place of the latents."""
+"""Share of the spectral distance that white noise makes in place of the latents."""
 AUDIBLE_DB = 0.2
-"""A decoder of which white noise changes the sound by less makes the same of any latents."""
+"""If white noise changes the sound by less, the decoder ignores its latents."""
 
 Criterion = Literal["half-way to noise", "the codec's own error", "nothing is heard of latents"]
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The k at which the sound breaks: the noise is then the worst that is wrong with it."""
+    """The k at which the sound breaks: there noise becomes the largest error."""
 
     std: float | None
-    """k; None where no rung breaks it, or nothing is heard of latents at all."""
+    """k; None if no rung breaks the sound, or the decoder ignores its latents."""
     limit: float
-    """Spectral distance, in dB, from the sound without noise."""
+    """Spectral distance in dB from the sound without noise at that k."""
     criterion: Criterion
-    """Of the two limits the one that is reached first, if any can be."""
+    """Which of the two limits is smaller, if either can be reached."""
 
     @property
     def logsnr(self) -> float | None:
-        """Of latents with so much noise."""
+        """Of latents with that much noise."""
         return None if self.std is None else -2 * math.log(self.std)
+
+
+@dataclass(frozen=True)
+class LadderSummary:
+    """The part of `noise-ladder.json` that training and other questions read."""
+
+    tolerance_std: float | None
+    """k, in standard deviations of the whitened latents; None as in `Tolerance`."""
+    tolerance_logsnr: float | None
+    kept: int
+    """Directions that the model sees."""
+    dimensions: int
+    """Of the codec's latents."""
+
+
+def path_of(run: Run) -> Path:
+    """Where `diagnose noise-ladder` leaves its results."""
+    return run.diagnosis / NOISE_LADDER / f"{NOISE_LADDER}.json"
+
+
+def read(run: Run) -> LadderSummary | None:
+    """What the run's noise ladder found; None if it was not run or its file is damaged."""
+    try:
+        values = json.loads(path_of(run).read_text(encoding="utf-8"))
+        return TypeAdapter(LadderSummary).validate_python(values)
+    except (OSError, ValueError):
+        return None
 
 
 def tolerance(
     rungs: Sequence[float], distances: Sequence[float], of_noise: float, of_codec: float | None
 ) -> Tolerance:
-    """From distances (dB) to the sound without noise at rising k.
+    """From distances (dB) to the sound without noise, at rising k.
 
-    The limit is half of `of_noise`, the distance of the sound of white noise; or `of_codec`, that
-    between recordings and what the codec makes of them, where that is known and less.
+    The limit is half of `of_noise`, the distance that white noise in place of the latents makes, or
+    `of_codec`, the distance between recordings and their reconstructions, if known and smaller.
     """
     limit = HALF * of_noise
     criterion: Criterion = "half-way to noise"
@@ -59,9 +92,9 @@ def tolerance(
 
 
 def crossing(x: Sequence[float], y: Sequence[float], limit: float) -> float | None:
-    """Where y first rises above the limit, on a straight line between neighbours.
+    """Where y first rises above the limit, interpolated linearly.
 
-    None where it never does, or is above from the beginning.
+    None if it never does, or starts above the limit.
     """
     above = next((k for k, value in enumerate(y) if value > limit), 0)
     if above == 0:
@@ -71,9 +104,9 @@ def crossing(x: Sequence[float], y: Sequence[float], limit: float) -> float | No
 
 
 def error_of(objective: Objective, loss: float, logsnr: float) -> float:
-    """Root mean square error of z_0 behind a mean loss at a level.
+    """The root mean square error of z_0 that a mean loss at a noise level amounts to.
 
-    Exact for mse; under l1 errors are taken for normal, under huber for smaller than its delta.
+    Exact for mse; assumes normal errors for l1, and errors below its delta for huber.
     """
     level = torch.tensor([logsnr], dtype=torch.float64)
     plain = loss / float(objective.weight(level))

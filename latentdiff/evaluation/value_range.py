@@ -1,4 +1,4 @@
-"""How far latents reach, and what a limit would cut off them.
+"""The range of latent values, and how much of it lies beyond certain limits.
 
 Shapes: C channels, T frames of a piece.
 """
@@ -13,45 +13,46 @@ import torch
 from torch import Tensor
 
 FAR = 4.0
-"""Standard deviations beyond which values are counted."""
+"""Standard deviations from the mean beyond which values count as far."""
 UNIT = 1.0
-"""Where sound, and nothing else, is full scale."""
+"""Full scale of audio, which latents need not respect."""
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What clipping would change."""
+class Exceedance:
+    """How much lies beyond a limit, and so would change by clipping."""
 
     values: float
-    """Share of all values."""
+    """Share of all values, 0..1."""
     frames: float
-    """Share of the frames in which at least one value lies beyond."""
+    """Share of the frames with at least one such value, 0..1."""
 
 
 @dataclass(frozen=True)
 class ValueRange:
-    """Of latents, all channels together."""
+    """The range of latents, all channels together."""
 
     minimum: float
     maximum: float
     mean: float
     std: float
     values: int
-    beyond_unit: Cut
-    """Outside -1..1."""
-    beyond_far: Cut
-    """Farther than FAR deviations from the mean, each channel by its own."""
+    """Number of values."""
+    beyond_unit: Exceedance
+    """Outside -UNIT..UNIT."""
+    beyond_far: Exceedance
+    """More than FAR standard deviations from the mean, by each channel's own statistics."""
 
     @property
     def noise_reaches(self) -> float:
-        """The largest magnitude among so many values of unit noise: half of all draws exceed it."""
-        # float64's inverse of erf ends at 1 - 1e-16.
+        """Median of the largest magnitude among as many values of unit Gaussian noise."""
+        # In float64 the inverse of erf is infinite from 1 - 1e-16 on.
         share = max(1 - 0.5 ** (1 / self.values), 1e-15)
         return math.sqrt(2) * float(torch.erfinv(torch.tensor(1 - share, dtype=torch.float64)))
 
 
 def measure(pieces: Iterable[Tensor], mean: Tensor, std: Tensor) -> ValueRange:
-    """Of pieces [C, T], in one pass; `mean` and `std` [C] are those of each channel."""
+    """Measure pieces [C, T] in one pass; `mean` and `std` [C] are those of each channel."""
     low, high, total, squares = math.inf, -math.inf, 0.0, 0.0
     values = frames = 0
     beyond = torch.zeros(4, dtype=torch.float64)
@@ -70,6 +71,6 @@ def measure(pieces: Iterable[Tensor], mean: Tensor, std: Tensor) -> ValueRange:
         centre,
         math.sqrt(max(squares / values - centre**2, 0.0)),
         values,
-        Cut(*counted[:2].tolist()),
-        Cut(*counted[2:].tolist()),
+        Exceedance(*counted[:2].tolist()),
+        Exceedance(*counted[2:].tolist()),
     )

@@ -1,4 +1,4 @@
-"""Which directions of latents are white noise along time: nothing that a model could learn.
+"""Which directions of latents are white noise over time: a model cannot learn those.
 
 Shapes: C channels or directions, L lags, T frames of a file.
 """
@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 LAGS = (1, 2, 3, 4)
-"""Frames between two moments that are compared."""
+"""Frames by which a direction is compared with itself."""
 CORRELATED = 0.1
-"""|autocorrelation| at some lag from which a direction is held to have structure."""
+"""|autocorrelation| at any lag from which a direction counts as structured."""
 CHANCE = 4.0
-"""Standard errors of the autocorrelation of white noise that are allowed to chance."""
+"""Standard errors, of the autocorrelation of white noise, that are put down to chance."""
 
 
 def autocorrelation(files: Iterable[Tensor], lags: Iterable[int] = LAGS) -> tuple[Tensor, int]:
-    """[L, C] of files [C, T], about the mean of each file, and the frames seen.
+    """[L, C] of files [C, T], about the mean of each file, and the number of frames.
 
-    Not about the common mean: what sets files apart would pass for structure along time.
+    Not about the common mean: differences between files would pass for structure over time.
     """
     lags = tuple(lags)
     products: Tensor | float = 0.0
@@ -36,15 +36,17 @@ def autocorrelation(files: Iterable[Tensor], lags: Iterable[int] = LAGS) -> tupl
 
 
 def white(files: Iterable[Tensor]) -> Tensor:
-    """[C] bool: which channels of files [C, T] look the same as white noise."""
+    """[C] bool: which channels of files [C, T] cannot be told from white noise."""
     return is_white(*autocorrelation(files))
 
 
 def is_white(correlation: Tensor, frames: int) -> Tensor:
-    """[C] bool, of an autocorrelation [L, C] at LAGS (or more, which are left aside)."""
+    """[C] bool, from an autocorrelation [L, C] at LAGS (further lags are ignored)."""
+    # White noise has a standard error of 1 / sqrt(frames): few frames, and it exceeds CORRELATED.
     limit = max(CORRELATED, CHANCE / max(frames, 1) ** 0.5)
-    return correlation[: len(LAGS)].abs().amax(dim=0) < limit
+    return torch.lt(correlation[: len(LAGS)].abs().amax(dim=0), limit)
 
 
 def _product(z: Tensor, lag: int) -> Tensor:
-    return (z[:, lag:] * z[:, : max(0, z.shape[-1] - lag)]).sum(dim=-1)
+    product: Tensor = (z[:, lag:] * z[:, : max(0, z.shape[-1] - lag)]).sum(dim=-1)
+    return product

@@ -1,4 +1,4 @@
-"""Clips of equal length: cut from recordings, robbed of their structure, turned into features.
+"""Clips of equal length: where to cut them, distorted versions of them, and their features.
 
 Shapes: B clips, C channels (latent directions or mel bands), T frames of a clip, L offsets, n
 windows.
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 OFFSETS = (0, 1, 2, 4, 8, 16, 32)
-"""Frames of a window that are looked at: differences near and far, in few numbers."""
+"""Frames of a window that become features: lags short and long, in few numbers."""
 
 MOST = 8192
-"""Windows of a set beyond which they are thinned out evenly."""
+"""Windows of a set; if there are more, they are thinned out evenly."""
 
 
 def cut(files: Sequence[int], frames: int) -> list[tuple[int, int]]:
-    """(file, first frame) of the clips of `frames` laid edge to edge in files of such lengths."""
+    """(file index, first frame) of clips of `frames`, edge to edge in files of these lengths."""
     return [
         (index, start)
         for index, length in enumerate(files)
@@ -34,14 +34,16 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def features(clips: Tensor, shortest: int | None = None, most: int = MOST) -> Tensor:
-    """Clips [B, C, T] -> [n, C * L]: in each window, the frames at OFFSETS laid side by side.
+    """Clips [B, C, T] -> [n, C * L]: the frames at OFFSETS in each window, side by side.
 
-    The mean and covariance of these hold each channel's mean and variance, and all auto- and
-    cross-covariances at the lags between any two offsets: what a Gaussian process is. So their
-    Frechet distance sees level, spread, spectrum and how channels go together, in squared units
-    of the clips; it does not see what is beyond second moments. Windows start at every frame,
-    thinned evenly where there are more than `most`. Offsets that do not fit into clips of
-    `shortest` frames (None: these) are left out, so that sets of any lengths can be compared.
+    The mean and covariance of these features hold each channel's mean and variance, and all auto-
+    and cross-covariances at the lags between any two offsets, which is everything about a Gaussian
+    process at these lags. So their Frechet distance, in squared units of the clips, reflects level,
+    spread, spectrum and the correlation of channels, but nothing beyond second moments.
+
+    Windows start at every frame; if there are more than `most`, they are thinned out evenly.
+    Offsets that do not fit into `shortest` frames (None: T) are left out, so that sets of clips of
+    different lengths can be compared.
     """
     length = clips.shape[-1] if shortest is None else shortest
     offsets = torch.tensor([offset for offset in OFFSETS if offset < length])
@@ -53,20 +55,21 @@ def features(clips: Tensor, shortest: int | None = None, most: int = MOST) -> Te
 
 
 def white_noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    """[B, C, T] of the mean and variance of each channel of `like`, and nothing else of it."""
+    """White noise [B, C, T] with the mean and variance of each channel of `like`."""
     mean = like.mean(dim=(0, 2), keepdim=True)
     std = like.std(dim=(0, 2), keepdim=True, correction=0)
     return mean + std * torch.randn(like.shape, generator=generator)
 
 
 def shuffled(clips: Tensor, generator: torch.Generator) -> Tensor:
-    """The very frames of all clips [B, C, T], in a random order."""
+    """The frames of all clips [B, C, T] in random order."""
     frames = clips.transpose(0, 1).flatten(1)
     order = torch.randperm(frames.shape[1], generator=generator)
-    return frames[:, order].unflatten(1, (clips.shape[0], clips.shape[2])).transpose(0, 1)
+    channels_first = frames[:, order].view(clips.shape[1], clips.shape[0], clips.shape[2])
+    return channels_first.transpose(0, 1)
 
 
 def weakened(clips: Tensor, factor: float = 0.7) -> Tensor:
-    """Clips [B, C, T] with each channel's deviations from its mean scaled."""
+    """Clips [B, C, T] with each channel's deviations from its mean scaled by `factor`."""
     mean = clips.mean(dim=(0, 2), keepdim=True)
     return mean + factor * (clips - mean)

@@ -1,1 +1,1 @@
-"""The latent store on disk, its statistics, and the whitening between disk and network."""
+"""Latents on disk, their statistics, and the whitening between disk and network."""

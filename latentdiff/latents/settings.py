@@ -1,4 +1,4 @@
-"""Settings of encoding and of what part of the latents the diffusion model sees."""
+"""Settings of encoding, and of the part of the latents that the diffusion model sees."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ Scaling = Literal["unit", "posterior", "global"]
 
 
 class LatentConfig(Section):
-    """How audio becomes latents, and which of their directions are kept."""
+    """How audio is encoded, and which directions of the latents are kept."""
 
     keep: Literal["auto", "all"] | StrictInt | StrictFloat = "auto"
-    """Principal directions the diffusion model sees. auto: those along which the encoder sends
-    more than 0.1 bit a frame, by the latents' variance over its own posterior's (without stored
-    posterior: 99 % of the variance). all: every direction that varies at all. A whole number: that
+    """Principal directions that the diffusion model sees. auto: those that carry more than 0.1 bit
+    per frame, by the variance of the latents over that of the encoder's posterior (if that is
+    unknown: 99 % of the variance). all: every direction that varies at all. A whole number: that
     many. A fraction between 0 and 1: as many as hold that share of the variance."""
 
     scaling: Scaling = "unit"
-    """How the kept directions weigh in the loss. unit: alike, each has variance 1. posterior: by
-    how far each rises above the encoder's own noise. global: by their variance, as the codec made
-    them. The mean variance is 1 in each case."""
+    """How much each kept direction counts in the loss. unit: all the same, with variance 1.
+    posterior: by its variance over that of the encoder's posterior. global: by its variance. The
+    mean variance is 1 in each case."""
 
     keep_std: bool = False
-    """Store the posterior's standard deviation beside its mean (doubles the disk space)."""
+    """Store the posterior's standard deviation beside its mean; doubles the disk space."""
 
     chunk_seconds: float = Field(default=20.0, gt=0)
-    """Seconds of audio the codec sees at once; longer files run in overlapping chunks with an
-    unchanged result. Larger is faster and takes more memory."""
+    """Seconds of audio that the codec processes at once; longer files are processed in overlapping
+    chunks, with the same result. Larger is faster and takes more memory."""
 
     batch: int = Field(default=1, ge=1)
-    """Chunks encoded or decoded together; short files are gathered to fill as many. 1 is fastest on
-    a CPU, whose caches hold no more; more is faster on a GPU and takes more memory."""
+    """Chunks encoded or decoded together, short files included. 1 is fastest on a CPU, whose caches
+    hold no more; larger is faster on a GPU and takes more memory."""
 
     @field_validator("keep", mode="before")
     @classmethod
@@ -42,9 +42,9 @@ class LatentConfig(Section):
         if keep in ("auto", "all"):
             return keep
         if isinstance(keep, bool) or not isinstance(keep, int | float):
-            raise ValueError("must be auto, all, a whole number or a share such as 0.99")
+            raise ValueError("must be auto, all, a whole number or a fraction such as 0.99")
         if isinstance(keep, float) and not 0 < keep < 1:
-            raise ValueError("a share of the variance must lie between 0 and 1, exclusive")
+            raise ValueError("a share of the variance must be above 0 and below 1")
         if keep < 1 and isinstance(keep, int):
             raise ValueError("at least one direction must be kept")
         return keep

@@ -1,4 +1,4 @@
-"""What a codec's latents look like, gathered in one pass, and which directions carry sound.
+"""Moments of a codec's latents, computed in one pass, and which directions carry sound.
 
 Shapes: D latent dimensions of the codec, T latent frames.
 """
@@ -24,12 +24,12 @@ FALLBACK_FIDELITY = 0.99
 """Share of the variance that `keep: auto` keeps where the posterior's variance is unknown."""
 
 LEAST_BITS = 0.1
-"""Bits a frame that the encoder must send along a direction for it to carry sound. Directions
-quieter than the posterior's own noise are still heard: on a RAVE v2 of 128 dimensions the five
-above that noise change the decoded sound by up to 0.22 dB of spectral distance, nine by 0.11."""
+"""Bits per frame that a direction must carry to be kept by `auto`. Directions below the
+posterior's own noise are still audible: on a RAVE v2 of 128 dimensions, keeping only the five above
+that noise changes the decoded sound by up to 0.22 dB of spectral distance, keeping nine by 0.11."""
 
 RANK_TOLERANCE = 1e-9
-"""Directions with less than this share of the largest variance do not vary: rounding only."""
+"""Directions with less than this share of the largest variance are constant but for rounding."""
 
 Keep = str | int | float
 """auto | all | number of directions | share of the variance; see LatentConfig.keep."""
@@ -40,6 +40,7 @@ class LatentStatistics:
     """Moments of the posterior means over all training frames, float64."""
 
     frames: int
+    """How many."""
     mean: Array
     """[D]."""
     covariance: Array
@@ -49,14 +50,15 @@ class LatentStatistics:
     maximum: Array
     """[D]."""
     posterior_variance: Array | None
-    """[D], the posterior's own variance, averaged over frames; None where it was not given."""
+    """[D], variance of the posterior around its mean, averaged over frames; None: unknown."""
 
     @property
     def dimensions(self) -> int:
+        """D."""
         return len(self.mean)
 
     def principal(self) -> tuple[Array, Array]:
-        """Variances [D], falling, and the directions they lie along, one a row [D, D].
+        """Variances [D], falling, and their directions, the rows of [D, D].
 
         The sign of a direction is fixed (its largest entry is positive), so that equal statistics
         give equal directions on every machine.
@@ -65,12 +67,13 @@ class LatentStatistics:
         directions = columns.T[::-1]
         largest = np.abs(directions).argmax(axis=1)[:, None]
         signs = np.sign(np.take_along_axis(directions, largest, axis=1))
+        # Rounding can make the variance of a constant direction slightly negative.
         return np.maximum(variances[::-1], 0.0), directions * signs
 
     def kept(self, keep: Keep) -> NDArray[np.int64]:
-        """Indices into `principal()` of the directions that `keep` names, falling in variance.
+        """Indices into `principal()` of the directions that `keep` selects, falling in variance.
 
-        Raises UserError where there are none, or fewer than the number asked for.
+        Raises UserError if there are none, or fewer than the number asked for.
         """
         variances, _ = self.principal()
         varying = int((variances > RANK_TOLERANCE * variances[0]).sum())
@@ -87,28 +90,30 @@ class LatentStatistics:
         return chosen
 
     def signal_to_noise(self) -> Array:
-        """[D]: variance along each principal direction over the posterior's own variance there.
+        """[D]: variance along each principal direction over the posterior's variance there.
 
-        Through a direction of ratio s the encoder sends 0.5 log2(1 + s) bits a frame, the capacity
-        of a Gaussian channel (Shannon 1948). Raises UserError where `posterior_variance` is None.
+        A direction of ratio s carries 0.5 log2(1 + s) bits per frame, the capacity of a Gaussian
+        channel (Shannon 1948). Raises UserError if `posterior_variance` is None.
         """
         if self.posterior_variance is None:
             raise UserError(
                 "the encoder's own noise is not known",
-                why="these latents came without the standard deviations of the posterior",
+                why="these latents have no standard deviations",
                 do_this="set latents.scaling to unit or global.",
             )
         variances, directions = self.principal()
-        noise = directions**2 @ self.posterior_variance
-        return variances / np.maximum(noise, 1e-30)
+        # The posterior is diagonal in the codec's own axes: its variance along a direction.
+        noise: Array = directions**2 @ self.posterior_variance
+        ratio: Array = variances / np.maximum(noise, 1e-30)
+        return ratio
 
     def share(self, chosen: NDArray[np.int64]) -> float:
-        """Share of the variance, 0..1, that lies along these principal directions."""
+        """Share 0..1 of the variance that lies along these principal directions."""
         variances, _ = self.principal()
         return float(variances[chosen].sum() / max(variances.sum(), 1e-300))
 
     def describe(self, keep: Keep = "auto") -> str:
-        """One line for people: how many dimensions there are, and how many matter."""
+        """One line for the log: how many dimensions there are, and how many are kept."""
         chosen = self.kept(keep)
         percent = f"{100 * self.share(chosen):.3g} % of the variance"
         if keep != "auto":
@@ -123,7 +128,7 @@ class LatentStatistics:
         return f"{self.dimensions} dimensions, {len(chosen)} carry sound ({percent}){tail}"
 
     def save(self, path: Path) -> None:
-        """Write as safetensors, whole or not at all."""
+        """Write as safetensors, atomically."""
         from safetensors.numpy import save
 
         tensors = {
@@ -140,7 +145,7 @@ class LatentStatistics:
 
     @classmethod
     def load(cls, path: Path) -> LatentStatistics:
-        """Read what `save` wrote. Raises UserError where it is missing or damaged."""
+        """Read what `save` wrote. Raises UserError if it is missing or damaged."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
@@ -157,7 +162,9 @@ class LatentStatistics:
             ) from error
 
     def _count_for(self, share: float) -> int:
+        """How many of the first directions hold this share of the variance."""
         variances, _ = self.principal()
+        # Rounding of the sum must not ask for one more direction than a share needs.
         held = np.cumsum(variances) / max(variances.sum(), 1e-300)
         return int(np.searchsorted(held, share - 1e-12) + 1)
 
@@ -166,14 +173,15 @@ class LatentStatistics:
             raise UserError(
                 "the latents do not vary",
                 why="every frame of every file was encoded to the same vector",
-                do_this="check the audio (is it silent?) and the codec (`encode --check`).",
+                do_this="check the audio (is it silent?) and the codec (`latentdiff encode "
+                "--check`).",
             )
         if len(chosen) == 0:
             raise UserError(
                 "no direction of the latents carries sound",
-                why="the encoder's own noise is larger than what the sound changes, everywhere",
-                do_this="train the codec longer or with a smaller beta, "
-                "or set latents.keep to a number such as 4 to go on regardless.",
+                why="in every direction the encoder's own noise exceeds the changes of the latents",
+                do_this="train the codec longer or with a smaller beta; to continue anyway, set "
+                "latents.keep to a number such as 4.",
             )
         if len(chosen) > varying:
             raise UserError(
@@ -184,10 +192,10 @@ class LatentStatistics:
 
 
 class StatisticsAccumulator:
-    """One pass over any amount of latents in constant memory.
+    """Computes `LatentStatistics` in one pass and constant memory.
 
-    Mean and covariance are merged block by block (Chan, Golub, LeVeque 1983, eq. 2.1), which
-    stays exact where the mean is large beside the spread.
+    Mean and covariance are merged block by block (Chan, Golub, LeVeque 1983, eq. 2.1), which unlike
+    a sum of squares keeps its digits if the mean is large compared to the spread.
     """
 
     def __init__(self) -> None:
@@ -200,9 +208,9 @@ class StatisticsAccumulator:
         self._maximum: Array = np.zeros(0)
 
     def update(self, mean: ArrayLike, std: ArrayLike | None = None) -> None:
-        """Add one file: posterior means [D, T], and standard deviations [D, T] where known.
+        """Add one file: posterior means [D, T], and standard deviations [D, T] if known.
 
-        Raises UserError for values that are not finite or another D than before.
+        Raises UserError for values that are not finite, or for another D than before.
         """
         block = _checked(mean, "mean")
         if block.shape[1] == 0:
@@ -211,6 +219,7 @@ class StatisticsAccumulator:
         other._frames = block.shape[1]
         other._mean = block.mean(axis=1)
         centred = block - other._mean[:, None]
+        # Sum of outer products about the block's own mean, what `merge` expects.
         other._scatter = np.dot(centred, centred.T)
         other._minimum = np.asarray(block.min(axis=1), dtype=np.float64)
         other._maximum = np.asarray(block.max(axis=1), dtype=np.float64)
@@ -222,7 +231,7 @@ class StatisticsAccumulator:
         self.merge(other)
 
     def merge(self, other: StatisticsAccumulator) -> None:
-        """Add all that another accumulator has seen; the order does not matter."""
+        """Add everything that another accumulator has seen; the order does not matter."""
         if other._frames == 0:
             return
         if self._frames == 0:
@@ -235,6 +244,7 @@ class StatisticsAccumulator:
                 do_this="encode all of them with one codec.",
             )
         frames = self._frames + other._frames
+        # Scatter about the common mean: both parts', and that of their means about it.
         step = other._mean - self._mean
         weight = self._frames * other._frames / frames
         self._scatter = self._scatter + other._scatter + weight * np.outer(step, step)
@@ -246,12 +256,12 @@ class StatisticsAccumulator:
         self._frames = frames
 
     def finish(self) -> LatentStatistics:
-        """The statistics of everything seen. Raises UserError for fewer than two frames."""
+        """The statistics of all frames. Raises UserError for fewer than two."""
         if self._frames < 2:
             raise UserError(
                 "there are no latents to learn from",
-                why=f"the training files hold {self._frames} latent frames",
-                do_this="add audio: a minute is little, an hour is a start.",
+                why=f"the training files contain {self._frames} latent frames",
+                do_this="add audio; an hour is a good start.",
             )
         posterior = None
         if self._posterior_frames:
@@ -280,7 +290,7 @@ def _checked(values: ArrayLike, what: str) -> Array:
         raise UserError(f"latents must be [dimensions, frames], not of shape {block.shape}")
     if not np.isfinite(block).all():
         raise UserError(
-            f"the latents' {what} holds NaN or infinite values",
+            f"the {what} of the latents contains NaN or infinite values",
             why="the codec failed on this audio, or the file is damaged",
             do_this="check the audio file and the codec (`latentdiff inspect`).",
         )

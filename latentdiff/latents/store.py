@@ -1,8 +1,8 @@
-"""A folder of latents: raw posterior means [D, T], one `.npy` a file, and what is known of them.
+"""A folder of latents: raw posterior means [D, T], one `.npy` per recording, and their origin.
 
-Our own stores carry a manifest; a plain folder of `.npy` files ([D, T] or [1, D, T]) is one too.
-Arrays lie frame after frame on disk (Fortran order): they are written as they come, and a window of
-a long file is read in one stretch.
+Our own stores have a manifest; a plain folder of `.npy` files ([D, T] or [1, D, T]) is read too.
+Arrays are stored frame by frame (Fortran order), so that they can be written as they are encoded,
+and a window of a long file is one contiguous read.
 
 Shapes: D latent dimensions, K condition features, T latent frames.
 """
@@ -10,13 +10,17 @@ Shapes: D latent dimensions, K condition features, T latent frames.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from latentdiff import runs
 from latentdiff.errors import UserError
@@ -25,37 +29,59 @@ from latentdiff.latents.statistics import LatentStatistics
 from latentdiff.runs import RunInfo
 from latentdiff.split import held_out
 
+log = logging.getLogger(__name__)
+
 MANIFEST = "manifest.jsonl"
 STATISTICS = "stats.safetensors"
 
 PLAIN_VALIDATION = 0.1
-"""Share of a plain folder's files that is held out; our own stores say it file by file."""
+"""Share of a plain folder's files that is held out; in our own stores each entry has its split."""
+
+SETTLED = 2.0
+"""Seconds after which a file's modification time identifies its content: a file that was written
+twice within the resolution of the clock can have one time for two contents."""
+
+TRANSPOSE = (
+    'python -c "import sys, numpy as np; '
+    '[np.save(f, np.load(f).swapaxes(-1, -2)) for f in sys.argv[1:]]" FILES'
+)
+"""Command that transposes arrays in place."""
+
+ManifestRow = dict[str, str | int | float | None]
+"""A line of the manifest: the fields of an `Entry`."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of a store; paths are relative to the store's folder."""
+    """One recording of a store; paths are relative to the store's folder."""
 
     key: str
+    """Unique in the store, such as `folder/song.wav`."""
     source: str | None
-    """The audio it was made from."""
+    """Path of the audio it was encoded from; None: unknown."""
     split: str
     """`train` or `validation`."""
     samples: int | None
-    """Length of the audio at the codec's rate; None where it is not known."""
+    """Length of the audio at the codec's sample rate; None: unknown."""
     frames: int
     """T."""
     mean: str
+    """File of the posterior means [D, T]."""
     std: str | None = None
+    """File of the posterior's standard deviations [D, T]; None: not stored."""
     mel: str | None = None
+    """File of the mel features [K, T]; None: not stored."""
     label: str | None = None
-    """Name of the folder that the audio lay in."""
+    """Name of the folder that the audio was in, or what a file of labels says."""
     start: float = 0.0
     """Seconds into the source at which it begins."""
 
-    def row(self) -> dict[str, Any]:
-        """The manifest's line for it."""
+    def row(self) -> ManifestRow:
+        """Its line in the manifest."""
         return asdict(self)
+
+
+_ENTRY = TypeAdapter(Entry)
 
 
 @dataclass(frozen=True)
@@ -63,32 +89,38 @@ class CodecFacts:
     """What a store remembers of the codec that made it."""
 
     fingerprint: str
+    """sha256 of its weights."""
     sample_rate: int
+    """Hz."""
     hop: int
+    """Audio samples per latent frame."""
     latent_dim: int
+    """D."""
     channels: int
+    """Audio channels."""
 
 
 @dataclass(frozen=True)
 class LatentStore:
-    """Latents on disk; nothing is read before it is asked for."""
+    """Latents on disk; arrays are read only when asked for."""
 
     root: Path
     entries: list[Entry]
     latent_dim: int
+    """D."""
     codec: CodecFacts | None = None
-    """None for latents that somebody else made."""
+    """None: latents from elsewhere, of an unknown codec."""
 
     @classmethod
     def open(cls, path: Path) -> LatentStore:
-        """The store in a folder, ours or plain; or a single `.npy` file as a store of one, which
-        knows its codec where it lies in a store of ours.
+        """The store in a folder, ours or plain, or a single `.npy` file as a store of one entry.
 
-        Raises UserError where there is none, where it is unfinished, or where a file is damaged or
-        has another number of dimensions than the rest.
+        A file inside one of our stores keeps its codec. Raises UserError if there is none, if it is
+        unfinished, or if a file is damaged or has another number of dimensions than the rest. Warns
+        of plain arrays that may be transposed.
         """
         if not path.exists():
-            raise UserError(f"no latents at {path}", do_this="make them: `latentdiff encode`.")
+            raise UserError(f"no latents at {path}", do_this="make some with `latentdiff encode`.")
         if path.is_file():
             return _open_file(path)
         info = runs.read_run(path)
@@ -108,21 +140,21 @@ class LatentStore:
         return [entry for entry in self.entries if entry.split == split]
 
     def mean(self, entry: Entry) -> np.ndarray:
-        """Posterior means [D, T], mapped into memory and read only."""
+        """Posterior means [D, T], a read-only memory map."""
         return self._read(entry, entry.mean, self.latent_dim)
 
     def std(self, entry: Entry) -> np.ndarray | None:
-        """Posterior standard deviations [D, T]; None where they were not stored."""
+        """Posterior standard deviations [D, T]; None: not stored."""
         return None if entry.std is None else self._read(entry, entry.std, self.latent_dim)
 
     def mel(self, entry: Entry) -> np.ndarray | None:
-        """Mel features [K, T]; None where they were not stored."""
+        """Mel features [K, T]; None: not stored."""
         return None if entry.mel is None else self._read(entry, entry.mel, None)
 
     def statistics(self) -> LatentStatistics:
-        """Of the training files: those that `encode` left; of other latents, gathered now.
+        """Statistics of the training files: saved by `encode`; of other latents, computed now.
 
-        Raises UserError where they are missing, damaged, or cannot be gathered.
+        Raises UserError if they are missing, damaged, or cannot be computed.
         """
         info = runs.read_run(self.root)
         if info is not None and info.stage == "encode":
@@ -130,13 +162,22 @@ class LatentStore:
         return statistics.fit((self.mean(entry), self.std(entry)) for entry in self.of("train"))
 
     def fingerprint(self) -> str:
-        """sha256 over keys, split, latents and mel features: everything training reads."""
-        digest = hashlib.sha256()
+        """Identifies everything that training reads: `LATENTS` or `LATENTS+REST`, sha256 in hex.
+
+        LATENTS covers key, split, latents and mel features of each entry. REST covers their labels
+        and standard deviations, and is left out if no entry has any. Version 0.1 recorded LATENTS
+        alone: compare with `same_fingerprint`. Files are hashed once per process, and again when
+        their size or modification time changes.
+        """
+        latents, rest = hashlib.sha256(), hashlib.sha256()
         for entry in self.entries:
             names = [name for name in (entry.mean, entry.mel) if name]
-            arrays = [runs.sha256_file(self.root / name) for name in names]
-            digest.update(f"{entry.key} {entry.split} {' '.join(arrays)}\n".encode())
-        return digest.hexdigest()
+            arrays = [_sha256(self.root / name) for name in names]
+            latents.update(f"{entry.key} {entry.split} {' '.join(arrays)}\n".encode())
+            std = "" if entry.std is None else _sha256(self.root / entry.std)
+            rest.update(f"{entry.key} {entry.label!r} {std}\n".encode())
+        bare = all(entry.label is None and entry.std is None for entry in self.entries)
+        return latents.hexdigest() if bare else f"{latents.hexdigest()}+{rest.hexdigest()}"
 
     def _read(self, entry: Entry, name: str, rows: int | None) -> np.ndarray:
         path = self.root / name
@@ -151,32 +192,40 @@ class LatentStore:
         return array
 
 
-def read_array(path: Path) -> np.ndarray:
-    """A `.npy` file as [rows, T] of float, mapped into memory; [1, rows, T] loses its 1.
+def same_fingerprint(recorded: str | None, now: str) -> bool:
+    """Whether a fingerprint in a run.json is that of the same files.
 
-    Raises UserError where it is missing, damaged, or something else.
+    A record of version 0.1 says nothing about labels and standard deviations; the rest must agree.
+    """
+    return recorded == now or recorded == now.partition("+")[0]
+
+
+def read_array(path: Path) -> np.ndarray:
+    """A `.npy` file as a memory map [rows, T] of floats; of [1, rows, T] the 1 is dropped.
+
+    Raises UserError if it is missing, damaged, or something else.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(
             f"{path} cannot be read",
-            why="it is missing, damaged or no .npy array: " + str(error).splitlines()[0],
-            do_this="make it again, or take it out of the folder.",
+            why="it is missing, damaged or not a .npy array: " + str(error).splitlines()[0],
+            do_this="make it again, or remove it from the folder.",
         ) from error
     if array.ndim == 3 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind != "f":
         raise UserError(
             f"{path} holds no latents",
-            why=f"it is {list(array.shape)} of {array.dtype}; latents are [dimensions, frames] "
-            "or [1, dimensions, frames] of floats",
+            why=f"its shape is {list(array.shape)} and its type {array.dtype}; latents are "
+            "[dimensions, frames] or [1, dimensions, frames] of floats",
         )
     return array
 
 
 class ArrayWriter:
-    """Writes float32 [rows, T] piece by piece, T unknown until the end; see `array_writer`."""
+    """Writes float32 [rows, T] piece by piece; T is not known in advance. See `array_writer`."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.frames = 0
@@ -192,16 +241,16 @@ class ArrayWriter:
         self.frames += piece.shape[1]
 
     def finish(self) -> None:
-        """Write the header again, now that the length is known."""
+        """Rewrite the header, now that the length is known."""
         self._file.seek(0)
         self._file.write(_header(self._rows, self.frames))
 
 
 @contextmanager
 def array_writer(path: Path) -> Iterator[ArrayWriter]:
-    """A `.npy` file that appears whole when the block ends, or not at all.
+    """A `.npy` file that appears complete when the block ends, or not at all.
 
-    Raises UserError where the disk is full or not writable.
+    Raises UserError if the disk is full or not writable.
     """
     runs.make_directory(path.parent)
     with runs.atomic(path) as partial, open(partial, "wb") as file:
@@ -211,13 +260,17 @@ def array_writer(path: Path) -> Iterator[ArrayWriter]:
 
 
 def _header(rows: int, frames: int) -> bytes:
-    """An npy header (format 1.0) of 128 bytes, whatever the number of frames."""
+    """An npy header (format 1.0), always of 128 bytes, so that it can be written over.
+
+    128 = 10 (magic, version and length) + 117 of padded text + a line feed.
+    """
     text = f"{{'descr': '<f4', 'fortran_order': True, 'shape': ({rows}, {frames}), }}"
     return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + text.encode().ljust(117) + b"\n"
 
 
 def _open_file(path: Path) -> LatentStore:
-    """One array: alone, or as the only entry of the store of ours that it lies in."""
+    """One array: alone, or as the only entry of our store that contains it."""
+    # A store keeps its arrays one folder down, a folder of samples beside its manifest.
     for root in path.resolve().parents[:2]:
         if (root / MANIFEST).is_file() and runs.read_run(root) is not None:
             store = LatentStore.open(root)
@@ -227,23 +280,26 @@ def _open_file(path: Path) -> LatentStore:
     return _open_plain(path, None)
 
 
-def _entry(root: Path, row: dict[str, Any]) -> Entry:
-    """A line of a manifest; those of `sample` say less than those of `encode`."""
-    known = {field.name for field in fields(Entry)}
+def _entry(root: Path, row: Mapping[str, object]) -> Entry:
+    """A line of a manifest; those of `sample` have fewer fields than those of `encode`."""
     defaults = {"source": None, "split": "train", "samples": None}
     try:
-        entry = Entry(**(defaults | {name: row[name] for name in row if name in known}))
-    except TypeError as error:
-        raise UserError(f"{root / MANIFEST} has a line that is not ours", why=str(error)) from error
+        entry = _ENTRY.validate_python(defaults | dict(row))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(
+            f"{root / MANIFEST} has a line that is not ours",
+            why=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+        ) from error
     for name in (entry.mean, entry.std, entry.mel):
-        # A manifest may come from a stranger: it can name nothing outside its folder.
+        # A manifest may come from a stranger: it must not name anything outside its folder.
         if name is not None and (Path(name).is_absolute() or ".." in Path(name).parts):
             raise UserError(f"{root / MANIFEST} names a file outside its folder: {name}")
     return entry
 
 
 def _facts(info: RunInfo | None) -> CodecFacts | None:
-    """The codec that a stage's run.json speaks of, if it does."""
+    """The codec that a stage's run.json names; None if it names none."""
     if info is None:
         return None
     result = info.result
@@ -264,14 +320,10 @@ def _open_plain(path: Path, facts: CodecFacts | None) -> LatentStore:
             why="no .npy file and no manifest",
             do_this="give a folder that `latentdiff encode` or `latentdiff sample` wrote.",
         )
-    shapes = [read_array(file).shape for file in files]
-    for file, shape in zip(files, shapes, strict=True):
-        if shape[0] != shapes[0][0]:
-            raise UserError(
-                f"{file} has {shape[0]} dimensions, {files[0].name} has {shapes[0][0]}",
-                why="latents of different codecs cannot be used together",
-                do_this="keep them in folders of their own (latents are [dimensions, frames]).",
-            )
+    shapes = [_shape(file) for file in files]
+    _check_dimensions(files, shapes)
+    if facts is None:
+        _warn_if_transposed(path, shapes)
     keys = [file.relative_to(root).with_suffix("").as_posix() for file in files]
     chosen = held_out(keys, PLAIN_VALIDATION, seed=0)
     entries = [
@@ -287,3 +339,52 @@ def _open_plain(path: Path, facts: CodecFacts | None) -> LatentStore:
         for key, file, shape in zip(keys, files, shapes, strict=True)
     ]
     return LatentStore(root, entries, shapes[0][0], facts)
+
+
+def _shape(file: Path) -> tuple[int, int]:
+    rows, frames = read_array(file).shape
+    return rows, frames
+
+
+def _check_dimensions(files: Sequence[Path], shapes: Sequence[tuple[int, int]]) -> None:
+    """Raises UserError if not all arrays have the same first axis."""
+    for file, shape in zip(files, shapes, strict=True):
+        if shape[0] == shapes[0][0]:
+            continue
+        what = f"{file} has {shape[0]} dimensions, {files[0].name} has {shapes[0][0]}"
+        if all(frames == shapes[0][1] for _, frames in shapes):
+            raise UserError(
+                what,
+                why=f"latents are [dimensions, frames]; the second axis of these is always "
+                f"{shape[1]}, as if they were [frames, dimensions]",
+                do_this=f"if so, transpose them: {TRANSPOSE}",
+            )
+        raise UserError(
+            what,
+            why="latents of different codecs cannot be used together",
+            do_this="keep them in separate folders (latents are [dimensions, frames]).",
+        )
+
+
+def _warn_if_transposed(path: Path, shapes: Sequence[tuple[int, int]]) -> None:
+    """Short clips of a large codec have fewer frames than dimensions too, so this is no error."""
+    if all(frames < rows for rows, frames in shapes):
+        rows, frames = shapes[0]
+        log.warning(
+            "%s: [%d, %d] is taken as %d dimensions of %d frames. If these arrays are "
+            "[frames, dimensions], transpose them: %s",
+            *(path, rows, frames, rows, frames, TRANSPOSE),
+        )
+
+
+def _sha256(path: Path) -> str:
+    """sha256 of a file, read once while its size and modification time stay the same."""
+    status = path.stat()
+    if time.time() - status.st_mtime < SETTLED:
+        return runs.sha256_file(path)
+    return _settled_sha256(path.absolute(), status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _settled_sha256(path: Path, size: int, mtime_ns: int) -> str:
+    return runs.sha256_file(path)

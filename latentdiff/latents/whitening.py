@@ -1,11 +1,10 @@
-"""Raw latents <=> what the diffusion model sees: few directions, scaled.
+"""Raw latents <=> final latents, which the diffusion model sees: few directions, scaled.
 
 Shapes: C kept directions, D latent dimensions of the codec, T latent frames.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Literal
 
@@ -20,11 +19,11 @@ Fill = Literal["mean", "noise"]
 
 
 class Whitening(nn.Module):
-    """Rotates to principal directions, keeps some, scales each.
+    """Rotates to the principal directions, keeps some of them, and scales each.
 
-    Not trained: its four tensors are buffers, so that it moves with `.to` and is saved by
-    `state_dict`. `whiten(unwhiten(x)) == x` up to rounding; the other way round what lies outside
-    the kept directions is lost.
+    Not trained: its four tensors are buffers, so that `.to` moves and `state_dict` saves them.
+    `whiten(unwhiten(x)) == x` up to rounding; the other way round, whatever lies outside the kept
+    directions is lost.
     """
 
     mean: Tensor
@@ -32,14 +31,14 @@ class Whitening(nn.Module):
     directions: Tensor
     """[C, D], orthonormal rows."""
     scale: Tensor
-    """[C], what each direction is divided by."""
+    """[C], the divisor of each direction."""
     variance: Tensor
-    """[C], of the final latents of the training split; averages to 1."""
+    """[C], variance of the final latents of the training split; averages to 1."""
 
     def __init__(
         self, mean: Tensor, directions: Tensor, scale: Tensor, variance: Tensor | None = None
     ) -> None:
-        """`variance` None: ones, so `scale` is the standard deviation along each direction."""
+        """`variance` None: ones, that is, `scale` is each direction's standard deviation."""
         super().__init__()
         assert directions.shape == (len(scale), len(mean)), "directions must be [C, D]"
         self.register_buffer("mean", mean)
@@ -55,23 +54,28 @@ class Whitening(nn.Module):
 
         unit: each direction to variance 1. posterior: each in units of the posterior's own
         standard deviation there, then all by one factor. global: all by one factor. The factor
-        makes the mean variance 1. Raises UserError where `keep` or `scaling` cannot be met.
+        makes the mean variance 1. Raises UserError if `keep` or `scaling` cannot be met.
         """
         chosen = statistics.kept(keep)
         variances, directions = (x[chosen] for x in statistics.principal())
+        # `units` is the variance that becomes 1 in each direction.
         if scaling == "unit":
             units = variances
         elif scaling == "global":
             units = np.full(len(chosen), variances.mean())
         else:
+            # variance / ratio is the posterior's variance; a direction's final variance is then
+            # its ratio over the mean ratio, which averages to 1 over the directions.
             ratio = statistics.signal_to_noise()[chosen]
             units = variances / ratio * ratio.mean()
+        # Computed in float64 and rounded once: the statistics' means can be large beside their
+        # spread, and eigenvalues of the last kept directions are small beside the first.
         tensors = (statistics.mean, directions, units**0.5, variances / units)
         return cls(*(torch.as_tensor(x, dtype=torch.float32) for x in tensors))
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Whitening:
-        """From what `state_dict` gave; older ones have no variance, which was 1 then."""
+        """From a `state_dict`; old ones have no variance, which was always 1 then."""
         return cls(state["mean"], state["directions"], state["scale"], state.get("variance"))
 
     @property
@@ -84,14 +88,6 @@ class Whitening(nn.Module):
         """D."""
         return len(self.mean)
 
-    @property
-    def fingerprint(self) -> str:
-        """sha256 of the tensors: a network belongs to one whitening."""
-        digest = hashlib.sha256()
-        for tensor in (self.mean, self.directions, self.scale, self.variance):
-            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
-
     def whiten(self, z: Tensor) -> Tensor:
         """Raw latents [..., D, T] => final latents [..., C, T]."""
         return (self.directions @ (z - self.mean[:, None])) / self.scale[:, None]
@@ -101,8 +97,8 @@ class Whitening(nn.Module):
     ) -> Tensor:
         """Final latents [..., C, T] => raw latents [..., D, T].
 
-        `fill` decides the directions that were left out: their mean, or unit-variance noise, which
-        is what the decoder of an exported RAVE is given there (seeded by `generator`).
+        `fill` sets the directions that were left out: to their mean, or to unit-variance noise
+        (seeded by `generator`), as an exported RAVE does.
         """
         z = self.directions.T @ (x * self.scale[:, None]) + self.mean[:, None]
         if fill == "noise":
@@ -110,5 +106,6 @@ class Whitening(nn.Module):
             shape = (*x.shape[:-2], self.dimensions, x.shape[-1])
             noise = torch.randn(shape, generator=generator, device=device, dtype=x.dtype)
             noise = noise.to(x.device)
+            # Only the part of the noise that is orthogonal to the kept directions.
             z = z + noise - self.directions.T @ (self.directions @ noise)
         return z

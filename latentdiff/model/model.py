@@ -239,9 +239,15 @@ class Model:
                 "the samples hold NaN or infinite values",
                 why=f"drawn from {self.name} with {settings.sampler} and guidance "
                 f"{settings.guidance:g}",
-                do_this="lower sampling.guidance, raise sampling.steps, or train longer.",
+                do_this=self._remedies(settings),
             )
         return Samples(latents.float().cpu(), denoise.calls)
+
+    def _remedies(self, settings: SamplingConfig) -> str:
+        """What may help against samples that are not finite, and is not so already."""
+        lower = ["lower sampling.guidance"] if settings.guidance > 1 else []
+        more = [] if self.spec.is_regression else ["raise sampling.steps"]
+        return ", or ".join([*lower, *more, "train longer"]) + "."
 
 
 class _Counted:

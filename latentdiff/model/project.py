@@ -16,6 +16,7 @@ from latentdiff.config import Section
 from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
 from latentdiff.errors import UserError
 from latentdiff.latents.settings import LatentConfig
+from latentdiff.latents.store import same_fingerprint
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.notebook.experiments.settings import ExperimentConfig
 from latentdiff.rave.settings import RaveConfig
@@ -55,6 +56,7 @@ class Project(Section):
     @property
     def recipe(self) -> Recipe:
         """What makes the parts of the model that these settings describe."""
+        # Here, as reading settings must not import torch.
         from latentdiff.notebook.experiments.recipe import make_recipe
 
         return make_recipe(self.network, self.diffusion, self.experiment)
@@ -168,6 +170,16 @@ def already_done(
     return done
 
 
+def is_unfinished(directory: Path, name: str) -> bool:
+    """Whether the folder holds this stage, interrupted or failed.
+
+    A stage that only measures cannot be continued: pass this as its `overwrite`, so that it may
+    start again, with other settings too.
+    """
+    before = runs.read_run(directory, name)
+    return before is not None and not before.is_done
+
+
 def folder_name(name: str) -> str:
     """`name`, which is to be a folder of samples or sound; UserError where it cannot be."""
     if name in ("", ".", "..") or Path(name).name != name:
@@ -190,6 +202,7 @@ class _RememberingStage(Stage):
         super()._begin()
         runs.make_directory(self._run.root)
         runs.write_text(self._run.config, config.to_yaml(self._project))
+        self._run.write_elsewhere()
 
 
 def _without(lines: list[str], keys: Iterable[str]) -> list[str]:
@@ -201,7 +214,7 @@ def _without(lines: list[str], keys: Iterable[str]) -> list[str]:
 def _other_inputs(before: RunInfo, inputs: Mapping[str, Input]) -> list[str]:
     lines = []
     for key, value in inputs.items():
-        if before.fingerprint(key) != value.fingerprint:
+        if not same_fingerprint(before.fingerprint(key), value.fingerprint):
             old = before.inputs[key].path if key in before.inputs else "none"
             lines.append(f"{key}: another than then ({old} -> {value.path})")
     return lines

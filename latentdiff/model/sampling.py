@@ -30,7 +30,8 @@ def draw(
     Raises NonFiniteSamples.
     """
     parts, calls = [], 0
-    with progress(total=len(seeds), unit="sample", what=f"sampling, {settings.steps} steps") as bar:
+    steps = "" if model.spec.is_regression else f", {settings.steps} steps"
+    with progress(total=len(seeds), unit="sample", what=f"sampling{steps}") as bar:
         for start in range(0, len(seeds), settings.batch):
             part = seeds[start : start + settings.batch]
             rows = torch.arange(start, start + len(part))

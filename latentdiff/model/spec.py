@@ -93,6 +93,11 @@ class ModelSpec:
         """
         return replace(self, experiment=self.experiment.with_sampling_of(project.experiment, name))
 
+    @property
+    def is_regression(self) -> bool:
+        """Whether it answers in one network call, whatever sampling.steps is."""
+        return self.diffusion.parametrisation == "regression"
+
     def frames(self, seconds: float) -> int:
         """Latent frames that cover `seconds`, at least one."""
         return max(1, -(-round(seconds * self.codec.sample_rate) // self.codec.hop))

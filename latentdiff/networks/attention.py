@@ -1,4 +1,4 @@
-"""Attention along time: rotary positions, and only so far as `reach`.
+"""Attention along time, with rotary positions and limited to frames within `reach`.
 
 Shapes: B batch, H heads, S size of a head, T frames, W network width.
 """
@@ -10,16 +10,18 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 SLOWEST = 1024.0
-"""Frames that the slowest rotary pair takes to turn by one radian."""
+"""Frames in which the slowest rotary pair turns by one radian."""
 
 
 def apply_rope(x: Tensor) -> Tensor:
-    """[..., T, S] turned by the position of its frame (Su et al. 2021, arXiv 2104.09864, eq. 34).
+    """[..., T, S] rotated by the position of its frame (Su et al. 2021, arXiv 2104.09864, eq. 34).
 
-    A product of two turned vectors depends on the distance of their frames only.
+    The product of two rotated vectors depends only on the distance of their frames. Pairs are
+    halves of S, not neighbours as in the paper: the same up to the order of the channels.
     """
     frames, half = x.shape[-2], x.shape[-1] // 2
     pace = SLOWEST ** (-torch.arange(half, device=x.device) / half)
+    # In float32 even for bfloat16 x: an angle of hundreds of radians would lose its fraction.
     angle = torch.arange(frames, device=x.device)[:, None] * pace
     sin, cos = angle.sin().to(x.dtype), angle.cos().to(x.dtype)
     first, second = x.chunk(2, dim=-1)
@@ -38,11 +40,13 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.proj_in(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = apply_rope(qkv[:2])
-        return self.proj_out(attend(q, k, qkv[2], self.reach).transpose(1, 2).flatten(2))
+        heads = attend(q, k, qkv[2], self.reach)
+        out: Tensor = self.proj_out(heads.transpose(1, 2).flatten(2))
+        return out
 
 
 class Attending(nn.Module):
-    """Attention on a residual connection, for between other layers: [B, T, W] -> the same."""
+    """Attention on a residual connection, to insert between layers: [B, T, W] -> the same."""
 
     def __init__(self, width: int, heads: int, reach: int | None) -> None:
         super().__init__()
@@ -50,22 +54,24 @@ class Attending(nn.Module):
         self.attention = Attention(width, heads, reach)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.attention(self.norm(x))
+        out: Tensor = x + self.attention(self.norm(x))
+        return out
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, reach: int | None) -> Tensor:
-    """[B, H, T, S] each -> [B, H, T, S]; memory and time grow with T, not T^2, where T is long."""
+    """[B, H, T, S] each -> [B, H, T, S]; for long T, memory and time grow with T, not T^2."""
     frames = q.shape[-2]
     if reach is None or frames <= reach + 1:
         return scaled_dot_product_attention(q, k, v)
     at = torch.arange(frames, device=q.device)
+    # Pieces of 3 `reach` keys only save time once there are more frames than that.
     if frames <= 4 * reach:
         return scaled_dot_product_attention(q, k, v, attn_mask=_near(at, at, reach))
     return _attend_in_pieces(q, k, v, reach)
 
 
 def _attend_in_pieces(q: Tensor, k: Tensor, v: Tensor, reach: int) -> Tensor:
-    """`reach` queries at a time, with the 3 `reach` keys that any of them may attend to."""
+    """`reach` queries at a time, with the 3 `reach` keys that they may attend to."""
     frames = q.shape[-2]
     rest = -frames % reach
     pieces = pad(q, (0, 0, 0, rest)).unflatten(-2, (-1, reach))
@@ -75,7 +81,7 @@ def _attend_in_pieces(q: Tensor, k: Tensor, v: Tensor, reach: int) -> Tensor:
     )
     queries = torch.arange(frames + rest, device=q.device).view(-1, reach)
     keys = queries[:, :1] + torch.arange(-reach, 2 * reach, device=q.device)
-    # Frames past the end attend to themselves: a row without any key would be NaN.
+    # Padding past the end attends to itself: a softmax over no key at all would be NaN.
     real = ((keys >= 0) & (keys < frames))[:, None] | (queries[..., None] == keys[:, None])
     near = _near(queries, keys, reach) & real
     out = scaled_dot_product_attention(pieces, k, v, attn_mask=near)
@@ -83,5 +89,5 @@ def _attend_in_pieces(q: Tensor, k: Tensor, v: Tensor, reach: int) -> Tensor:
 
 
 def _near(queries: Tensor, keys: Tensor, reach: int) -> Tensor:
-    """Frame numbers [..., Q] and [..., K] -> which pairs are no further apart: [..., Q, K]."""
+    """Frame numbers [..., Q] and [..., K] -> [..., Q, K]: whether at most `reach` apart."""
     return (queries[..., :, None] - keys[..., None, :]).abs() <= reach

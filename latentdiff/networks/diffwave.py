@@ -122,4 +122,6 @@ class DiffWave(DenoisingNetwork):
             total = total + skip
             if str(i) in self.attentions:
                 x = self.attentions[str(i)](x)
-        return self.proj_out(total / math.sqrt(len(self.blocks))).transpose(1, 2)
+        # Keeps the variance of the sum at that of one skip, as in the paper.
+        out: Tensor = self.proj_out(total / math.sqrt(len(self.blocks)))
+        return out.transpose(1, 2)

@@ -1,4 +1,4 @@
-"""What the networks are built from.
+"""Building blocks that the networks share.
 
 Shapes: B batch, C latent channels, E embedding, K condition features, W network width, T frames.
 """
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from latentdiff.networks.settings import NetworkConfig
 
 FREQUENCIES = 32
+"""Sines and cosines of the noise level, each."""
 _RENAMED = {"inlet": "proj_in", "outlet": "proj_out"}
+"""Parameters by their names in version 0.1 -> today's."""
 Layer = TypeVar("Layer", bound=nn.Linear | nn.Conv1d | nn.Conv2d)
 
 
 class FrameNorm(nn.LayerNorm):
     """LayerNorm over the channels of each frame: [B, W, T] or [B, W, C, T] -> the same.
 
-    Frames do not see each other's statistics, so a network means the same on any length.
+    No statistics are taken over frames, so a network behaves alike at any length.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,19 +34,20 @@ class FrameNorm(nn.LayerNorm):
 
 
 class NoiseEmbedding(nn.Module):
-    """log-SNR [B] (and label, where there are any) -> [B, E]."""
+    """log-SNR [B], and a label if the network has any -> [B, E]."""
 
     frequencies: Tensor
 
     def __init__(self, width: int, labels: int = 0) -> None:
         super().__init__()
-        # Radians per unit of log-SNR: from slower than the whole axis to finer than any step.
+        # Radians per unit of log-SNR. The slowest, 0.03, turns once over 200 units, wider than the
+        # axis; the fastest, 5.6, tells levels a tenth apart.
         frequencies = torch.logspace(-1.5, 0.75, FREQUENCIES)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.layers = nn.Sequential(
             nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
         )
-        # The last row stands for "no label".
+        # The last row means "no label"; guidance needs it.
         self.labels = nn.Embedding(labels + 1, 2 * FREQUENCIES) if labels else None
 
     def forward(self, logsnr: Tensor, condition: Condition) -> Tensor:
@@ -56,11 +59,12 @@ class NoiseEmbedding(nn.Module):
             if condition.given is not None:
                 label = torch.where(condition.given, label, null)
             features = features + self.labels(label)
-        return self.layers(features)
+        embedding: Tensor = self.layers(features)
+        return embedding
 
 
 class ConditionEncoder(nn.Module):
-    """Condition features [B, K, T] -> [B, W, T], or a learned constant where they are not given."""
+    """Condition features [B, K, T] -> [B, W, T]; a learned constant if they are not given."""
 
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
@@ -73,7 +77,10 @@ class ConditionEncoder(nn.Module):
         self.null = nn.Parameter(torch.zeros(width, 1))
 
     def forward(self, condition: Condition, z: Tensor) -> Tensor:
-        """`z` [B, C, T] only tells the shape."""
+        """[B, W, T]. Of `z` [B, C, T] only the shape matters.
+
+        Raises ValueError if the features have another number of frames.
+        """
         null = self.null.expand(len(z), -1, z.shape[-1])
         if condition.features is None:
             return null
@@ -82,7 +89,7 @@ class ConditionEncoder(nn.Module):
                 f"condition features of {condition.features.shape[-1]} frames for latents of "
                 f"{z.shape[-1]}; resample them along time first"
             )
-        encoded = self.layers(condition.features)
+        encoded: Tensor = self.layers(condition.features)
         if condition.given is None:
             return encoded
         return torch.where(condition.given[:, None, None], encoded, null)
@@ -153,7 +160,7 @@ class DenoisingNetwork(nn.Module):
             )
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
-        # Version 0.1 called the first and last projection otherwise; its checkpoints stay readable.
+        # Version 0.1 had other names for these; its checkpoints must still load.
         for key in [key for key in state_dict if key.startswith(prefix)]:
             renamed = ".".join(_RENAMED.get(part, part) for part in key.split("."))
             if renamed != key:
@@ -161,12 +168,12 @@ class DenoisingNetwork(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def encode(self, condition: Condition, z: Tensor) -> Tensor | None:
-        """Condition features as [B, W, T]; None where the network was built without any."""
+        """Condition features as [B, W, T]; None if the network was built without any."""
         return None if self.encoder is None else self.encoder(condition, z)
 
 
 def zero_init(layer: Layer) -> Layer:
-    """The same layer, putting out zero until it is trained."""
+    """The same layer, with weights and bias set to zero."""
     nn.init.zeros_(layer.weight)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""Three convolutions: the smallest network that learns something, for tests and first runs.
+"""Three convolutions: the smallest network that learns anything, for tests and first runs.
 
 Shapes: B batch, C latent channels, K condition features, W network width, T frames.
 """
@@ -36,4 +36,5 @@ class Tiny(DenoisingNetwork):
         x = self.first(z) + level
         if encoded is not None:
             x = x + encoded
-        return self.third(silu(self.second(silu(x)) * (1 + level)))
+        out: Tensor = self.third(silu(self.second(silu(x)) * (1 + level)))
+        return out

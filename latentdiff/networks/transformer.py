@@ -16,7 +16,7 @@ from latentdiff.networks.settings import NetworkConfig
 from latentdiff.specs import Condition
 
 MODULATIONS = 6
-"""Of a block by the noise level: scale, shift and gate of its attention and of its feed-forward."""
+"""Of a block: scale, shift and gate of the attention, and the same of the feed-forward layer."""
 
 
 class TransformerBlock(nn.Module):
@@ -54,7 +54,8 @@ class TransformerBlock(nn.Module):
         if self.local is not None:
             y = y + self.local(y.transpose(1, 2)).transpose(1, 2)
         x = x + gate * self.dropout(self.attention(y))
-        return x + gate_2 * self.feed_forward(self.second(x) * (1 + scale_2) + shift_2)
+        out: Tensor = x + gate_2 * self.feed_forward(self.second(x) * (1 + scale_2) + shift_2)
+        return out
 
 
 class Transformer(DenoisingNetwork):
@@ -89,4 +90,5 @@ class Transformer(DenoisingNetwork):
         x = self.proj_in(z.transpose(1, 2))
         for block, level in zip(self.blocks, levels.chunk(len(self.blocks), -1), strict=True):
             x = block(x, level, encoded)
-        return self.proj_out(self.norm(x)).transpose(1, 2)
+        out: Tensor = self.proj_out(self.norm(x))
+        return out.transpose(1, 2)

@@ -1,4 +1,4 @@
-"""U-Nets: residual convolutions at several frame rates, each rate handing its detail across.
+"""U-Nets: residual convolutions at several frame rates, with skip connections at each rate.
 
 After Ronneberger et al. 2015, arXiv 1505.04597, with the residual blocks of Dhariwal and Nichol
 2021, arXiv 2105.05233, normalised frame by frame.
@@ -22,7 +22,7 @@ from latentdiff.networks.settings import NetworkConfig
 from latentdiff.specs import Condition
 
 CONVOLUTIONS = 2
-"""Of a block, one after another."""
+"""In a block, one after the other; a receptive field counts them."""
 CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
 CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
 """By the number of axes of the data."""
@@ -53,11 +53,12 @@ class UNetBlock(nn.Module):
         scale, shift = film.chunk(2, dim=1)
         y = self.conv(silu(self.norm(x)))
         y = self.dropout(silu(self.norm_2(y) * (1 + scale) + shift))
-        return x + self.conv_2(y)
+        out: Tensor = x + self.conv_2(y)
+        return out
 
 
 class UNetStage(nn.Module):
-    """Blocks at one frame rate, some with an attention after them: [B, W, ...] -> the same."""
+    """Blocks at one frame rate, some followed by an attention: [B, W, ...] -> the same."""
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class UNetStage(nn.Module):
 
 
 class UNet(DenoisingNetwork):
-    """[B, C, T] of any T -> [B, C, T]; padded inside to what the levels divide, and cut back."""
+    """[B, C, T] of any T -> [B, C, T]; padded to a multiple of the coarsest frame, and cut back."""
 
     axes: ClassVar[int]
     default_depth = 2
@@ -128,7 +129,7 @@ class UNet(DenoisingNetwork):
             x = self.proj_in(pad(z, (0, after)))
         else:
             x = self.proj_in(pad(z, (0, after, 0, -channels % self.multiple))[:, None]) + self.rows
-        y = self.proj_out(silu(self.norm(self.levels(x, level, encoded))))
+        y: Tensor = self.proj_out(silu(self.norm(self.levels(x, level, encoded))))
         return (y if self.rows is None else y[:, 0, :channels])[..., :frames]
 
     def levels(self, x: Tensor, level: Tensor, condition: Tensor | None) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from latentdiff import child, runs
-from latentdiff.errors import EXIT_INTERRUPTED, EXIT_LOSSES, EXIT_OK, UserError
+from latentdiff.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SKIPPED, UserError
 from latentdiff.model.project import Project
 from latentdiff.model.train import plan_training, train
 from latentdiff.notebook import formulas, table
@@ -127,7 +127,7 @@ def _call(words: Sequence[str], folder: Path) -> None:
         code = child.wait([sys.executable, "-m", "latentdiff", *words], output)
     if code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
-    if code not in (EXIT_OK, EXIT_LOSSES):
+    if code not in (EXIT_OK, EXIT_SKIPPED):
         raise UserError(
             f"`latentdiff {' '.join(words)}` failed (exit code {code})",
             why=f"its error message is at the end of {path}",

@@ -1,26 +1,33 @@
 """What happens between the steps of a RAVE training: validation, checkpoints, progress, stopping.
 
-The classes here name pytorch-lightning's hooks but know nothing else of it; `train.py` joins them
-with its base classes, because pytorch-lightning is imported on use only.
+The classes here implement pytorch-lightning's hooks without its base classes; `train.py` adds
+those, because pytorch-lightning may only be imported when a training starts.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from latentdiff import tracking
 from latentdiff.interrupt import StopRequest
-from latentdiff.rave.checkpoint import OURS, write_checkpoint
+from latentdiff.rave.checkpoint import RESULT_KEY, write_checkpoint
 from latentdiff.rave.dataset import FixedCrops
-from latentdiff.rave.validation import Validation, validate
+from latentdiff.rave.result import BestValidation, LastValidation, RaveTrainingResult, validations
+from latentdiff.rave.validation import RaveValidation, validate
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+    from rave import RAVE
+    from tqdm import tqdm
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +38,23 @@ _CLIPS = 2
 
 
 @dataclass(frozen=True)
-class Plan:
-    """When what happens, in steps."""
+class StepPlan:
+    """Which step does what."""
 
     start: int
+    """Steps done before this call."""
     steps: int
+    """Steps in all."""
     phase_1_steps: int
+    """Steps before the discriminator joins."""
     validate_every: int
+    """Steps between validations."""
     checkpoint_every: int
+    """Steps between writings of last.ckpt."""
     seed: int
 
     def phase(self, step: int) -> int:
-        """The phase in which the last of `step` steps was done: 1 or 2."""
+        """The phase of the last of `step` steps: 1 or 2."""
         return 2 if step > self.phase_1_steps else 1
 
 
@@ -51,52 +63,57 @@ class Supervisor:
 
     `best.ckpt` is the best by validation *within the current phase*: the discriminator of phase 2
     makes sound better and the spectral distance worse, so a best kept from phase 1 would freeze.
-    It must be the first callback: RAVE's own ones count the coming step as soon as it begins.
+    It must be the first callback: RAVE's own count the coming step as soon as it begins, so a
+    checkpoint written after them would skip one.
     """
 
     def __init__(
         self,
-        plan: Plan,
-        facts: dict[str, Any],
+        plan: StepPlan,
+        result: RaveTrainingResult,
         checkpoints: Path,
         crops: FixedCrops,
         more_crops: FixedCrops,
         open_tracker: Callable[[], tracking.Tracker],
         stop: StopRequest,
     ) -> None:
-        self.state: dict[str, Any] = {"best": None, "first": None, "last": None, "rng": None}
+        """`result`: what is known at the start; `more_crops`: training crops, see `validate`."""
+        self.result = result
+        self._rng: Mapping[str, Tensor | None] | None = None
         self._plan = plan
-        self._facts = facts
         self._checkpoints = checkpoints
         self._crops = crops
         self._more_crops = more_crops
         self._open_tracker = open_tracker
         self._tracker: tracking.Tracker | None = None
         self._stop = stop
-        self._bar: Any = None
+        self._bar: tqdm[Any] | None = None
         self._began = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        return dict(self.state)
+        """Lightning's hook: what a continued run needs besides the model."""
+        plain = asdict(self.result)
+        return {**{name: plain[name] for name in ("best", "first", "last")}, "rng": self._rng}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.state.update(state)
+        """Lightning's hook: the opposite of `state_dict`."""
+        self.result = replace(self.result, **validations(state))
+        self._rng = state["rng"]
 
-    def on_save_checkpoint(self, trainer: Any, model: Any, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, model: RAVE, checkpoint: dict[str, Any]) -> None:
+        """Lightning's hook: record in the checkpoint how far the training is."""
         step = trainer.global_step
-        checkpoint[OURS] = {
-            **self._facts,
-            "step": step,
-            "phase": self._plan.phase(step),
-            **{name: self.state[name] for name in ("first", "last", "best")},
-        }
+        self.result = replace(self.result, step=step, phase=self._plan.phase(step))
+        checkpoint[RESULT_KEY] = self.result.to_dict()
 
-    def on_fit_start(self, trainer: Any, model: Any) -> None:
+    def on_fit_start(self, trainer: Trainer, model: RAVE) -> None:
+        """Lightning's hook: open the metrics."""
         if trainer.is_global_zero:
-            # Not before: TensorBoard's writing thread would not live through the fork of DDP.
+            # Not earlier: TensorBoard's writer thread would not survive the fork of DDP.
             self._tracker = self._open_tracker()
 
-    def on_train_start(self, trainer: Any, model: Any) -> None:
+    def on_train_start(self, trainer: Trainer, model: RAVE) -> None:
+        """Lightning's hook: seed, show progress, measure the model before its first step."""
         self._set_generators(trainer)
         self._began = time.monotonic()
         if trainer.is_global_zero:
@@ -106,11 +123,15 @@ class Supervisor:
         if self._plan.start == 0:
             self._validate(trainer, model)
 
-    def on_train_batch_start(self, trainer: Any, model: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, model: RAVE, batch: Tensor, batch_idx: int
+    ) -> None:
+        """Lightning's hook: save, validate or stop where it is time, before the next step."""
         step = trainer.global_step
         if step == self._plan.start:
             return
         validation_due = step % self._plan.validate_every == 0
+        # Saved before the validation, which takes a while and may fail.
         if self._stop.requested or validation_due or step % self._plan.checkpoint_every == 0:
             self._save(trainer, LAST)
         if self._stop.requested:
@@ -119,26 +140,29 @@ class Supervisor:
             self._validate(trainer, model)
 
     def on_train_batch_end(
-        self, trainer: Any, model: Any, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, model: RAVE, outputs: object, batch: Tensor, batch_idx: int
     ) -> None:
+        """Lightning's hook: advance the progress bar."""
         if self._bar is not None:
             self._bar.set_description(
                 f"train-rave phase {self._plan.phase(trainer.global_step)}", refresh=False
             )
             self._bar.update()
 
-    def on_train_end(self, trainer: Any, model: Any) -> None:
+    def on_train_end(self, trainer: Trainer, model: RAVE) -> None:
+        """Lightning's hook: last validation, with principal directions of training crops too."""
         self._save(trainer, LAST)
         self._validate(trainer, model, also=self._more_crops)
+        # Again: the validation has changed the result and the model's principal directions.
         self._save(trainer, LAST)
 
     def on_before_optimizer_step(
-        self, trainer: Any, model: Any, optimizer: Any, optimizer_idx: int
+        self, trainer: Trainer, model: RAVE, optimizer: torch.optim.Optimizer, optimizer_idx: int
     ) -> None:
-        """Average gradients over devices.
+        """Lightning's hook: average gradients over devices.
 
-        RAVE calls `backward` itself, past the wrapper that would do it, so without this each
-        device would train a model of its own.
+        RAVE calls `backward` itself, bypassing the DDP wrapper that would do it, so without this
+        each device would train a model of its own.
         """
         if trainer.world_size == 1:
             return
@@ -148,7 +172,8 @@ class Supervisor:
                     torch.distributed.all_reduce(parameter.grad)
                     parameter.grad /= trainer.world_size
 
-    def teardown(self, trainer: Any, model: Any, stage: str) -> None:
+    def teardown(self, trainer: Trainer, model: RAVE, stage: str) -> None:
+        """Lightning's hook."""
         self.close()
 
     def close(self) -> None:
@@ -159,67 +184,80 @@ class Supervisor:
             self._tracker.close()
         self._bar = self._tracker = None
 
-    def track_training(self, metrics: dict[str, float], step: int) -> None:
-        """Metrics of a training step, the `step`th; only the first device keeps them."""
+    def track_training(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record metrics after training step number `step`; only the first device keeps them."""
         if self._tracker is not None:
             values = {**metrics, "phase": self._plan.phase(step)}
             self._tracker.scalars(step, values, prefix="train/")
 
-    def _set_generators(self, trainer: Any) -> None:
+    def _set_generators(self, trainer: Trainer) -> None:
         """Start torch's generators from the seed, or where the checkpoint left them."""
-        saved = self.state["rng"]
+        saved = self._rng
         if saved is None or trainer.world_size > 1:
+            # A checkpoint holds the generators of one process only. `start` in the seed keeps a
+            # continued run of several from drawing its first numbers again.
             torch.manual_seed(self._plan.seed + self._plan.start + trainer.global_rank)
             return
-        torch.set_rng_state(saved["cpu"])
-        if saved["cuda"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(saved["cuda"])
+        if (cpu := saved["cpu"]) is not None:
+            torch.set_rng_state(cpu)
+        if (cuda := saved["cuda"]) is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(cuda)
 
-    def _save(self, trainer: Any, name: str) -> None:
+    def _save(self, trainer: Trainer, name: str) -> None:
         on_cuda = trainer.strategy.root_device.type == "cuda"
         cuda = torch.cuda.get_rng_state() if on_cuda else None
-        self.state["rng"] = {"cpu": torch.get_rng_state(), "cuda": cuda}
+        self._rng = {"cpu": torch.get_rng_state(), "cuda": cuda}
         trainer.save_checkpoint(self._checkpoints / name)
 
-    def _validate(self, trainer: Any, model: Any, also: FixedCrops | None = None) -> None:
+    def _validate(self, trainer: Trainer, model: RAVE, also: FixedCrops | None = None) -> None:
         """Validate on the first device while the others wait; keep the best."""
         if trainer.is_global_zero:
+            # A validation changes nothing that is worth finishing: Ctrl-C may interrupt it.
             self._stop.at_once = True
             if self._stop.requested:
                 raise KeyboardInterrupt
-            result = validate(model, self._crops, seed=self._plan.seed, also=also)
+            validation = validate(model, self._crops, seed=self._plan.seed, also=also)
             self._stop.at_once = False
-            self._report(result, trainer.global_step, model)
+            self._update_result(validation, trainer.global_step)
+            self._report(validation, trainer.global_step, model)
         trainer.strategy.barrier()
+        # Every device takes part in saving, so every device must know that it is time.
         if trainer.strategy.broadcast(self._is_best(trainer.global_step)):
             self._save(trainer, BEST)
 
-    def _report(self, result: Validation, step: int, model: Any) -> None:
-        phase, distance = self._plan.phase(step), result.distance
-        best = self.state["best"]
-        better = best is None or best["phase"] != phase or distance < best["distance"]
+    def _update_result(self, validation: RaveValidation, step: int) -> None:
+        phase, distance = self._plan.phase(step), validation.distance
+        best = self.result.best
+        better = best is None or best.phase != phase or distance < best.distance
         if step > 0 and better:
-            self.state["best"] = {"distance": distance, "phase": phase, "step": step}
-        self.state["last"] = {"distance": distance, "fidelity": dict(result.fidelity)}
-        if self.state["first"] is None:
-            self.state["first"] = distance
-        beta = float(model.beta_factor)
-        dimensions = {f"fidelity_{level}": float(n) for level, n in result.fidelity.items()}
-        assert self._tracker is not None
-        self._tracker.scalars(
-            step,
-            {"spectral_distance": distance, **dimensions, "phase": phase, "beta": beta},
-            prefix="validation/",
+            best = BestValidation(distance, phase, step)
+        first = self.result.first
+        self.result = replace(
+            self.result,
+            first=distance if first is None else first,
+            last=LastValidation(distance, dict(validation.fidelity)),
+            best=best,
         )
-        _show_sound(self._tracker, result, step, model.sr)
+
+    def _report(self, validation: RaveValidation, step: int, model: RAVE) -> None:
+        values = {
+            "spectral_distance": validation.distance,
+            **{f"fidelity_{share}": float(n) for share, n in validation.fidelity.items()},
+            "phase": self._plan.phase(step),
+            "beta": float(model.beta_factor),
+        }
+        assert self._tracker is not None
+        self._tracker.scalars(step, values, prefix="validation/")
+        _show_sound(self._tracker, validation, step, int(model.sr))
         log.info(
-            "step %d/%d  phase %d  reconstruction %.3f (untrained %.3f)  %s",
-            *(step, self._plan.steps, phase, distance, self.state["first"], self._pace(step)),
+            "step %d/%d  phase %d  reconstruction %.3f (%s %.3f)  %s",
+            *(step, self._plan.steps, self._plan.phase(step), validation.distance),
+            *(self.result.start_name, self.result.first, self._pace(step)),
         )
 
     def _is_best(self, step: int) -> bool:
-        best = self.state["best"]
-        return best is not None and best["step"] == step
+        best = self.result.best
+        return best is not None and best.step == step
 
     def _pace(self, step: int) -> str:
         done, seconds = step - self._plan.start, time.monotonic() - self._began
@@ -230,40 +268,45 @@ class Supervisor:
         return f"{rate:.2f} steps/s, {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
 
 
-def _show_sound(tracker: tracking.Tracker, result: Validation, step: int, sample_rate: int) -> None:
-    """The first clips into TensorBoard, each original beside its reconstruction."""
-    pairs = zip(result.original[:_CLIPS], result.reconstruction[:_CLIPS], strict=True)
-    for number, (original, reconstruction) in enumerate(pairs):
-        clips = {"original": original, "reconstruction": reconstruction}
-        for name, clip in clips.items():
+def _show_sound(
+    tracker: tracking.Tracker, validation: RaveValidation, step: int, sample_rate: int
+) -> None:
+    """The first clips in TensorBoard, each original beside its reconstruction."""
+    originals, reconstructions = validation.original[:_CLIPS], validation.reconstruction[:_CLIPS]
+    for number, pair in enumerate(zip(originals, reconstructions, strict=True)):
+        for name, clip in zip(("original", "reconstruction"), pair, strict=True):
             samples = np.clip(clip.numpy(), -1, 1)
             tracker.audio(step, f"clip {number}/{name}", samples, sample_rate)
 
 
 class TrainingLog:
-    """pytorch-lightning's metrics of the training steps, handed to the supervisor."""
+    """A Lightning logger that hands the metrics of the training steps to the supervisor."""
 
     supervisor: Supervisor
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Lightning's hook; `step` counts from 0."""
         values = {name: value for name, value in metrics.items() if name != "epoch"}
         if values and step is not None:
             self.supervisor.track_training(values, step + 1)
 
 
 class AtomicCheckpoints:
-    """pytorch-lightning's way to the disk: whole files, read without running code."""
+    """Lightning's checkpoint plugin: files appear whole, and are read without running code."""
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None
     ) -> None:
+        """Lightning's hook."""
         write_checkpoint(checkpoint, Path(path))
 
-    def load_checkpoint(self, path: Any, map_location: Any = None) -> dict[str, Any]:
-        # What is continued has been examined before; DDP's own temporary files come here too.
+    def load_checkpoint(self, path: str | Path, map_location: object = None) -> dict[str, Any]:
+        """Lightning's hook."""
+        # Not `read_checkpoint`: DDP's own temporary files come here too, and they have no weights.
         loaded = torch.load(path, map_location="cpu", weights_only=True)
         assert isinstance(loaded, dict)
         return loaded
 
-    def remove_checkpoint(self, path: Any) -> None:
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Lightning's hook."""
         Path(path).unlink(missing_ok=True)

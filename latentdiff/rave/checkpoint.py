@@ -1,21 +1,26 @@
-"""Checkpoints of a RAVE training: written whole or not at all, read without running code."""
+"""Checkpoints of RAVE: written whole or not at all, read without running any code in them."""
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from latentdiff import runs
 from latentdiff.errors import UserError
-from latentdiff.rave.load import read_checkpoint
+from latentdiff.rave.result import RaveTrainingResult
 
-OURS = "latentdiff"
-"""Key under which a checkpoint says what wrote it, its step, phase and schedule."""
+RESULT_KEY = "latentdiff"
+"""Key of a checkpoint under which `train-rave` keeps its `RaveTrainingResult`."""
+
+_NEEDED_TO_RESUME = {RESULT_KEY, "optimizer_states", "lr_schedulers", "loops", "global_step"}
 
 
-def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
     """Write atomically. Raises UserError where the disk refuses."""
     runs.make_directory(path.parent)
     with runs.atomic(path) as partial:
@@ -25,20 +30,50 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
             raise OSError(str(error)) from error
 
 
-def read_own(path: Path) -> dict[str, Any]:
-    """A checkpoint that `train-rave` wrote, on the CPU.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A PyTorch Lightning checkpoint with `state_dict`, on the CPU; no code in it is executed.
+
+    Raises UserError where it is missing, damaged, or holds more than tensors and plain values.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError:
+        raise UserError(f"no checkpoint at {path}", do_this="check --rave and --ckpt.") from None
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is refused",
+            why="it holds Python objects, or is damaged; reading objects could run code: "
+            + _first_line(error),
+            do_this="use a checkpoint as `rave train` or `latentdiff train-rave` writes it.",
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} cannot be read",
+            why="it is damaged or cut short: " + _first_line(error),
+            do_this="copy it again, or name another one with --ckpt (last, best or a path).",
+        ) from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise UserError(
+            f"{path} is not a RAVE checkpoint",
+            why="it has no `state_dict`",
+            do_this="check --ckpt.",
+        )
+    return checkpoint
+
+
+def read_result(path: Path) -> RaveTrainingResult:
+    """What a checkpoint of `train-rave` records about its training.
 
     Raises UserError where another program wrote it, or it is damaged.
     """
     loaded = read_checkpoint(path)
-    missing = {OURS, "optimizer_states", "lr_schedulers", "loops", "global_step"} - set(loaded)
+    missing = sorted(_NEEDED_TO_RESUME - set(loaded))
     if missing:
-        raise UserError(
-            f"{path} cannot be continued",
-            why=f"`latentdiff train-rave` did not write it: {', '.join(sorted(missing))} missing",
-            do_this="`--ckpt FILE` starts a new run from its weights.",
-        )
-    return loaded
+        raise _cannot_resume(path, f"{', '.join(missing)} missing")
+    try:
+        return RaveTrainingResult.from_dict(loaded[RESULT_KEY])
+    except (KeyError, TypeError) as error:
+        raise _cannot_resume(path, f"its record is incomplete ({error})") from error
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:
@@ -46,20 +81,33 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
 
     Raises UserError naming the first weight that does not fit.
     """
-    weights = read_checkpoint(path)["state_dict"]
+    weights: dict[str, Tensor] = read_checkpoint(path)["state_dict"]
     own = model.state_dict()
     for name in own:
         if name not in weights:
             raise _other_shape(path, f"{name} is missing")
         if weights[name].shape != own[name].shape:
-            was, is_now = tuple(weights[name].shape), tuple(own[name].shape)
-            raise _other_shape(path, f"{name} is {was}, here {is_now}")
+            theirs, ours = tuple(weights[name].shape), tuple(own[name].shape)
+            raise _other_shape(path, f"{name} is {theirs} there and {ours} here")
     model.load_state_dict({name: weights[name] for name in own})
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _cannot_resume(path: Path, why: str) -> UserError:
+    return UserError(
+        f"{path} cannot be continued",
+        why=f"`latentdiff train-rave` did not write it: {why}",
+        do_this="`--ckpt FILE` starts a new run from its weights.",
+    )
 
 
 def _other_shape(path: Path, why: str) -> UserError:
     return UserError(
         f"the weights in {path} do not fit this RAVE",
         why=why,
-        do_this="give the settings (configs, capacity, latent_size, ...) that it was made with.",
+        do_this="use the settings it was trained with (rave.configs, rave.capacity, "
+        "rave.latent_size, ...), or name its run, whose config.gin has them.",
     )

@@ -1,4 +1,4 @@
-"""A trained RAVE as a `specs.Codec`: deterministic, without state, ready to be streamed.
+"""A trained RAVE as a `specs.Codec`: deterministic, stateless, exact when run in chunks.
 
 Shapes: B batch, D latent dimensions, N audio samples, T latent frames.
 """
@@ -14,28 +14,33 @@ import torch
 from torch import Tensor, nn
 
 from latentdiff.errors import UserError
+from latentdiff.rave.exported import load_export
 from latentdiff.rave.load import Origin, codec_weights, load_rave
-from latentdiff.rave.net import Net, RunNet
+from latentdiff.rave.net import CodecNet, RunNet
 from latentdiff.rave.noise import FrameNoise
 
 log = logging.getLogger(__name__)
 
+_PROBE_FRAMES = 32
+"""Latent frames of the first probe; doubled until the context fits."""
 _PROBE_LIMIT = 4096
-"""Latent frames; a model that looks further around than that looks at everything."""
+"""Latent frames. A context that does not fit into this is taken to be unbounded."""
 
 
 class RaveCodec:
     """A frozen RAVE; see `specs.Codec` for the contract.
 
-    The posterior's mean and standard deviation are those RAVE samples from: std = softplus(scale) +
-    1e-4. Wasserstein and spherical encoders have no posterior: their std is 0. Where RAVE draws
-    noise it is replaced: noise-augmentation channels are zero, and the noise that a decoder shapes
-    is a function of the latent frame it belongs to, so that decoding twice, in chunks or in another
-    batch gives the same sound.
+    Mean and standard deviation are those of the posterior that RAVE samples from (Caillon and
+    Esling, RAVE, 2021): std = softplus(scale) + 1e-4. Wasserstein and spherical encoders have no
+    posterior, so their std is 0. RAVE's random noise is replaced: noise-augmentation channels are
+    zero, and the noise that a decoder shapes is a function of its latent frame (`FrameNoise`).
+    Decoding twice, in chunks, or in another batch therefore gives the same sound.
+
+    Raises UserError where the network cannot be run in chunks.
     """
 
     def __init__(
-        self, net: Net, fingerprint: str, origin: Origin, device: str | torch.device = "cpu"
+        self, net: CodecNet, fingerprint: str, origin: Origin, device: str | torch.device = "cpu"
     ) -> None:
         self._net = net
         self._device = torch.device(device)
@@ -53,11 +58,11 @@ class RaveCodec:
         ckpt: str | Path | None = None,
         device: str | torch.device = "cpu",
     ) -> RaveCodec:
-        """`from_export` for a `.ts` file, else `from_run`; says which weights it took."""
+        """`from_export` for a `.ts` file, else `from_run`; logs which weights it uses."""
         if path.suffix == ".ts":
             if ckpt is not None:
                 raise UserError(
-                    f"{path} holds one model, not checkpoints to choose from",
+                    f"{path} is an exported model, not checkpoints to choose from",
                     do_this="leave out --ckpt.",
                 )
             codec = cls.from_export(path, device)
@@ -75,7 +80,7 @@ class RaveCodec:
     ) -> RaveCodec:
         """Our `rave` stage or a run of `rave train`; `ckpt` is `last` (None), `best` or a path.
 
-        Raises UserError where it is missing, damaged, does not fit, or has parts not supported.
+        Raises UserError where it is missing, damaged, does not fit its config, or not supported.
         """
         model, origin = load_rave(run, ckpt)
         fingerprint = fingerprint_of(codec_weights(model.state_dict()))
@@ -83,14 +88,12 @@ class RaveCodec:
 
     @classmethod
     def from_export(cls, path: Path, device: str | torch.device = "cpu") -> RaveCodec:
-        """A `.ts` file of `rave export`, without `--streaming`. It is a codec of its own.
+        """A `.ts` file of `rave export`, made without `--streaming`.
 
-        Loading a TorchScript file runs TorchScript and nothing else: it can compute what it likes
-        and take as long as it likes, but calls no Python. Raises UserError where the file is
-        damaged, is no RAVE, or was exported for streaming or at another sample rate.
+        Its fingerprint differs from that of the run it was exported from. Loading a TorchScript
+        file runs TorchScript only: an untrusted file can waste time, but cannot call Python. Raises
+        UserError where the file is damaged, no RAVE, or exported for streaming or with `--sr`.
         """
-        from latentdiff.rave.exported import load_export
-
         net, weights = load_export(path, torch.device(device))
         return cls(net, fingerprint_of(weights), Origin(path, None, None), device)
 
@@ -130,42 +133,49 @@ class RaveCodec:
                 audio = self._net.synthesise(z)
         else:
             audio = self._net.synthesise(z)
-        # Odd ratios make RAVE's upsampling layers add samples at the end.
+        # With odd ratios, RAVE's upsampling layers add samples at the end.
         return audio[..., : frames * self.hop]
 
     def _probe_encoder(self, frames: int, at: int) -> Tensor:
+        """Which of `frames` latents [T] depend on the sound of frame `at`."""
         audio = torch.zeros(1, self.channels, frames * self.hop)
         audio[..., at * self.hop : (at + 1) * self.hop] = torch.nan
         return self.encode(audio)[0].isnan().any(1)[0]
 
     def _probe_decoder(self, frames: int, at: int) -> Tensor:
+        """Which of `frames` frames of sound [T] depend on latent `at`."""
         z = torch.zeros(1, self.latent_dim, frames)
         z[..., at] = torch.nan
-        return self.decode(z).isnan().any(1)[0].unflatten(0, (frames, -1)).any(1)
+        return self.decode(z).isnan().any(1)[0].reshape(frames, -1).any(1)
 
 
 def _context(probe: Callable[[int, int], Tensor]) -> tuple[int, int]:
-    """Frames (left, right) that a frame depends on.
+    """Frames (left, right) that a frame depends on, as overlap for running in chunks.
 
-    NaN in, NaN wherever it can get to: exact for any mixture of layers, in one forward pass.
+    One frame of NaN goes in and NaN comes out wherever that frame has any influence. Unlike a sum
+    of paddings this is exact for any mixture of layers, and unlike a gradient it cannot vanish.
+    Raises UserError where the influence has no end.
     """
-    frames = 32
+    frames = _PROBE_FRAMES
     while frames <= _PROBE_LIMIT:
         at = frames // 2
-        touched = probe(frames, at).nonzero().flatten()
-        first, last = int(touched[0]), int(touched[-1])
+        reached = probe(frames, at).nonzero().flatten()
+        first, last = int(reached[0]), int(reached[-1])
+        # NaN at the border may have been cut off there: only an unreached frame on each side proves
+        # that the context ends.
         if first > 0 and last < frames - 1:
+            # Frame `at` reaches `last` frames ahead, so a frame depends on as many to its left.
             return last - at, at - first
         frames *= 2
     raise UserError(
         "this RAVE cannot be run in chunks",
         why="every frame depends on all others (a recurrent layer or a normalisation over time)",
-        do_this="use a model without recurrent layers.",
+        do_this="use a model without such layers.",
     )
 
 
 def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and bytes, in the order of the names."""
+    """Hex sha256 of names, types, shapes and bytes, sorted by name."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         value = weights[name].detach().cpu().contiguous()

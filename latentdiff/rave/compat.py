@@ -1,8 +1,9 @@
-"""Makes acids-rave importable and usable as a library that leaves the process as it found it.
+"""Makes acids-rave importable, and usable as a library that leaves the process as it found it.
 
-acids-rave 2.3.1 keeps its configuration in globals: gin's bindings add up from one model to the
+acids-rave 2.3.1 keeps its configuration in globals: gin's bindings accumulate from one model to the
 next, every model writes its loss weights into one shared dict, and cached_conv's streaming switch
-outlives its user. `isolated_gin` gives one model a clean slate and puts the old one back.
+stays as the last user left it. `isolated_gin` gives one model a clean state and restores the old
+one afterwards.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
+from copy import copy
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from latentdiff.errors import UserError
 from latentdiff.torchaudio_guard import import_torchaudio
@@ -32,8 +35,8 @@ _lock = threading.RLock()
 def prepare() -> None:
     """Make `import rave`, `import gin`, `import pytorch_lightning` and `import udls` work.
 
-    Beside a torch without CUDA, or with another CUDA than torchaudio's, torchaudio is guarded
-    first. Raises UserError where a package is missing or too new.
+    A torchaudio that does not match torch (no CUDA, or another one) is made importable first.
+    Raises UserError where a package is missing or too new.
     """
     import_torchaudio()
     with quiet():
@@ -52,7 +55,7 @@ def _explain(error: ImportError) -> UserError:
     if missing in ("pkg_resources", "distutils"):
         return UserError(
             "RAVE cannot be imported",
-            why=f"it needs '{missing}', which setuptools 81 and later no longer carry",
+            why=f"it needs '{missing}', which setuptools 81 dropped",
             do_this='pip install "setuptools<81"',
         )
     return UserError(
@@ -72,9 +75,9 @@ def _loss_weights() -> dict[str, float]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Foreign warnings, log lines and prints inside the block go to our debug log or nowhere.
+    """Within it, prints go to our debug log, and foreign warnings and log lines are dropped.
 
-    Nothing of ours may log inside: what a log handler writes to stdout would be caught too.
+    Do not log inside: what a log handler writes to stdout would be caught too.
     """
     printed = io.StringIO()
     try:
@@ -87,7 +90,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_warnings() -> Iterator[None]:
-    """Foreign warnings and log lines below ERROR inside the block are dropped."""
+    """Within it, foreign warnings and log lines below ERROR are dropped."""
     loggers = [logging.getLogger(name) for name in _FOREIGN_LOGGERS]
     levels = [logger.level for logger in loggers]
     try:
@@ -103,10 +106,10 @@ def quiet_warnings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def isolated_gin() -> Iterator[None]:
-    """A clean gin, RAVE and cached_conv for one model; what was there before comes back after.
+    """Within it, gin, RAVE and cached_conv are as freshly imported; then their old state returns.
 
-    A model built inside works outside too, but for training: its losses ask gin when called.
-    Config files are found in the wheel only, never in the current directory.
+    A model built inside works outside too, except for training: its losses query gin when called.
+    Config files are looked up in the wheel only, never in the current directory.
     """
     prepare()
     import cached_conv
@@ -115,7 +118,7 @@ def isolated_gin() -> Iterator[None]:
     from rave import model
 
     with _lock:
-        before = _snapshot(state)
+        before = _GinState.capture(state)
         streaming = cached_conv.USE_BUFFER_CONV
         weights = model._default_loss_weights
         try:
@@ -126,7 +129,7 @@ def isolated_gin() -> Iterator[None]:
             model._default_loss_weights = dict(_loss_weights())
             yield
         finally:
-            _restore(state, before)
+            before.restore(state)
             cached_conv.use_cached_conv(streaming)
             model._default_loss_weights = weights
 
@@ -138,21 +141,28 @@ def _search_path() -> list[str]:
     return [str(folder), str(folder / "configs"), str(folder / "configs" / "augmentations")]
 
 
-def _snapshot(state: Any) -> dict[str, Any]:
-    return {
-        "_CONFIG": dict(state._CONFIG),
-        "_OPERATIVE_CONFIG": dict(state._OPERATIVE_CONFIG),
-        "_SINGLETONS": dict(state._SINGLETONS),
-        "_IMPORTS": set(state._IMPORTS),
-        "_LOCATION_PREFIXES": list(state._LOCATION_PREFIXES),
-        "locked": state.config_is_locked(),
-    }
+_CONTAINERS = ("_CONFIG", "_OPERATIVE_CONFIG", "_SINGLETONS", "_IMPORTS")
 
 
-def _restore(state: Any, before: dict[str, Any]) -> None:
-    for name in ("_CONFIG", "_OPERATIVE_CONFIG", "_SINGLETONS", "_IMPORTS"):
-        container = getattr(state, name)
-        container.clear()
-        container.update(before[name])
-    state._LOCATION_PREFIXES[:] = before["_LOCATION_PREFIXES"]
-    state._set_config_is_locked(before["locked"])
+@dataclass(frozen=True)
+class _GinState:
+    """The globals of `gin.config` that parsing and building change."""
+
+    containers: tuple[dict[object, object] | set[object], ...]
+    """Copies of `_CONTAINERS`, in their order."""
+    prefixes: tuple[str, ...]
+    locked: bool
+
+    @classmethod
+    def capture(cls, state: ModuleType) -> _GinState:
+        copies = tuple(copy(getattr(state, name)) for name in _CONTAINERS)
+        return cls(copies, tuple(state._LOCATION_PREFIXES), bool(state.config_is_locked()))
+
+    def restore(self, state: ModuleType) -> None:
+        # In place: gin's own functions hold references to these containers.
+        for name, saved in zip(_CONTAINERS, self.containers, strict=True):
+            container = getattr(state, name)
+            container.clear()
+            container.update(saved)
+        state._LOCATION_PREFIXES[:] = self.prefixes
+        state._set_config_is_locked(self.locked)

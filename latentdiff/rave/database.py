@@ -1,7 +1,8 @@
-"""The database that RAVE trains on: LMDB, one udls `AudioExample` of int16 a record.
+"""The database that RAVE trains on: LMDB, one udls `AudioExample` of int16 per record.
 
-As `rave train` of acids-rave 2.3.1 reads it: keys are eight digits counted from 0, the buffer is
-called `waveform`, and `metadata.yaml` beside `data.mdb` holds sr, channels, n_seconds and lazy.
+The format is that of acids-rave 2.3.1, so `rave train` reads it too: keys are eight digits counted
+from 0, the buffer is called `waveform`, and `metadata.yaml` beside `data.mdb` holds sr, channels,
+n_seconds and lazy.
 
 Shapes: N samples per record.
 """
@@ -11,39 +12,44 @@ from __future__ import annotations
 import os
 import weakref
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from latentdiff.errors import UserError
 from latentdiff.rave import compat
-from latentdiff.runs import PARTIAL, atomic, make_directory, read_jsonl, write_text
+from latentdiff.rave.manifest import MANIFEST_FILE, read_manifest
+from latentdiff.runs import PARTIAL, atomic, make_directory, write_text
 
 DATA_FILE = "data.mdb"
 METADATA_FILE = "metadata.yaml"
-MANIFEST_FILE = "manifest.jsonl"
 FULL_SCALE = 32767
 """int16 value of 1.0; RAVE divides by it."""
 
 _BUFFER = "waveform"
 _FIRST_MAP_BYTES = 1 << 26
+"""Size of a new database's memory map; doubled whenever it is full."""
 _BATCH_BYTES = 1 << 24
+"""Audio written per transaction: few commits, little memory."""
 _FOREIGN_VALIDATION = 20
-"""One in so many records is held out of a database that names no validation files."""
+"""Of a database without a manifest, one record in this many is held out."""
 
 
 class DatabaseWriter:
-    """Writes a database; it appears under its name when the last record is on disk.
+    """Writes a database, which takes its final name when the last record is on disk.
 
     Use as a context manager. The same records give the same bytes. Raises UserError where the disk
-    is full or refuses.
+    is full or not writable.
     """
 
     def __init__(self, directory: Path, sample_rate: int, channels: int) -> None:
         self.count = 0
+        """Records so far."""
         self._directory = directory
         self._sample_rate = sample_rate
         self._channels = channels
@@ -59,17 +65,17 @@ class DatabaseWriter:
         make_directory(self._directory)
         self._partial.unlink(missing_ok=True)
         try:
-            # The map grows with the records: 100 GB at once fail where address space is limited.
-            # No fsync per batch: one at the end, before the file takes its name.
+            # The map grows with the records: mapping 100 GB at once fails where address space is
+            # limited. No fsync per batch: one at the end suffices, before the file takes its name.
             self._env = lmdb.open(
                 str(self._partial), subdir=False, lock=False, map_size=_FIRST_MAP_BYTES, sync=False
             )
         except lmdb.Error as error:
-            raise self._refused(error) from error
+            raise self._cannot_write(error) from error
         return self
 
-    def append(self, audio: np.ndarray) -> int:
-        """Add int16 samples [channels, N] and return the record's number."""
+    def append(self, audio: NDArray[np.int16]) -> int:
+        """Add samples [channels, N] and return the record's number."""
         from udls.generated import AudioExample
 
         assert audio.dtype == np.int16 and audio.shape[0] == self._channels, audio.shape
@@ -110,12 +116,13 @@ class DatabaseWriter:
         try:
             self._env.sync(True)
         except lmdb.Error as error:
-            raise self._refused(error) from error
+            raise self._cannot_write(error) from error
         self._env.close()
-        # Data without metadata is a database that nothing reads, so metadata goes first and last.
+        # No reader accepts data without metadata. So old metadata goes before the new data comes,
+        # and new metadata is written last: a kill in between leaves no mixture that looks whole.
         (self._directory / METADATA_FILE).unlink(missing_ok=True)
         with atomic(self._directory / DATA_FILE):
-            pass  # what `atomic` is to flush and rename has been written to its partial file
+            pass  # LMDB has written the partial file; `atomic` flushes and renames it
         metadata = {
             "channels": self._channels,
             "lazy": False,
@@ -125,7 +132,7 @@ class DatabaseWriter:
         write_text(self._directory / METADATA_FILE, yaml.safe_dump(metadata))
 
     def _flush(self) -> None:
-        """Commit the waiting records, in a larger map if this one is full."""
+        """Commit the pending records, growing the map if it is full."""
         import lmdb
 
         while self._batch:
@@ -137,9 +144,9 @@ class DatabaseWriter:
             except lmdb.MapFullError:
                 self._env.set_mapsize(2 * self._env.info()["map_size"])
             except lmdb.Error as error:
-                raise self._refused(error) from error
+                raise self._cannot_write(error) from error
 
-    def _refused(self, error: Exception) -> UserError:
+    def _cannot_write(self, error: Exception) -> UserError:
         return UserError(
             f"cannot write the database in {self._directory}",
             why=str(error),
@@ -150,56 +157,51 @@ class DatabaseWriter:
 class RaveDatabase:
     """Reads a database that `preprocess` or `rave preprocess` wrote.
 
-    Opened on first use in each process, so it can be pickled and used after a fork. Raises
+    It is opened on first use in each process, so it can be pickled and used after a fork. Raises
     UserError where the folder holds no finished database.
     """
 
     def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory)
         metadata = _read_metadata(self.directory)
-        self.sample_rate = int(metadata.get("sr", 44100))
+        self.sample_rate = metadata.sample_rate
         """Hz."""
-        self.channels = int(metadata.get("channels") or 1)
-        self.seconds = float(metadata.get("n_seconds") or 0.0)
+        self.channels = metadata.channels
+        self.seconds = metadata.seconds
+        """Length of all records together."""
         self._environment: _Environment | None = None
         self._keys: list[bytes] | None = None
 
     def __len__(self) -> int:
         return len(self._all_keys())
 
-    def read(self, index: int) -> np.ndarray:
-        """Record `index` as int16 [channels, N]; `FULL_SCALE` is 1.0."""
+    def read(self, index: int) -> NDArray[np.int16]:
+        """Record `index` as [channels, N]; `FULL_SCALE` is 1.0."""
         compat.prepare()
         from udls.generated import AudioExample
 
         with self._open().begin() as transaction:
             value = transaction.get(self._all_keys()[index])
         data = AudioExample.FromString(value).buffers[_BUFFER].data
-        # Not by the buffer's own shape: rave preprocess writes bytes into it where samples belong.
+        # Not the buffer's own shape: `rave preprocess` writes it in bytes instead of samples.
         return np.frombuffer(data, dtype=np.int16).reshape(self.channels, -1)
 
     def samples(self) -> int:
-        """N, samples per record (of the first; all are of one length). 0 where there is none."""
+        """N, the same for all records; 0 where there are none."""
         return self.read(0).shape[1] if len(self) else 0
 
     def split(self) -> tuple[list[int], list[int]]:
-        """Record numbers (training, validation), as the manifest has them.
+        """Record numbers (training, validation), as the manifest says.
 
-        A database without a manifest, by `rave preprocess`, holds out its last twentieth.
+        Of a database without a manifest, by `rave preprocess`, the last twentieth is held out.
         """
         if not (self.directory / MANIFEST_FILE).exists():
             held_out = max(1, len(self) // _FOREIGN_VALIDATION)
             first = max(len(self) - held_out, 0)
             return list(range(first)), list(range(first, len(self)))
-        train: list[int] = []
-        validation: list[int] = []
-        for row in read_jsonl(self.directory / MANIFEST_FILE):
-            if "skipped" in row:
-                continue
-            end = row["first_chunk"] + row["chunks"]
-            middle = end - row["validation_chunks"]
-            train += range(row["first_chunk"], middle)
-            validation += range(middle, end)
+        files = read_manifest(self.directory)
+        train = [number for file in files for number in file.training_records]
+        validation = [number for file in files for number in file.validation_records]
         return train, validation
 
     def __getstate__(self) -> dict[str, Any]:
@@ -218,9 +220,9 @@ class RaveDatabase:
 
 
 class _Environment:
-    """One open LMDB a process and path, for LMDB refuses to open a path twice.
+    """An open LMDB environment, one per process and path: LMDB must not open a path twice.
 
-    It is closed when the last reader lets go of it.
+    All readers of a path share it, and it closes when the last of them is gone.
     """
 
     _opened: ClassVar[weakref.WeakValueDictionary[str, _Environment]] = (
@@ -234,15 +236,16 @@ class _Environment:
     @classmethod
     def of(cls, directory: Path) -> _Environment:
         path = os.path.realpath(directory)
+        # Weak references: the registry alone must not keep a database open.
         found = cls._opened.get(path)
         if found is None:
             found = cls._opened[path] = cls(path)
         return found
 
     def begin(self) -> Any:
-        """A transaction to read in."""
+        """A read-only transaction."""
         if self._process != os.getpid():
-            # After a fork: what was opened by the parent is the parent's to use.
+            # After a fork the parent's environment must not be used; the child opens its own.
             self._env.close()
             self._connect()
         return self._env.begin(buffers=False)
@@ -265,20 +268,36 @@ class _Environment:
             self._env.close()
 
 
-def _read_metadata(directory: Path) -> dict[str, Any]:
-    """`metadata.yaml` of a finished database; UserError says what is wrong with another."""
+@dataclass(frozen=True)
+class _Metadata:
+    """metadata.yaml; where `rave preprocess` leaves something out, RAVE's own default."""
+
+    sample_rate: int
+    channels: int
+    seconds: float
+
+
+def _read_metadata(directory: Path) -> _Metadata:
+    """metadata.yaml of a finished database. Raises UserError where it is none."""
     make = "make it with `latentdiff preprocess --run RUN --audio DIR`."
     if not (directory / DATA_FILE).exists():
         raise UserError(f"no dataset in {directory}", f"there is no {DATA_FILE}", make)
     try:
-        metadata = yaml.safe_load((directory / METADATA_FILE).read_text(encoding="utf-8"))
+        values = yaml.safe_load((directory / METADATA_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        why = f"{METADATA_FILE} is written last, so its making was interrupted ({error})"
+        why = f"{METADATA_FILE} is written last, so preprocessing was interrupted ({error})"
         raise UserError(f"the dataset in {directory} is not finished", why, make) from error
-    if not isinstance(metadata, dict) or metadata.get("lazy"):
+    if not isinstance(values, dict):
+        why = f"{METADATA_FILE} holds no settings"
+        raise UserError(f"the dataset in {directory} cannot be used", why, make)
+    if values.get("lazy"):
         why = "it is a lazy one: it holds the paths of files, not their sound"
         raise UserError(f"the dataset in {directory} cannot be used", why, make)
-    return metadata
+    return _Metadata(
+        sample_rate=int(values.get("sr", 44100)),
+        channels=int(values.get("channels") or 1),
+        seconds=float(values.get("n_seconds") or 0.0),
+    )
 
 
 def _key(number: int) -> bytes:

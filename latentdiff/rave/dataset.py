@@ -1,8 +1,10 @@
 """Training crops and validation crops of a RAVE database.
 
-Shapes: N samples (n_signal). Every training crop is numbered; its place, phase rotation and gain
-are drawn from (seed, number), so a continued run sees what an uninterrupted one would have seen,
-with any number of workers.
+Every training crop has a number; its position, phase rotation and gain are drawn from (seed,
+number). So a continued run sees what an uninterrupted one would have seen, with any number of
+workers.
+
+Shapes: B batch, N samples (n_signal).
 """
 
 from __future__ import annotations
@@ -11,21 +13,29 @@ import math
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from latentdiff.rave.database import FULL_SCALE, RaveDatabase
 
+# RAVE's own augmentation, with its own constants.
 PHASE_ROTATION_SHARE = 0.8
+"""Share of the crops whose phase is rotated."""
 PHASE_ROTATION_HZ = (20.0, 2000.0)
+"""Range of the all-pass frequency, drawn log-uniformly."""
 PHASE_ROTATION_RADIUS = 0.99
+"""Radius of its poles."""
+# The optional ones.
 GAIN_SHARE = 0.5
+"""Share of the crops that get a gain."""
 GAIN_DB = (-6.0, 3.0)
+"""Its range."""
 MUTE_SHARE = 0.1
+"""Share of the crops that are muted."""
 
 
 class TrainingCrops(Dataset[Tensor]):
@@ -56,7 +66,8 @@ class TrainingCrops(Dataset[Tensor]):
             crop = _within_full_scale(crop * 10 ** (rng.uniform(*GAIN_DB) / 20))
         if "mute" in self._augmentations and rng.random() < MUTE_SHARE:
             crop = np.zeros_like(crop)
-        # Half a quantisation step of noise, last: RAVE's loss divides by the energy of the crop.
+        # Dither of half a quantisation step, also after muting: RAVE's loss divides by the energy
+        # of the crop, which must not be zero.
         crop = crop + rng.uniform(-0.5, 0.5, crop.shape) / FULL_SCALE
         return torch.from_numpy(crop.astype(np.float32))
 
@@ -84,7 +95,7 @@ class FixedCrops(Dataset[Tensor]):
 
 
 class EndlessBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (record, number), without end: one seeded shuffle of the records after another.
+    """Endless batches of (record, number): one seeded shuffle of the records after another.
 
     Begins at batch `start`; of `world` processes, process `rank` gets its own share.
     """
@@ -110,10 +121,13 @@ class EndlessBatches(Sampler[list[tuple[int, int]]]):
         number = self._start * self._world * self._batch
         shuffle_of, order = -1, self._records
         while True:
+            # Every process draws the step's crops of all processes and takes each world-th, so
+            # that together they see every record once per epoch.
             everyone = []
             for _ in range(self._world * self._batch):
                 epoch, place = divmod(number, len(self._records))
                 if epoch != shuffle_of:
+                    # By (seed, epoch) alone: a resumed run can start in any epoch.
                     order = np.random.default_rng([self._seed, epoch]).permutation(self._records)
                     shuffle_of = epoch
                 everyone.append((int(order[place]), number))
@@ -123,8 +137,8 @@ class EndlessBatches(Sampler[list[tuple[int, int]]]):
 
 def training_loader(
     crops: TrainingCrops, batches: EndlessBatches, *, workers: int, pin: bool
-) -> DataLoader[Any]:
-    """Endless loader of [B, channels, N]. It draws nothing from torch's own generator."""
+) -> DataLoader[Tensor]:
+    """Endless loader of [B, channels, N]. It leaves torch's global generator alone."""
     return DataLoader(
         crops,
         batch_sampler=batches,
@@ -136,27 +150,31 @@ def training_loader(
 
 
 def _start_worker(_: int) -> None:
-    """Ctrl-C reaches every process of the terminal; only the trainer is to act on it."""
+    """Ignore Ctrl-C, which reaches every process of the terminal; only the trainer acts on it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def rotate_phase(audio: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """[channels, N] through a second-order all-pass at a random frequency.
+def rotate_phase(
+    audio: NDArray[np.floating], sample_rate: int, rng: np.random.Generator
+) -> NDArray[np.floating]:
+    """[channels, N] through a second-order all-pass filter at a random frequency.
 
-    Poles at r exp(+-i w), zeros at their mirror images: the spectrum keeps its size, its phase
-    turns around w. This teaches the codec that phase is not what the sound is about (Caillon and
-    Esling, RAVE, 2021).
+    Poles at r exp(+-i w), zeros at 1 / r exp(+-i w): magnitudes stay, phases rotate around w. It
+    teaches the codec to ignore phase (Caillon and Esling, RAVE, 2021).
     """
     from scipy.signal import lfilter
 
+    # Well below Nyquist also at low sample rates; log-uniform, as pitch is heard.
     low, high = (math.log(min(hz, sample_rate / 4)) for hz in PHASE_ROTATION_HZ)
     angle = 2 * math.pi * math.exp(rng.uniform(low, high)) / sample_rate
     radius = PHASE_ROTATION_RADIUS
     poles = [1.0, -2 * radius * math.cos(angle), radius**2]
+    # A denominator read backwards is the numerator of an all-pass.
     return np.asarray(lfilter(poles[::-1], poles, audio))
 
 
-def _within_full_scale(audio: np.ndarray) -> np.ndarray:
+def _within_full_scale(audio: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Turned down where it exceeds -1..1."""
     peak = np.abs(audio).max()
     return audio / peak if peak > 1 else audio

@@ -1,39 +1,32 @@
-"""Models that `rave export` wrote: TorchScript files, as people share them.
+"""Models that `rave export` wrote: TorchScript files, the form in which people share them.
 
-Their own `encode` draws from the posterior, rotates it and drops directions; their own `decode`
-fills those with noise. So neither is called: the parts inside are, and they are RAVE's.
+An export's own `encode` samples the posterior, rotates the latents and drops directions; its own
+`decode` fills those with noise. A codec needs none of that, so `ExportNet` calls the parts inside,
+in the order in which RAVE does.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.jit import ScriptModule
 
 from latentdiff.errors import UserError
 from latentdiff.rave.load import codec_weights
-from latentdiff.rave.net import check_kind, draws_noise, unsupported
+from latentdiff.rave.net import check_supported, draws_noise, unsupported
 
 _NEEDED = ("encoder", "decoder", "pqmf", "encode_params", "decode_params", "full_latent_size")
+_RECURRENT = {"GRU", "LSTM"}
 
 
 def load_export(path: Path, device: torch.device) -> tuple[ExportNet, dict[str, Tensor]]:
-    """The network inside a TorchScript file, and its weights by name.
+    """The network inside a TorchScript file, and its codec weights by name.
 
-    Raises UserError where it is missing, damaged, no RAVE, or not usable without its state.
+    Raises UserError where it is missing, damaged, no RAVE, or not supported.
     """
-    if not path.is_file():
-        raise UserError(f"no exported model at {path}", do_this="check --rave.")
-    try:
-        script = torch.jit.load(str(path), map_location="cpu")
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(
-            f"{path} cannot be read as an exported model",
-            why="it is damaged, or no TorchScript: " + str(error).strip().splitlines()[0],
-            do_this="copy it again, or export the run anew with `rave export`.",
-        ) from error
+    script = _read(path)
     missing = [name for name in _NEEDED if not hasattr(script, name)]
     if missing:
         raise UserError(
@@ -44,48 +37,72 @@ def load_export(path: Path, device: torch.device) -> tuple[ExportNet, dict[str, 
     return ExportNet(script.eval().to(device)), weights
 
 
-def _check(script: Any) -> None:
-    classes = _classes(script)
+def _read(path: Path) -> ScriptModule:
+    if not path.is_file():
+        raise UserError(f"no exported model at {path}", do_this="check --rave.")
+    try:
+        script: ScriptModule = torch.jit.load(str(path), map_location="cpu")
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read as an exported model",
+            why="it is damaged, or no TorchScript: " + str(error).strip().splitlines()[0],
+            do_this="copy it again, or export the run again with `rave export`.",
+        ) from error
+    return script
+
+
+def _check(script: ScriptModule) -> None:
     if any(name.startswith(("CachedConv", "CachedPadding")) for name in _classes(script.encoder)):
         raise UserError(
             "this model was exported for streaming",
-            why="its layers keep the end of what they last heard and answer late, so no two calls "
-            "give the same latents",
-            do_this="export the run again without --streaming, or give the run itself.",
+            why="its layers keep the end of the previous call and delay their output, so the "
+            "latents of a sound depend on what came before it",
+            do_this="export the run again without --streaming, or use the run itself.",
         )
-    check_kind(script.encoder.original_name)
+    check_supported(
+        _class(script.encoder), str(script.input_mode), bool(_classes(script) & _RECURRENT)
+    )
     if getattr(script, "resampler", None) is not None:
-        raise unsupported("it was exported with --sr; export it at its own sample rate")
-    if script.input_mode == "mel":
-        raise unsupported("its encoder takes a mel spectrogram, not sound")
-    if classes & {"GRU", "LSTM"}:
-        raise unsupported("it has recurrent layers, whose memory has no end")
+        raise unsupported(
+            "it was exported with --sr and resamples inside",
+            do_this="export the run again without --sr, or use the run itself.",
+        )
 
 
-def _classes(module: Any) -> set[str]:
-    return {part.original_name for part in module.modules()}
+def _class(module: nn.Module) -> str:
+    """Name of the Python class that was scripted."""
+    return str(module.original_name)
+
+
+def _classes(module: nn.Module) -> set[str]:
+    return {_class(part) for part in module.modules()}
 
 
 class ExportNet:
-    """The parts of a scripted RAVE in the order in which RAVE uses them."""
+    """A scripted RAVE reduced to its codec; see `net.CodecNet`."""
 
-    def __init__(self, script: Any) -> None:
+    def __init__(self, script: ScriptModule) -> None:
         self._script = script
-        self.kind = str(script.encoder.original_name)
+        self.kind = _class(script.encoder)
         self.sample_rate, self.channels = int(script.sr), int(script.n_channels)
         self.latent_dim = int(script.full_latent_size)
+        # RAVE's (channels in, ratio in, channels out, ratio out); the last one is the hop.
         self.hop = int(script.encode_params[3])
         self.noise_channels = int(getattr(script.encoder, "noise_augmentation", 0))
         self.noisy = draws_noise(_classes(script.decoder))
 
     def analyse(self, audio: Tensor) -> Tensor:
+        """See `net.CodecNet`."""
         if self._script.input_mode == "pqmf":
+            # The filter bank splits single channels: [B * channels, 1, N] -> bands of each.
             bands = self._script.pqmf(audio.reshape(-1, 1, audio.shape[-1]))
             audio = bands.reshape(audio.shape[0], -1, bands.shape[-1])
-        return self._script.encoder(audio)
+        encoded: Tensor = self._script.encoder(audio)
+        return encoded
 
     def synthesise(self, z: Tensor) -> Tensor:
-        audio = self._script.decoder(z)
+        """See `net.CodecNet`."""
+        audio: Tensor = self._script.decoder(z)
         if self._script.output_mode == "pqmf":
             bands = audio.reshape(audio.shape[0] * self.channels, -1, audio.shape[-1])
             audio = self._script.pqmf.inverse(bands).reshape(z.shape[0], self.channels, -1)

@@ -1,8 +1,8 @@
-"""What a config.gin from a stranger may name.
+"""Which names an untrusted config.gin may use.
 
 gin resolves `@core.os.system()` by attribute access on any imported module, so an allow-list of
-imports alone would protect nothing: every selector is resolved here, on the text, before gin sees
-it, to a module and one name that this module lists.
+imports alone would protect nothing. Instead every name is resolved here, on the text, before gin
+parses it: to a module and one attribute, both on the lists below.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NETWORKS = (
     "rave.quantization",
     "rave.balancer",
 )
-"""Modules that define nothing but network parts: all that their source defines may be named."""
+"""Modules that define nothing but network parts: everything their own source defines is allowed."""
 
 _NAMES = {
     "rave": {"RAVE", "BetaWarmupCallback"},
@@ -75,8 +75,8 @@ _NAMES = {
     "torchaudio.transforms": {"MelSpectrogram", "Spectrogram"},
 }
 
-# These read files, the network or the global state when called: they may be given parameters
-# (RAVE writes such lines) but never be called or handed on by a config.
+# These touch files, the network or global state when called. A config may set their parameters
+# (RAVE writes such lines), but never refer to them with `@`: gin would call them or pass them on.
 _ONLY_BOUND = {
     "rave.dataset": {"get_dataset", "split_dataset"},
     "rave.transforms": {"add_augmentation"},
@@ -87,9 +87,9 @@ _IMPORTS = {*_NETWORKS, *_NAMES, *_ONLY_BOUND, *_OTHERS}
 
 
 def check_gin_imports(text: str, source: str = "config.gin") -> None:
-    """Refuse a gin config that imports or names anything RAVE's own configs have no use for.
+    """Refuse a gin config that imports or names anything RAVE's own configs do not need.
 
-    Must run before gin parses `text`. Raises UserError naming the first offending line.
+    Must run before gin parses `text`. Raises UserError naming the first offence.
     """
     compat.prepare()
     from gin import config_parser
@@ -103,15 +103,8 @@ def check_gin_imports(text: str, source: str = "config.gin") -> None:
             why=str(error),
             do_this="take the config.gin that RAVE wrote beside the checkpoint.",
         ) from error
-    imported: dict[str, str] = {}
-    for statement in statements:
-        if isinstance(statement, config_parser.ImportStatement):
-            _check_import(statement.module, source)
-            name, module = statement.bound_name(), _bound_module(statement)
-            if imported.setdefault(name, module) != module:
-                _refuse(source, f"it gives the name '{name}' to two modules")
-        elif isinstance(statement, config_parser.IncludeStatement):
-            _check_include(statement.filename, source)
+    imported = _check_imports(statements, config_parser, source)
+    # Names can only be judged once all imports are known: gin resolves them by the import's alias.
     dynamic = "dynamic_registration" in imported
     for bound in _bound_selectors(statements, config_parser):
         _check_name(bound, imported, dynamic, source, called=False)
@@ -119,8 +112,33 @@ def check_gin_imports(text: str, source: str = "config.gin") -> None:
         _check_name(reference, imported, dynamic, source, called=True)
 
 
+def read_gin(path: Path) -> str:
+    """The text of a config.gin, checked. Raises UserError where it cannot be read or is refused."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}", why=str(error)) from error
+    check_gin_imports(text, str(path))
+    return text
+
+
+def _check_imports(statements: list[Any], parser: Any, source: str) -> dict[str, str]:
+    """The names that imports bind -> their modules, all allowed; includes are checked too."""
+    imported: dict[str, str] = {}
+    for statement in statements:
+        if isinstance(statement, parser.ImportStatement):
+            _check_import(statement.module, source)
+            name, module = statement.bound_name(), _bound_module(statement)
+            # A second import under one name would let `a.b` mean one thing here and another in gin.
+            if imported.setdefault(name, module) != module:
+                _refuse(source, f"it gives the name '{name}' to two modules")
+        elif isinstance(statement, parser.IncludeStatement):
+            _check_include(statement.filename, source)
+    return imported
+
+
 def _collector(references: list[str]) -> Any:
-    """A gin parser delegate that notes every `@name` and evaluates nothing."""
+    """A gin parser delegate that records every `@name` and evaluates nothing."""
     from gin import config_parser
 
     class Collector(config_parser.ParserDelegate):
@@ -135,14 +153,15 @@ def _collector(references: list[str]) -> Any:
 
 
 def _bound_module(statement: Any) -> str:
-    """The module that the name bound by an import statement stands for."""
+    """The module behind the name that an import statement binds."""
+    # As in Python, `import a.b` binds `a`; the other two forms bind the whole module.
     if statement.is_from or statement.alias:
         return str(statement.module)
     return str(statement.module).split(".")[0]
 
 
 def _bound_selectors(statements: list[Any], parser: Any) -> Iterator[str]:
-    """Left-hand sides that name a configurable; `CAPACITY = 16` defines a macro and is none."""
+    """Left-hand sides that name a configurable; `CAPACITY = 16` only defines a macro."""
     for statement in statements:
         if isinstance(statement, parser.BlockDeclaration) or (
             isinstance(statement, parser.BindingStatement) and statement.arg_name
@@ -158,20 +177,24 @@ def _check_import(module: str, source: str) -> None:
 def _check_include(filename: str, source: str) -> None:
     name = Path(filename)
     if name.parent.as_posix() != "configs" or name.stem not in shipped_configs():
-        _refuse(source, f"it includes '{filename}', which is none of RAVE's own configs")
+        _refuse(source, f"it includes '{filename}', which is not one of RAVE's own configs")
 
 
 def _check_name(
     selector: str, imported: dict[str, str], dynamic: bool, source: str, called: bool
 ) -> None:
     allowed = _allowed(called)
-    if not dynamic:  # gin then looks the name up among registered ones, by its end
+    if not dynamic:
+        # Without dynamic registration gin looks the name up among registered configurables, by its
+        # end. Any other code of this process may have registered some, so the name must be ours.
         *parents, name = selector.split(".")
         known = set().union(*allowed.values())
         parts = {part for module in allowed for part in module.split(".")} | {"cc"}
         if name not in known or not set(parents) <= parts:
             _refuse(source, f"it names '{selector}'")
         return
+    # "core.os.system" -> module "rave.core.os", name "system": one attribute of a listed module
+    # passes, a walk through further attributes ends at a module that is not listed.
     first, _, rest = selector.partition(".")
     module, _, name = f"{imported.get(first, '?')}.{rest}".rpartition(".")
     if name not in allowed.get(module, ()):

@@ -12,38 +12,46 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from latentdiff.errors import UserError
+from latentdiff.rave.net import unsupported
 
 
 class FrameNoise(TorchDispatchMode):
     """Within it, `rand_like` of [B, T * m, ...] draws frame t from a generator seeded by z[..., t].
 
-    RAVE's noise synthesiser asks for m noise frames a latent frame, and drawn afresh they would
-    differ from call to call, and between a file in chunks and the file in one piece.
+    RAVE's noise generator draws m noise frames per latent frame. Drawn afresh they would differ
+    from call to call, and between a file in chunks and the file in one piece.
+
+    Raises UserError, on the draw, where m is not a whole number.
     """
 
     def __init__(self, z: Tensor) -> None:
+        """`z`: the latents [B, D, T] that are about to be decoded."""
         super().__init__()
         frames = z.detach().cpu().transpose(1, 2).contiguous().numpy()  # [B, T, D]
+        # The seed is a hash of the frame's bytes: the frame's place in a chunk or batch must not
+        # matter, and equal frames may well get equal noise.
         self._seeds = [[_seed(frame.tobytes()) for frame in row] for row in frames]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        """Replace `rand_like`, pass every other operator on."""
         if func is torch.ops.aten.rand_like.default:
             return self._draw(args[0])
         return func(*args, **(kwargs or {}))
 
     def _draw(self, like: Tensor) -> Tensor:
-        count = len(self._seeds[0])
-        if like.shape[1] % count:
-            raise UserError(
-                "this RAVE is not supported",
-                why=f"its decoder shapes {like.shape[1]} frames of noise for {count} latents, so "
-                "no whole number of them belongs to each",
-                do_this="use a model whose noise frames are shorter than its latent frames.",
+        frames, wanted = len(self._seeds[0]), like.shape[1]
+        if wanted % frames:
+            raise unsupported(
+                f"its decoder shapes {wanted} frames of noise for {frames} latents, so there is no "
+                "whole number of them for each",
+                do_this="use a model whose noise frames divide its latent frames: the product of "
+                "rave.ratios must be a multiple of that of the noise generator's own ratios (64 "
+                "for v1, 8 for the modifier noise).",
             )
-        shape = (like.shape[1] // count, *like.shape[2:])
+        shape = (wanted // frames, *like.shape[2:])
+        # Drawn on the CPU: other devices give other numbers for the same seed.
         generator = torch.Generator()
         rows = [
             torch.cat([torch.rand(shape, generator=generator.manual_seed(seed)) for seed in row])
@@ -53,4 +61,5 @@ class FrameNoise(TorchDispatchMode):
 
 
 def _seed(data: bytes) -> int:
+    """63 bits, as `manual_seed` takes without wrapping."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") >> 1

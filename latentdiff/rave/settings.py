@@ -1,4 +1,4 @@
-"""Settings of `train-rave`: which RAVE, how long, on how much signal."""
+"""Settings of `train-rave`: which RAVE, for how long, on how much signal."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ MODIFIERS = (
     "spherical",
     "wasserstein",
 )
-"""RAVE configs that change another one and are no model alone."""
+"""RAVE configs that modify another one and are not a model by themselves."""
 
 BROKEN = {
-    "discrete": "acids-rave 2.3.1 never switches its quantiser on, and a diffusion model wants "
+    "discrete": "acids-rave 2.3.1 never switches its quantiser on, and a diffusion model needs "
     "continuous latents",
-    "discrete_v3": "acids-rave 2.3.1 never switches its quantiser on, and a diffusion model wants "
+    "discrete_v3": "acids-rave 2.3.1 never switches its quantiser on, and a diffusion model needs "
     "continuous latents",
     "hybrid": "acids-rave 2.3.1 feeds the mel spectrogram to its filter bank and fails in step 1",
     "v2_with_augs": "acids-rave 2.3.1 feeds the mel spectrogram to its filter bank and fails in "
-    "step 1; take v2 and `augmentations`",
-    "v2_nopqmf_small": "it sets a parameter that acids-rave 2.3.1 does not have; take v2_nopqmf",
+    "step 1; use v2 and `augmentations`",
+    "v2_nopqmf_small": "it sets a parameter that acids-rave 2.3.1 does not have; use v2_nopqmf",
     "normalize_ambient": "it compresses with sox, which torchaudio no longer has",
 }
-"""RAVE configs that acids-rave 2.3.1 ships and cannot train, with the reason."""
+"""RAVE configs that acids-rave 2.3.1 ships but cannot train, and why."""
 
 
 @cache
@@ -52,54 +52,54 @@ class RaveConfig(Section):
     """How the RAVE codec is built and trained."""
 
     configs: list[str] = Field(default=["v2"], min_length=1)
-    """RAVE's own configuration names, laid over each other in this order; the first one is a
-    model (v1, v2, v2_small, v3, raspberry, ...), the others may be modifiers (noise, causal,
+    """RAVE's own configuration names, each overriding those before it. The first one is a model
+    (v1, v2, v2_small, v3, raspberry, ...), the others may be modifiers (noise, causal,
     wasserstein, ...)."""
     overrides: list[str] = Field(default=[])
-    """gin bindings laid over everything else, for example `RAVE.update_discriminator_every=2`."""
+    """gin bindings that override everything else, such as `RAVE.update_discriminator_every=2`."""
     augmentations: list[Literal["gain", "mute"]] = Field(default=[])
-    """Changes of the training audio besides the crop and the phase rotation that RAVE always
-    does: `gain` draws -6..3 dB for half of the crops, `mute` silences one crop in ten."""
+    """Augmentations beside the random crop and phase rotation that RAVE always uses: `gain` of
+    -6..3 dB for half of the crops, `mute` for one crop in ten."""
     capacity: int | None = Field(default=None, ge=1)
-    """Channels of the first layer, doubled at each ratio; null takes the config's own."""
+    """Channels of the first layer, doubled at each ratio; null: the config's own."""
     latent_size: int | None = Field(default=None, ge=2)
-    """Dimensions of the latent space; null takes the config's own (128 for v2)."""
+    """Dimensions of the latent space; null: the config's own (128 for v2)."""
     ratios: list[Annotated[int, Field(ge=1, le=64)]] | None = Field(default=None, min_length=1)
-    """Downsampling of each stage after the filter bank; even numbers (odd ones shift the length).
-    One latent frame is n_band * product(ratios) samples. Null takes the config's own."""
+    """Downsampling of each stage after the filter bank, in even numbers (odd ones change the
+    length). A latent frame is n_band * product(ratios) samples. Null: the config's own."""
     n_band: int | None = Field(default=None, ge=1)
-    """Bands of the filter bank, a power of two; null takes the config's own (16)."""
+    """Bands of the filter bank, a power of two; null: the config's own (16)."""
     n_signal: int = Field(default=131072, ge=1024)
     """Samples per training crop, at data.sample_rate."""
     batch: int = Field(default=8, ge=1)
     """Crops per step and device."""
     steps: int = Field(default=1_000_000, ge=1)
-    """Training steps in all, both phases together. Raising it later continues the run."""
+    """Training steps, both phases together. Raising it later continues the run."""
     phase_1_steps: int | None = Field(default=None, ge=1)
     """Steps before the discriminator joins and the encoder freezes; null: half of `steps`, at most
-    what the config says (1,000,000 for v2). From `steps` on there is no discriminator at all."""
+    what the config says (1,000,000 for v2). With `steps` or more there is no discriminator."""
     feature_matching: float | None = Field(default=None, ge=0)
-    """Weight of the feature matching loss in phase 2; null takes the config's own as acids-rave
-    2.3.1 applies it, which is squared (v2 says 20 and gets 400)."""
+    """Weight of the feature matching loss in phase 2; null: the config's own, which acids-rave
+    2.3.1 squares (v2 says 20 and gets 400)."""
     beta: float | None = Field(default=None, gt=0)
-    """Weight of the posterior's regularisation after its warm-up; null takes the config's own
-    (0.05 for v2)."""
+    """Weight of the latents' regularisation after its warm-up; null: the config's own (0.05 for
+    v2)."""
     beta_warmup_steps: int | None = Field(default=None, ge=1)
-    """Steps in which beta rises to its final value; null: a fifth of phase 1, at most what the
+    """Steps over which beta rises to its final value; null: a fifth of phase 1, at most what the
     config says (20,000 for v2)."""
     validate_every: int | None = Field(default=None, ge=1)
     """Steps between validations; null: a twentieth of `steps`, between 10 and 10,000."""
     checkpoint_every: int | None = Field(default=None, ge=1)
     """Steps between writings of last.ckpt; null: as often as validation."""
     validation_chunks: int = Field(default=128, ge=1)
-    """At most so many held-out crops are reconstructed at a validation, spread over the files."""
+    """Held-out crops that a validation reconstructs at most, spread evenly over the records."""
     workers: int = Field(default=1, ge=0, le=16)
     """Processes that read and augment audio; 0 does it in the training process."""
     devices: int = Field(default=1, ge=1)
-    """Devices (GPUs, or CPU processes) that share the work; each takes its own `batch`."""
+    """Devices (GPUs, or CPU processes) to train on; each takes its own `batch`."""
     precision: Literal["32", "bf16-mixed"] = "32"
-    """Arithmetic on the device. RAVE was made for 32; bf16-mixed is faster on a GPU. (With 16-mixed
-    RAVE's own backward calls would bypass the loss scaling, so it is not offered.)"""
+    """Arithmetic on the device. RAVE was designed for 32; bf16-mixed is faster on a GPU. (16-mixed
+    is not offered: RAVE's own backward calls would bypass the loss scaling.)"""
 
     @model_validator(mode="after")
     def _check(self) -> RaveConfig:
@@ -112,7 +112,7 @@ class RaveConfig(Section):
                 raise ValueError(f"configs: RAVE has no config '{name}'{hint}")
         if self.configs[0] in MODIFIERS:
             raise ValueError(
-                f"configs: '{self.configs[0]}' only changes another config: put a model such as "
+                f"configs: '{self.configs[0]}' only modifies another config: put a model such as "
                 "v2 before it"
             )
         if self.n_band is not None and self.n_band & (self.n_band - 1):

@@ -1,60 +1,72 @@
 """Trains RAVE: its model and losses, pytorch-lightning's Trainer, our data, checkpoints and checks.
 
-Shapes: B batch, N samples.
+Shapes: B batch, N audio samples.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from latentdiff import runs, tracking
 from latentdiff.errors import UserError
 from latentdiff.interrupt import StopRequest
 from latentdiff.rave import callbacks, compat
-from latentdiff.rave.callbacks import LAST, Plan, Supervisor
-from latentdiff.rave.checkpoint import OURS, load_weights, read_own
-from latentdiff.rave.checks import check
+from latentdiff.rave.callbacks import LAST, StepPlan, Supervisor
+from latentdiff.rave.checkpoint import load_weights, read_checkpoint, read_result
+from latentdiff.rave.checks import DatasetFacts, check, check_codec, check_sound
 from latentdiff.rave.database import RaveDatabase
 from latentdiff.rave.dataset import EndlessBatches, FixedCrops, TrainingCrops, training_loader
-from latentdiff.rave.gin_config import Assembly, Schedule, assemble, receptive_field
+from latentdiff.rave.gin_config import Assembly, assemble, receptive_field
+from latentdiff.rave.locate import CONFIG, Weights
+from latentdiff.rave.result import RaveSchedule, RaveTrainingResult
 from latentdiff.rave.settings import RaveConfig
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Callback, LightningDataModule, Trainer
+    from pytorch_lightning.loggers.logger import DummyLogger
 
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
-GIN_FILE = "config.gin"
 
 
 @dataclass(frozen=True)
-class Report:
+class RaveTrainingPlan:
     """What is known before the first step."""
 
     parameters: int
-    """Of encoder and decoder."""
+    """Number of weights in encoder and decoder."""
     hop: int
-    """Samples per latent frame."""
+    """Audio samples per latent frame."""
     latent_dim: int
     receptive_field: int
-    """Samples around one that it depends on."""
+    """Audio samples around one sample that its reconstruction depends on."""
     start: int
     """Steps done already."""
-    schedule: Schedule
+    schedule: RaveSchedule
+    weights: Weights | None
+    """Where a new run takes its weights from; None: random ones, or a continued run."""
+    weights_step: int | None
+    """Steps that those weights were trained for; None: unknown, or no such weights."""
 
 
 class RaveTraining:
     """One RAVE training in one folder: checked on entering, run by `fit`, continued if begun.
 
     The folder gets config.gin, metrics.jsonl, TensorBoard events and checkpoints/{last,best}.ckpt.
-    Use as a context manager: RAVE's settings are global and are put back on leaving.
-    Raises UserError where the settings, the dataset and the checkpoints do not go together.
+    Use as a context manager: RAVE's settings are global and are restored on leaving.
+    Raises UserError where settings, dataset and checkpoints do not fit together, or where `encode`
+    could not use the result.
     """
 
     def __init__(
@@ -65,9 +77,10 @@ class RaveTraining:
         *,
         seed: int = 0,
         device: str = "auto",
-        initial_weights: Path | None = None,
+        initial_weights: Weights | None = None,
         resume: bool = True,
     ) -> None:
+        """`initial_weights`: for a new run only, see `locate.find_weights`; None: random ones."""
         self._config = config
         self._dataset = dataset
         self._directory = directory
@@ -93,69 +106,97 @@ class RaveTraining:
     def _prepare(self) -> None:
         database = RaveDatabase(self._dataset)
         self._train_records, self._validation_records = database.split()
-        begun = read_own(self.last)[OURS] if self._resume and self.last.exists() else None
-        self._start = begun["step"] if begun else 0
-        self._assembly = self._assemble(database, begun)
+        begun = read_result(self.last) if self._resume and self.last.exists() else None
+        self._start = begun.step if begun else 0
+        weights = None if begun else self._initial_weights
+        self._assembly = self._assemble(database, begun, weights)
+        weights_step = self._load(weights) if weights else None
+        field = self._measure_field()
+        self._check(database, field)
         model = self._assembly.model
-        if self._initial_weights is not None and not begun:
-            load_weights(model, self._initial_weights)
-            for part in (model.encoder, model.decoder):  # else an encoder of phase 2 stays frozen
-                part.set_warmed_up(False)
-        field = receptive_field(model)
-        # The loss crops by it from the first step; RAVE alone would only after a validation.
-        model.receptive_field.copy_(torch.tensor(field))
-        check(
-            self._assembly,
-            self._config,
-            field,
-            database.samples(),
-            len(self._train_records),
-            len(self._validation_records),
-        )
-        self._facts = {
-            "format": 1,
-            "schedule": self._assembly.schedule.to_dict(),
-            "sample_rate": database.sample_rate,
-            "channels": database.channels,
-            "hop": self._assembly.hop,
-            "latent_dim": model.latent_size,
-        }
-        self.report = Report(
-            parameters=sum(
-                p.numel() for part in (model.encoder, model.decoder) for p in part.parameters()
-            ),
+        pretrained = begun.pretrained if begun else weights is not None
+        self._result = RaveTrainingResult(
+            schedule=self._assembly.schedule,
+            sample_rate=database.sample_rate,
+            channels=database.channels,
             hop=self._assembly.hop,
-            latent_dim=model.latent_size,
+            latent_dim=int(model.latent_size),
+            pretrained=pretrained,
+        )
+        codec_parts = (model.encoder, model.decoder)
+        self.plan = RaveTrainingPlan(
+            parameters=sum(p.numel() for part in codec_parts for p in part.parameters()),
+            hop=self._assembly.hop,
+            latent_dim=self._result.latent_dim,
             receptive_field=sum(field) // model.n_channels,
             start=self._start,
             schedule=self._assembly.schedule,
+            weights=weights,
+            weights_step=weights_step,
         )
 
-    def _assemble(self, database: RaveDatabase, begun: dict[str, Any] | None) -> Assembly:
-        schedule = Schedule(**begun["schedule"]) if begun else None
+    def _assemble(
+        self, database: RaveDatabase, begun: RaveTrainingResult | None, weights: Weights | None
+    ) -> Assembly:
+        """The model by our settings or, with pretrained weights, by their config.gin."""
+        gin_file = weights.config if weights else None
+        if begun is not None and begun.pretrained and (self._directory / CONFIG).exists():
+            # A continued run knows its pretrained architecture from the config.gin that it wrote.
+            gin_file = self._directory / CONFIG
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed)
-            return assemble(self._config, database.sample_rate, database.channels, schedule)
+            return assemble(
+                self._config,
+                database.sample_rate,
+                database.channels,
+                begun.schedule if begun else None,
+                gin_file,
+            )
+
+    def _load(self, weights: Weights) -> int | None:
+        """Put the weights into the model; the number of steps they were trained for, if known."""
+        model = self._assembly.model
+        load_weights(model, weights.checkpoint)
+        for part in (model.encoder, model.decoder):
+            # An encoder saved in phase 2 is frozen, and this run begins with phase 1.
+            part.set_warmed_up(False)
+        step = read_checkpoint(weights.checkpoint).get("global_step")
+        return None if step is None else int(step)
+
+    def _measure_field(self) -> tuple[int, int]:
+        """The receptive field (left, right) in samples; written into the model's buffer too."""
+        model = self._assembly.model
+        field = receptive_field(model)
+        # RAVE's loss crops by this buffer, but RAVE itself fills it only after a validation.
+        model.receptive_field.copy_(torch.tensor(field))
+        return field
+
+    def _check(self, database: RaveDatabase, field: tuple[int, int]) -> None:
+        facts = DatasetFacts(
+            database.samples(), len(self._train_records), len(self._validation_records)
+        )
+        check(self._assembly, self._config, field, facts)
+        check_sound(self._crops(self._validation_records))
+        check_codec()
 
     @property
     def last(self) -> Path:
+        """Where last.ckpt is or will be."""
         return self._checkpoints / LAST
 
-    def outcome(self) -> dict[str, Any]:
-        """What last.ckpt says of itself: step, phase, first, last and best distance."""
-        facts = read_own(self.last)[OURS]
-        assert isinstance(facts, dict)
-        return facts
+    def result(self) -> RaveTrainingResult:
+        """What last.ckpt records. Raises UserError where it is missing or damaged."""
+        return read_result(self.last)
 
-    def fit(self) -> dict[str, Any]:
-        """Train up to the budget and return `outcome()`.
+    def fit(self) -> RaveTrainingResult:
+        """Train up to the budget and return `result()`.
 
         Raises KeyboardInterrupt on Ctrl-C or SIGTERM, after last.ckpt has been written.
         """
         if self._start >= self._config.steps:
-            return self.outcome()
+            return self.result()
         runs.make_directory(self._checkpoints)
-        runs.write_text(self._directory / GIN_FILE, self._assembly.text)
+        runs.write_text(self._directory / CONFIG, self._assembly.text)
         resume = self._start if self._start else None
         with StopRequest() as stop:
             supervisor = self._supervisor(partial(tracking.Tracker, self._directory, resume), stop)
@@ -165,12 +206,12 @@ class RaveTraining:
                 supervisor.close()
         if interrupted:
             raise KeyboardInterrupt
-        return self.outcome()
+        return self.result()
 
-    def _plan(self) -> Plan:
+    def _step_plan(self) -> StepPlan:
         config = self._config
         every = config.validate_every or min(10_000, max(10, config.steps // 20))
-        return Plan(
+        return StepPlan(
             start=self._start,
             steps=config.steps,
             phase_1_steps=self._assembly.schedule.phase_1_steps,
@@ -179,29 +220,43 @@ class RaveTraining:
             seed=self._seed,
         )
 
-    def _supervisor(self, open_tracker: Any, stop: StopRequest) -> Any:
+    def _crops(self, records: list[int]) -> FixedCrops:
+        config = self._config
+        return FixedCrops(self._dataset, records, config.n_signal, config.validation_chunks)
+
+    def _supervisor(
+        self, open_tracker: Callable[[], tracking.Tracker], stop: StopRequest
+    ) -> Supervisor:
         import pytorch_lightning as pl
 
-        config = self._config
-        crops, more_crops = (
-            FixedCrops(self._dataset, records, config.n_signal, config.validation_chunks)
-            for records in (self._validation_records, self._train_records)
-        )
-        joined = type("Supervisor", (Supervisor, pl.Callback), {})
+        # Lightning files a callback's state in checkpoints under the name of its class, so this
+        # one must stay "Supervisor" for old checkpoints to be continued.
+        joined: type[Supervisor] = type("Supervisor", (Supervisor, pl.Callback), {})
         return joined(
-            self._plan(), self._facts, self._checkpoints, crops, more_crops, open_tracker, stop
+            self._step_plan(),
+            self._result,
+            self._checkpoints,
+            self._crops(self._validation_records),
+            self._crops(self._train_records),
+            open_tracker,
+            stop,
         )
 
-    def _run(self, supervisor: Any) -> bool:
+    def _run(self, supervisor: Supervisor) -> bool:
         """Run the Trainer; true where it was interrupted."""
         from pytorch_lightning.loggers.logger import DummyLogger
         from rave.model import WarmupCallback
 
-        logger = type("Logger", (callbacks.TrainingLog, DummyLogger), {})()
+        class Logger(callbacks.TrainingLog, DummyLogger):
+            """Everything of Lightning's logger interface that `TrainingLog` leaves out."""
+
+        logger = Logger()
         logger.supervisor = supervisor
         with compat.quiet_warnings(), _fast_arithmetic(self._device):
             trainer = self._trainer(
-                [supervisor, WarmupCallback(), self._assembly.beta_warmup], logger
+                # A Callback too, see `_supervisor`.
+                [cast("Callback", supervisor), WarmupCallback(), self._assembly.beta_warmup],
+                logger,
             )
             trainer.fit(
                 self._assembly.model,
@@ -210,12 +265,15 @@ class RaveTraining:
             )
         return bool(trainer.interrupted)
 
-    def _trainer(self, steps_callbacks: list[Any], logger: Any) -> Any:
+    def _trainer(self, steps_callbacks: list[Callback], logger: DummyLogger) -> Trainer:
         import pytorch_lightning as pl
         from pytorch_lightning.plugins.io import CheckpointIO
+        from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+        class Checkpoints(callbacks.AtomicCheckpoints, CheckpointIO):
+            """`AtomicCheckpoints` as Lightning's plugin."""
 
         config = self._config
-        atomic = type("Checkpoints", (callbacks.AtomicCheckpoints, CheckpointIO), {})()
         try:
             return pl.Trainer(
                 accelerator=self._device,
@@ -226,9 +284,10 @@ class RaveTraining:
                 max_epochs=-1,
                 callbacks=steps_callbacks,
                 logger=logger,
-                plugins=[atomic],
+                plugins=[Checkpoints()],
                 default_root_dir=str(self._directory),
                 log_every_n_steps=max(1, min(50, config.steps // 200)),
+                # Validation, checkpoints and progress are the supervisor's; the sampler is ours.
                 limit_val_batches=0,
                 num_sanity_val_steps=0,
                 replace_sampler_ddp=False,
@@ -236,14 +295,14 @@ class RaveTraining:
                 enable_progress_bar=False,
                 enable_model_summary=False,
             )
-        except (ValueError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as e:
+        except (ValueError, RuntimeError, MisconfigurationException) as error:
             raise UserError(
                 f"cannot train on {config.devices} device(s) of kind {self._device}",
-                why=str(e).strip().splitlines()[0],
+                why=str(error).strip().splitlines()[0],
                 do_this="set rave.devices to what this machine has, or --device cpu.",
-            ) from e
+            ) from error
 
-    def _data_module(self) -> Any:
+    def _data_module(self) -> LightningDataModule:
         import pytorch_lightning as pl
 
         config, seed = self._config, self._seed
@@ -253,9 +312,9 @@ class RaveTraining:
         records, start, pin = self._train_records, self._start, self._device == "cuda"
 
         class Data(pl.LightningDataModule):
-            """Each device gets its own share of every step; known only once they are launched."""
+            """Gives each device its share of every step, once the devices are launched."""
 
-            def train_dataloader(self) -> Any:
+            def train_dataloader(self) -> DataLoader[Tensor]:
                 trainer = self.trainer
                 assert trainer is not None
                 rank, world = trainer.global_rank, trainer.world_size
@@ -268,7 +327,7 @@ class RaveTraining:
 
 
 def _accelerator(device: str) -> str:
-    """The accelerator that `auto` means here; UserError where the one asked for is not there."""
+    """The accelerator, with `auto` resolved; UserError where this machine does not have it."""
     here = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
@@ -278,16 +337,16 @@ def _accelerator(device: str) -> str:
         return next(name for name in ("cuda", "mps", "cpu") if here[name])
     if not here[device]:
         raise UserError(
-            f"--device {device}: torch sees no such device on this machine",
-            why=f"torch {torch.__version__}",
-            do_this="`latentdiff doctor` shows what there is; --device cpu always works.",
+            f"--device {device}: torch finds no such device on this machine",
+            why=f"torch is {torch.__version__}",
+            do_this="`latentdiff doctor` lists the devices; --device cpu always works.",
         )
     return device
 
 
 @contextmanager
 def _fast_arithmetic(device: str) -> Iterator[None]:
-    """TF32 products and tuned convolutions on CUDA, as RAVE trains; as found afterwards."""
+    """TF32 products and tuned convolutions on CUDA, as `rave train` has them; restored after."""
     if device != "cuda":
         yield
         return

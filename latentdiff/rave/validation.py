@@ -1,4 +1,4 @@
-"""How well a RAVE reconstructs held-out sound, and where its latents vary.
+"""How well a RAVE reconstructs held-out sound, and along which directions its latents vary.
 
 Shapes: B batch, D latent dimensions, T frames, N samples.
 """
@@ -21,18 +21,26 @@ if TYPE_CHECKING:
     from rave import RAVE
 
 FIDELITIES = (0.8, 0.9, 0.95, 0.99)
+"""Shares of variance for which the number of principal directions is reported."""
 _BATCH = 8
+"""Crops; fixed, so that the sums do not depend on the training's settings."""
 
 
 @dataclass
 class LatentSpread:
-    """Mean and covariance of latents [B, D, T], gathered batch by batch in double precision."""
+    """Mean and covariance of latents, summed up batch by batch.
+
+    In double precision: subtracting the squared mean cancels most digits of the covariance.
+    """
 
     frames: int = 0
     total: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """Sum of the frames, [D]."""
     products: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """Sum of the outer products of the frames, [D, D]."""
 
     def add(self, latents: Tensor) -> None:
+        """Latents [B, D, T]."""
         rows = latents.transpose(1, 2).flatten(0, 1).cpu().double()
         self.frames += len(rows)
         self.total = self.total + rows.sum(0)
@@ -43,28 +51,32 @@ class LatentSpread:
         mean = self.total / self.frames
         covariance = self.products / self.frames - torch.outer(mean, mean)
         variance, directions = torch.linalg.eigh(covariance)
+        # eigh sorts upwards and may return tiny negative values for directions without variance.
         variance = variance.flip(0).clamp(min=0)
         share = variance.cumsum(0) / variance.sum().clamp(min=1e-30)
         return mean, directions.flip(1).T, share
 
 
 @dataclass(frozen=True)
-class Validation:
+class RaveValidation:
     """What one pass over the held-out crops found."""
 
     distance: float
-    """RAVE's multi-scale spectral distance between original and reconstruction; lower is better."""
+    """RAVE's multi-scale spectral distance between original and reconstruction; >= 0, lower is
+    better."""
     fidelity: dict[float, int]
-    """Share of the latents' variance -> principal directions that hold it."""
+    """Share of the latents' variance (0..1) -> number of principal directions that hold it; empty
+    where RAVE keeps no principal directions (spherical latents)."""
     original: Tensor
-    """The first crops [B, channels, N], for the ear."""
+    """The first crops [B, channels, N], for listening."""
     reconstruction: Tensor
+    """Of the same crops, [B, channels, N]."""
 
 
 def reconstruct(model: RAVE, audio: Tensor) -> tuple[Tensor, Tensor]:
-    """[B, channels, N] -> (latents [B, D, T], audio of the same length).
+    """[B, channels, N] -> (latents [B, D, T], audio [B, channels, N]).
 
-    A variational encoder gives the posterior's mean, not a draw from it.
+    Of a variational encoder the posterior's mean is decoded, not a sample.
     """
     from rave import blocks
 
@@ -78,12 +90,12 @@ def reconstruct(model: RAVE, audio: Tensor) -> tuple[Tensor, Tensor]:
 
 def validate(
     model: RAVE, crops: FixedCrops, *, seed: int, also: FixedCrops | None = None
-) -> Validation:
-    """Reconstruct `crops`; bring the model's latent_pca, latent_mean and fidelity up to date.
+) -> RaveValidation:
+    """Reconstruct `crops`; update the model's buffers latent_pca, latent_mean and fidelity.
 
     `also`: crops whose latents count for the principal directions, but not for the distance. The
     same crops give the same numbers, and no random generator is disturbed. Raises UserError where
-    the model puts out no finite sound.
+    the model's output is not finite. At least one of `crops` must have sound.
     """
     device = model.receptive_field.device
     spread, distances = LatentSpread(), []
@@ -92,7 +104,7 @@ def validate(
     model.eval()
     forked = [device] if device.type == "cuda" else []
     with compat.quiet(), torch.no_grad(), torch.random.fork_rng(devices=forked):
-        torch.manual_seed(seed)  # some decoders add noise
+        torch.manual_seed(seed)  # for decoders that add noise
         for audio in _batches(crops, device):
             latents, output = reconstruct(model, audio)
             spread.add(latents)
@@ -103,14 +115,15 @@ def validate(
         for audio in _batches(also, device) if also else ():
             spread.add(reconstruct(model, audio)[0])
     model.train(training)
-    distance = sum(distances) / max(len(distances), 1)
+    assert distances, "`checks.check` refuses silent crops"
+    distance = sum(distances) / len(distances)
     if not torch.isfinite(torch.tensor(distance)):
         raise UserError(
-            "RAVE's reconstruction is not finite any more",
+            "RAVE's reconstruction is no longer finite",
             why="the training diverged",
             do_this="start again with a smaller rave.beta, another seed, or rave.precision=32.",
         )
-    return Validation(distance, _keep(model, spread), *shown)
+    return RaveValidation(distance, _keep(model, spread), *shown)
 
 
 def _batches(crops: FixedCrops, device: torch.device) -> Iterable[Tensor]:
@@ -121,7 +134,8 @@ def _batches(crops: FixedCrops, device: torch.device) -> Iterable[Tensor]:
 def _keep(model: RAVE, spread: LatentSpread) -> dict[float, int]:
     """Write the principal directions into the buffers that `rave export` reads."""
     mean, directions, share = spread.principal()
-    if model.latent_pca.shape != directions.shape:  # e.g. spherical latents have no such buffers
+    if model.latent_pca.shape != directions.shape:
+        # Some encoders put out another number of dimensions than RAVE's buffers are made for.
         return {}
     model.latent_mean.copy_(mean)
     model.latent_pca.copy_(directions)

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from latentdiff.config import Values
 from latentdiff.errors import UserError
@@ -30,8 +29,8 @@ def make_directory(directory: Path) -> None:
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a path to write to; it is renamed to `path` if the block ends without error.
 
-    The half-written file ends in `.partial`. It is flushed to disk before it is renamed, and removed
-    on any error. Raises UserError if the disk is full or not writable.
+    The half-written file ends in `.partial`. It is flushed to disk before it is renamed, and is
+    removed on any error. Raises UserError if the disk is full or not writable.
     """
     partial = path.with_name(path.name + PARTIAL)
     try:

@@ -62,6 +62,11 @@ class Run:
         return self.root / "diffusion"
 
     @property
+    def diagnosis(self) -> Path:
+        """One folder per question."""
+        return self.root / "diagnosis"
+
+    @property
     def samples(self) -> Path:
         return self.root / "samples"
 

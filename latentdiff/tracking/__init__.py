@@ -1,4 +1,4 @@
-"""Metrics, sounds, pictures and progress bars: what a run shows while it works."""
+"""Metrics, audio, pictures and progress bars of a running training."""
 
 from latentdiff.tracking.console import progress, tensorboard_hint
 from latentdiff.tracking.metrics import METRICS_FILE, latest_metrics, read_metrics

@@ -1,4 +1,4 @@
-"""TensorBoard events, and how they are wound back to a checkpoint.
+"""TensorBoard events, and how to rewind them to a checkpoint.
 
 Shapes: H height and W width of a picture, N audio samples.
 """
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 EVENTS = "events.out.tfevents.*"
 _HPARAMS = ".hparams"
-"""Suffix of the events that compare runs: TensorBoard believes the first it sees of a run, so they
-are replaced as a whole."""
+"""Suffix of event files with hyperparameters. TensorBoard keeps the first that it sees of a run, so
+the file is replaced as a whole."""
 _LENGTH = struct.Struct("<Q")
 
 
 class Board(Backend):
-    """Writes an events file. What earlier attempts wrote after `resume_step` (None: ever) goes."""
+    """Writes an events file. Earlier events after `resume_step` (None: all) are removed."""
 
     def __init__(self, directory: Path, resume_step: int | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._directory = directory
         rewind(directory, resume_step)
-        # For a TensorBoard that runs meanwhile and has read what was cut off.
+        # For a running TensorBoard, which may have read what was cut off.
         purge = None if resume_step is None else resume_step + 1
         self._writer = SummaryWriter(str(directory), purge_step=purge)
 
@@ -47,7 +47,7 @@ class Board(Backend):
         self._writer.add_histogram(name, values, step)
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        # SummaryWriter.add_image would want an imaging library.
+        # SummaryWriter.add_image needs an imaging library.
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         height, width, _ = image.shape
@@ -77,10 +77,10 @@ class Board(Backend):
 
 
 def rewind(directory: Path, step: int | None) -> None:
-    """Cut off every event file in a folder after `step`; None: remove them.
+    """Truncate every event file in a folder after `step`; None: remove them.
 
-    Two attempts at the same steps would show as a doubled curve otherwise. What a kill cut in two
-    goes as well.
+    Otherwise two attempts at the same steps would show as two curves. A record that a kill left
+    incomplete is removed too.
     """
     _remove_hparams(directory)
     for path in directory.glob(EVENTS):
@@ -97,9 +97,10 @@ def _remove_hparams(directory: Path) -> None:
 
 
 def _end_of(path: Path, step: int) -> int:
-    """Bytes before the first event after `step`, or before the first that is not whole.
+    """Bytes before the first event after `step`, or before the first incomplete one.
 
-    An events file is a row of (length of the data: uint64, its checksum: 4 bytes, data, checksum).
+    An events file is a sequence of records: length of the data (uint64), its checksum (4 bytes),
+    data, checksum.
     """
     from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event

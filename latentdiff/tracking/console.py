@@ -1,4 +1,4 @@
-"""What a person in front of the terminal sees."""
+"""What is shown in the terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def tensorboard_hint(root: Path) -> str:
-    """The line that shows every run below `root`, and the tunnel for a remote machine."""
+    """The command that shows all runs below `root`, and the tunnel to a remote machine."""
     return (
         f"watch: tensorboard --logdir {shlex.quote(str(root))}\n"
         f"       from another machine: ssh -L 6006:localhost:6006 {socket.gethostname()}, "
@@ -34,7 +34,7 @@ def progress(
     what: str = "",
     unit_scale: bool = False,
 ) -> tqdm[Any]:
-    """A progress bar with ETA on stderr; silent where stderr is no terminal or under `-q`."""
+    """A progress bar with ETA on stderr; hidden if stderr is not a terminal, and by `-q`."""
     from tqdm import tqdm
 
     quiet = logging.getLogger("latentdiff").getEffectiveLevel() > logging.INFO

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one JSON object a line, told once a step however often a run was killed."""
+"""`metrics.jsonl`: a JSON object per line, each step once however often the run was killed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from latentdiff import runs
 from latentdiff.tracking.backend import Backend
@@ -15,11 +14,14 @@ METRICS_FILE = "metrics.jsonl"
 TAIL = 1 << 14
 """Bytes at the end of the file that `latest_metrics` reads."""
 
+MetricsRow = dict[str, float]
+"""A line of the file: `step`, and metrics by name."""
+
 
 class Metrics(Backend):
-    """Appends lines. Those after `resume_step` (None: all) are forgotten first.
+    """Appends lines. Earlier lines after `resume_step` (None: all) are removed first.
 
-    A line is handed to the system before the step goes on, so that none is lost to a kill.
+    Lines are flushed one by one, so that a kill loses none.
     """
 
     def __init__(self, directory: Path, resume_step: int | None) -> None:
@@ -38,14 +40,14 @@ class Metrics(Backend):
         self._file.close()
 
 
-def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """The metrics of a stage, without a last line that a kill cut in two."""
+def read_metrics(directory: Path) -> list[MetricsRow]:
+    """The metrics of a stage, without a last line that a kill left incomplete."""
     path = directory / METRICS_FILE
     return _rows(path.read_bytes().splitlines()) if path.exists() else []
 
 
-def latest_metrics(directory: Path) -> dict[str, Any]:
-    """The newest value of each metric of a stage, from the end of its file only; may be empty."""
+def latest_metrics(directory: Path) -> MetricsRow:
+    """The latest value of each metric of a stage, from the end of its file; may be empty."""
     try:
         with open(directory / METRICS_FILE, "rb") as file:
             start = max(0, file.seek(0, os.SEEK_END) - TAIL)
@@ -53,13 +55,13 @@ def latest_metrics(directory: Path) -> dict[str, Any]:
             lines = file.read().splitlines()
     except OSError:
         return {}
-    # Unless it is the file's beginning, the first line lacks its head.
+    # The first line is incomplete, unless it is the beginning of the file.
     rows = _rows(lines[1:] if start else lines)
     return {key: value for row in rows for key, value in row.items()}
 
 
-def _rows(lines: list[bytes]) -> list[dict[str, Any]]:
-    rows = []
+def _rows(lines: list[bytes]) -> list[MetricsRow]:
+    rows: list[MetricsRow] = []
     for line in lines:
         try:
             rows.append(json.loads(line))

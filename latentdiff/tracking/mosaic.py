@@ -1,4 +1,4 @@
-"""Latents and spectrograms as pictures, without a plotting library.
+"""Latents and spectrograms as images, without a plotting library.
 
 Shapes: C latent channels, H height, K mel bands, M mel frames, T latent frames, W width.
 """
@@ -12,11 +12,11 @@ import numpy as np
 # From dark to light through purple and orange, evenly spaced: RGB.
 ANCHORS = np.array([[0, 0, 6], [58, 18, 100], [150, 36, 108], [236, 94, 60], [250, 240, 170]])
 LATENT_RANGE = 3.0
-"""Final latents have unit variance; beyond three deviations the colour stays."""
+"""Standard deviations of final latents to either end of the colours."""
 GAP = 4
-"""White rows between pictures."""
+"""White rows between images."""
 TALL, WIDE = 96, 400
-"""Pixels that a part has at least; it is enlarged by whole factors."""
+"""Least size of an image in pixels; smaller ones are enlarged by integer factors."""
 
 
 def colours(values: np.ndarray) -> np.ndarray:
@@ -27,12 +27,12 @@ def colours(values: np.ndarray) -> np.ndarray:
 
 
 def stacked_latents(x: np.ndarray) -> np.ndarray:
-    """Final latents [B, C, T] as uint8 [H, W, 3], sample under sample, channel 0 on top."""
+    """Final latents [B, C, T] as uint8 [H, W, 3], one sample per row, channel 0 on top."""
     return _stacked([0.5 + part / (2 * LATENT_RANGE) for part in x])
 
 
 def stacked_spectrograms(mels: Sequence[np.ndarray]) -> np.ndarray:
-    """Mel spectrograms [K, M] in 0..1 as uint8 [H, W, 3], one under the other, low bands below."""
+    """Mel spectrograms [K, M] in 0..1 as uint8 [H, W, 3], one per row, low bands at the bottom."""
     return _stacked([mel[::-1] for mel in mels])
 
 

@@ -1,4 +1,4 @@
-"""Pictures as PNG files, without an imaging library.
+"""PNG files, without an imaging library.
 
 Shapes: H height, W width.
 """
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Colours [H, W, 3], uint8, as a PNG file (ISO/IEC 15948).
+    """An RGB image [H, W, 3], uint8, as a PNG file (ISO/IEC 15948).
 
     Raises ValueError for another shape or type.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype.name != "uint8":
-        raise ValueError(f"a picture is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+        raise ValueError(f"an image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
     height, width, _ = image.shape
-    # 8 bits a colour, RGB; the zero before each row says that it is not filtered.
+    # 8 bits per colour, RGB (2). The byte before each row is its filter: 0, none.
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     rows = b"".join(b"\0" + row.tobytes() for row in image)
     chunks = (b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")

@@ -1,4 +1,4 @@
-"""The one object that a training tells what it does; backends carry it to where it is seen.
+"""Receives the metrics of a training and passes them on to all backends.
 
 Shapes: H height and W width of a picture, N audio samples.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from latentdiff.tracking.backend import Backend, Setting
 from latentdiff.tracking.metrics import Metrics
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Tracker:
     """Writes `metrics.jsonl`, TensorBoard events beside it and, where asked, to W&B.
 
-    `resume_step`: what was told after that step is forgotten first (None: everything), so that a
-    run killed between a checkpoint and the next metrics line does not tell one step twice.
-    `wandb`: the W&B project; None = none. Raises UserError where W&B is asked for and missing.
+    `resume_step`: everything after that step is removed first (None: everything), so that a run
+    that was killed after a checkpoint does not contain a step twice. `wandb`: the W&B project;
+    None: not used. Raises UserError if W&B is asked for and not installed.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Tracker:
         from latentdiff.tracking.board import Board
         from latentdiff.tracking.wandb import Wandb
 
-        # First the one that can refuse.
+        # First the one that can fail, before others have removed anything.
         remote = [] if wandb is None else [Wandb(directory, wandb, resume_step)]
         self._backends: list[Backend] = [
             Metrics(directory, resume_step),
@@ -46,29 +46,30 @@ class Tracker:
             backend.scalars(step, row)
 
     def audio(self, step: int, name: str, samples: np.ndarray, sample_rate: int) -> None:
-        """Sound [N] or [channels, N] in -1..1, at `sample_rate` Hz; heard as mono."""
+        """Audio [N] or [channels, N] in -1..1, at `sample_rate` Hz; mixed down to mono."""
         mono = samples.mean(0) if samples.ndim == 2 else samples
         for backend in self._backends:
             backend.audio(step, name, mono, sample_rate)
 
     def histogram(self, step: int, name: str, values: np.ndarray | Tensor) -> None:
-        """The distribution of finite values, any shape."""
+        """Finite values of any shape."""
         array = _array(values)
         for backend in self._backends:
             backend.histogram(step, name, array)
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        """Colours [H, W, 3], uint8."""
+        """RGB image [H, W, 3], uint8."""
         for backend in self._backends:
             backend.picture(step, name, image)
 
-    def hparams(self, settings: Mapping[str, Any], results: Mapping[str, float]) -> None:
-        """Nested settings, and what they have come to at the end; replaces those told before."""
+    def hparams(self, settings: Mapping[str, object], results: Mapping[str, float]) -> None:
+        """Nested settings and final results; replaces those given before."""
         flat = dict(_flat(settings))
         for backend in self._backends:
             backend.hparams(flat, results)
 
     def close(self) -> None:
+        """Flush and close all backends."""
         for backend in self._backends:
             backend.close()
 
@@ -85,8 +86,8 @@ def _array(values: np.ndarray | Tensor) -> np.ndarray:
     return values
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Setting]]:
-    """`{"training": {"steps": 5}}` -> ("training.steps", 5); other than scalars become text."""
+def _flat(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Setting]]:
+    """`{"training": {"steps": 5}}` -> ("training.steps", 5); values but scalars become text."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""Weights & Biases, for those who use it (`pip install latentdiff[wandb]`).
+"""Weights & Biases, optional (`pip install latentdiff[wandb]`).
 
 Shapes: H height and W width of a picture, N audio samples.
 """
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ID_FILE = "wandb-id.txt"
-"""A run that is continued here is continued there."""
+"""Holds the W&B id of a run, so that continuing it continues the same run there."""
 
 
 class Wandb(Backend):
-    """One W&B run a folder, in its subfolder `wandb/`; `resume_step` None begins a new one.
+    """One W&B run per folder, in its subfolder `wandb/`; `resume_step` None begins a new run.
 
-    W&B never forgets a step: those between the checkpoint and a kill are kept as they were first
-    told, and its own client drops the second telling (with WANDB_MODE=offline both are kept).
-    Raises UserError where the package is missing or W&B refuses.
+    W&B cannot remove steps: those between the checkpoint and a kill keep their first values, and
+    its client drops the second ones (with WANDB_MODE=offline both are kept). Raises UserError if
+    the package is missing or W&B refuses.
     """
 
     def __init__(self, directory: Path, project: str, resume_step: int | None) -> None:
@@ -48,7 +48,7 @@ class Wandb(Backend):
                 name="/".join(directory.resolve().parts[-2:]),
                 dir=str(directory),
                 resume="allow",
-                # A run that whoever calls us has open is not ours to log into.
+                # Never log into a run that the calling program has open.
                 reinit="create_new",
                 settings=wandb.Settings(console="off"),
             )

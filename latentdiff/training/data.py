@@ -106,8 +106,7 @@ class Windows:
         if standardise is not None:
             features = [self._aligned_features(recording) for recording in recordings]
             self._features = self._lay_out(features, standardise, "features", memory_gb, scratch)
-        labels = [recording.label for recording in recordings if recording.label is not None]
-        self._labels = torch.tensor(labels) if labels else None
+        self._labels = _labels(recordings)
 
     @property
     def slow(self) -> bool:
@@ -232,6 +231,22 @@ class Windows:
                 row += len(block)
             _let_go(array)
         return flat
+
+
+def _labels(recordings: Sequence[Recording]) -> Tensor | None:
+    """[files] label of each file, or None if none has one. UserError naming a file without."""
+    labels = [recording.label for recording in recordings if recording.label is not None]
+    if not labels:
+        return None
+    missing = [recording.key for recording in recordings if recording.label is None]
+    if missing:
+        raise UserError(
+            f"{missing[0]} has no label, but other files have one",
+            why=f"{len(missing)} of {len(recordings)} files have no label that the model knows",
+            do_this="put it into a folder named by its label, or list it in the file of "
+            "condition.labels, and encode again; or remove it.",
+        )
+    return torch.tensor(labels)
 
 
 def seed_of(*parts: object) -> int:

@@ -46,6 +46,18 @@ class Recipe:
         """Problems of the recipe, one line each."""
         return self.schedule.warnings
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether no part is a deliberate mistake."""
+        return True
+
+    def undo(self, *switches: str) -> list[str]:
+        """Settings, as KEY=VALUE, that switch deliberate mistakes off; the sound recipe has none.
+
+        `switches`: those to look at, such as `data.pairing`, or `data` for a whole section.
+        """
+        return []
+
     # --- the training task
 
     @cached_property

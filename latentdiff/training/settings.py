@@ -11,6 +11,9 @@ from latentdiff.config import Section
 
 Precision = Literal["32", "bf16-mixed", "16-mixed"]
 
+VALIDATION = ("validation_windows", "validation_levels")
+"""Settings of training that decide what a validation measures."""
+
 
 class TrainingConfig(Section):
     """How the diffusion model is trained."""

@@ -1,4 +1,4 @@
-"""What wrong conditions cost a model: losses on the same windows and noise, differently told.
+"""What wrong conditions cost a model: its losses on the same windows and the same noise.
 
 Shapes: B windows, K condition features, W frames of a window.
 """
@@ -6,8 +6,8 @@ Shapes: B windows, K condition features, W frames of a window.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from latentdiff.diagnose.conditioning.results import Losses
 from latentdiff.errors import UserError
 from latentdiff.latents.store import LatentStore
 from latentdiff.model.data import windows_of
@@ -18,62 +18,64 @@ from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.validation import Validator
 
 
-def exchanged(told: Condition, labels: int, features: bool = True, label: bool = True) -> Condition:
-    """The condition of each clip replaced: by the features of another, by the next label."""
-    wrong = told
-    if features and told.features is not None:
-        wrong = wrong._replace(features=told.features.roll(len(told.features) // 2, dims=0))
-    if label and told.label is not None:
-        wrong = wrong._replace(label=(told.label + 1) % labels)
+def exchanged(
+    condition: Condition, labels: int, features: bool = True, label: bool = True
+) -> Condition:
+    """Wrong conditions: the features of a clip half a set away, and the next of `labels` labels."""
+    wrong = condition
+    if features and condition.features is not None:
+        half = len(condition.features) // 2
+        wrong = wrong._replace(features=condition.features.roll(half, dims=0))
+    if label and condition.label is not None:
+        wrong = wrong._replace(label=(condition.label + 1) % labels)
     return wrong
 
 
-def measure(
+def measure_losses(
     model: Model, store: LatentStore, split: str, settings: TrainingConfig, scratch: Path
-) -> dict[str, Any]:
-    """Losses on windows of a split (it has files), and by which share wrong conditions raise them.
+) -> Losses:
+    """Losses on windows of a split that has files, with right and wrong conditions.
 
-    `gain`: `Validation.conditioning_gain`; `gains`: the same of further conditions, by name;
-    `judged`: the one that tells whether the condition is followed. Raises UserError where there is
-    one window only.
+    Raises UserError where there is only one window.
     """
     found = windows_of(model, store, split, memory_gb=settings.memory_gb, scratch=scratch)
     assert found is not None
-    batch, task = found.spread(settings.validation_windows), model.task()
-    device = model.device
+    windows, task = found.spread(settings.validation_windows), model.task()
 
-    def validator(told: Condition) -> Validator:
-        windows = batch._replace(condition=told)
-        return Validator(windows, task, settings.validation_levels, settings.batch)
+    def validator(condition: Condition) -> Validator:
+        batch = windows._replace(condition=condition)
+        return Validator(batch, task, settings.validation_levels, settings.batch)
 
-    measured = validator(batch.condition).measure(model.denoiser, device)
-    if measured.conditioning_gain is None:
+    own = validator(windows.condition).measure(model.denoiser, model.device)
+    if own.shuffled is None or own.conditioning_gain is None:
         raise UserError(
-            f"the {split} files hold one window only, so no condition can be exchanged",
+            f"the {split} files hold only one window, so conditions cannot be exchanged",
             do_this="add recordings, or train with a shorter training.window.",
         )
-    wrong = {k: validator(x).brief(model.denoiser, device)[0] for k, x in _wrong(model, batch)}
-    gains = {name: loss / measured.loss - 1 for name, loss in wrong.items()}
-    # Of labels alone: windows half a set away often have the same one.
-    by_label = not model.condition.follows_mel
-    return {
-        "windows": len(batch.files),
-        "right": measured.loss,
-        "baseline": measured.baseline,
-        "exchanged": measured.shuffled,
-        "gain": measured.conditioning_gain,
-        "judged": gains["other label"] if by_label else measured.conditioning_gain,
-        "gains": gains,
+    gains = {
+        name: validator(wrong).brief(model.denoiser, model.device)[0] / own.loss - 1
+        for name, wrong in _wrong_conditions(model, windows).items()
     }
+    # Windows half a set away often share a label, so for labels alone only `other label` counts.
+    by_label = not model.condition.follows_mel
+    return Losses(
+        windows=len(windows.files),
+        right=own.loss,
+        baseline=own.baseline,
+        exchanged=own.shuffled,
+        gain=own.conditioning_gain,
+        judged=gains["other label"] if by_label else own.conditioning_gain,
+        gains=gains,
+    )
 
 
-def _wrong(model: Model, batch: Batch) -> list[tuple[str, Condition]]:
-    """Further conditions to take losses with."""
-    told, labels, found = batch.condition, len(model.labels), []
+def _wrong_conditions(model: Model, windows: Batch) -> dict[str, Condition]:
+    """By the names that `Losses.gains` has for them."""
+    condition, labels, wrong = windows.condition, len(model.labels), {}
     if model.condition.dropout > 0:
-        found.append(("none", Condition()))
+        wrong["none"] = Condition()
     if model.condition.follows_label:
-        found.append(("other label", exchanged(told, labels, features=False)))
+        wrong["other label"] = exchanged(condition, labels, features=False)
     if model.condition.kind == "both":
-        found.append(("other spectrogram", exchanged(told, labels, label=False)))
-    return found
+        wrong["other spectrogram"] = exchanged(condition, labels, label=False)
+    return wrong

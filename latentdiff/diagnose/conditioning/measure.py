@@ -1,4 +1,4 @@
-"""`diagnose conditioning`: does the model do what it is told?
+"""`diagnose conditioning`: does the model follow its condition?
 
 Shapes: B clips, C latent channels, D latent dimensions, K condition features, N audio samples, T
 frames of a clip.
@@ -9,24 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from latentdiff.commands.evaluate import CLIP_SECONDS, NO_CODEC
-from latentdiff.diagnose import report
-from latentdiff.diagnose.conditioning import picture as conditioning_pictures
-from latentdiff.diagnose.conditioning.losses import exchanged, measure
+from latentdiff.diagnose.conditioning import picture
+from latentdiff.diagnose.conditioning.losses import exchanged, measure_losses
 from latentdiff.diagnose.conditioning.report import text
+from latentdiff.diagnose.conditioning.results import Difference, GuidanceRow, Results, Strength
 from latentdiff.diagnose.listening import distance_of, level_of, wavs
-from latentdiff.diagnose.report import Report
+from latentdiff.diagnose.report import Report, run_question
 from latentdiff.errors import UserError
 from latentdiff.evaluation import windows
 from latentdiff.evaluation.difference import relative
 from latentdiff.latents.store import LatentStore
-from latentdiff.model import clips as material
-from latentdiff.model.clips import Clips
+from latentdiff.model import clips as real_clips
+from latentdiff.model.clips import CLIP_SECONDS, NO_CODEC, Clips
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
 from latentdiff.model.resolve import open_codec, open_model
@@ -40,61 +38,74 @@ from latentdiff.training.fabric import pick_device
 
 NAME = "conditioning"
 GUIDANCE = (0.0, 1.0, 2.0, 4.0)
-"""Scales that are tried; 0 ignores the condition, 1 is no guidance."""
+"""Guidance scales to compare; 0 ignores the condition, 1 is no guidance."""
+CHANGED = ("other condition", "other spectrogram", "other label", "other noise", "both other")
+"""Sets of samples that are compared with `right`, where they were drawn."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """A model that follows something, and clips for it to follow."""
+class SampleSet:
+    """Clips of one kind, real or drawn."""
+
+    latents: Tensor
+    """[B, C, T], final."""
+    sounds: list[np.ndarray] | None
+    """[channels, N] each; None without a codec."""
+
+    def difference(self, other: SampleSet) -> Difference:
+        """How unlike `other` these are, clip by clip."""
+        sound_db = None
+        if self.sounds is not None and other.sounds is not None:
+            sound_db = distance_of(self.sounds, other.sounds)
+        return Difference(round(relative(self.latents, other.latents), 4), sound_db)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A conditioned model, and real clips whose conditions it is given."""
 
     model: Model
     store: LatentStore
     codec: RaveCodec | None
-    """None: sounds are not compared, latents are."""
+    """None: only latents are compared, no sounds."""
     project: Project
     clips: Clips
-    right: Condition
+    condition: Condition
     """Features [B, K, T] and labels [B] of the clips."""
     scratch: Path
+    """Folder for latents that do not fit in memory."""
 
     @property
     def split(self) -> str:
-        """Of the files that the clips are cut from."""
+        """Which files the clips are from."""
         return self.clips.places[0].entry.split
 
-    def draw(self, told: Condition, noise: str = "noise", guidance: float | None = None) -> Tensor:
-        """Final latents [B, C, T] as long as the clips; equal noise for equal `noise`."""
+    def sample(
+        self, condition: Condition, noise: str = "noise", guidance: float | None = None
+    ) -> Tensor:
+        """Final latents [B, C, T], as long as the clips; the same noise for the same `noise`."""
         settings = self.project.sampling
         if guidance is not None:
             settings = settings.model_copy(update={"guidance": guidance})
         count, frames = len(self.clips.places), self.clips.final.shape[-1]
         seeds = [seed_of(self.project.seed, NAME, noise, k) for k in range(count)]
-        return draw(self.model, settings, seeds, frames, told).latents
+        return draw(self.model, settings, seeds, frames, condition).latents
 
-    def decode(self, final: Tensor, what: str) -> list[np.ndarray] | None:
-        """Sounds [channels, N]; None without a codec."""
+    def decode(self, final: Tensor, what: str) -> SampleSet:
+        """The latents with their sounds."""
         if self.codec is None:
-            return None
+            return SampleSet(final, None)
         fill = generator_for(self.project.seed, NAME, "fill")
         raw = self.model.unwhiten(final, self.project.sampling.fill, fill)
-        return material.decode(self.codec, raw, self.project.latents, what)
+        return SampleSet(final, real_clips.decode(self.codec, raw, self.project.latents, what))
 
-
-@dataclass(frozen=True)
-class Drawn:
-    """Samples of one kind."""
-
-    final: Tensor
-    """[B, C, T]."""
-    clips: list[np.ndarray] | None
-    """[channels, N] each."""
-
-    def to(self, other: Drawn) -> dict[str, float | None]:
-        """How unlike others these are: latents without unit, sounds in dB."""
-        heard = None
-        if self.clips is not None and other.clips is not None:
-            heard = distance_of(self.clips, other.clips)
-        return {"latents": round(relative(self.final, other.final), 4), "sound_db": heard}
+    def strength(self, samples: SampleSet) -> Strength:
+        """How strong they are beside the training latents."""
+        deviation = self.model.whitening.variance.cpu().sqrt()[:, None]
+        return Strength(
+            round(float((samples.latents / deviation).square().mean().sqrt()), 4),
+            None if samples.sounds is None else level_of(samples.sounds),
+        )
 
 
 def diagnose_conditioning(
@@ -112,7 +123,7 @@ def diagnose_conditioning(
 ) -> list[str]:
     """Compare samples of equal noise or equal condition, and losses with right and wrong ones.
 
-    Returns what could not be measured. Raises UserError for a model that follows nothing.
+    Returns what could not be measured. Raises UserError for a model without a condition.
     """
     device = pick_device(project.device)
     model, store = open_model(run, diffusion, latents, device)
@@ -123,13 +134,17 @@ def diagnose_conditioning(
             do_this="train one with condition.kind=mel, label or both.",
         )
     codec = open_codec(run, store, rave, ckpt, device)
-    directory = report.folder_of(run, NAME)
-    report.tell(
+    directory = run.diagnosis / NAME
+    run_question(
         NAME,
-        lambda: _report(_job(model, store, codec, project, n, seconds, directory)),
+        Results,
+        lambda: _report(_setup(model, store, codec, project, n, seconds, directory)),
         directory,
         settings={
             "sampling": project.sampling.model_dump(mode="json"),
+            "training": project.training.model_dump(
+                include={"validation_windows", "validation_levels"}
+            ),
             "seed": project.seed,
             "n": n,
             "seconds": seconds,
@@ -152,7 +167,7 @@ def _inputs(model: Model, store: LatentStore, codec: RaveCodec | None) -> dict[s
     return inputs
 
 
-def _job(
+def _setup(
     model: Model,
     store: LatentStore,
     codec: RaveCodec | None,
@@ -160,100 +175,91 @@ def _job(
     n: int,
     seconds: float,
     scratch: Path,
-) -> Job:
-    """With clips of held-out files, or of the others where none is held out."""
+) -> Setup:
+    """With clips of held-out files, or of training files where none are held out."""
     entries = store.of("validation") or store.of("train")
-    frames = material.shortened(entries, model.spec.frames(seconds), min(n, material.FEWEST))
-    places = material.places_in(entries, frames)
+    wanted = model.spec.frames(seconds)
+    frames = real_clips.shortened(entries, wanted, min(n, real_clips.FEWEST))
+    places = real_clips.places_in(entries, frames)
     if len(places) < 2:
         raise UserError(
             f"the files of {store.root} are too short to compare conditions",
-            why=f"they hold {len(places)} clips of {frames} frames, 2 are the least",
+            why=f"they hold {len(places)} clips of {frames} frames; at least 2 are needed",
             do_this="add recordings, then preprocess and encode again.",
         )
     places = [places[k] for k in windows.spread(len(places), n)]
-    clips = material.read(model, store, places, frames)
-    right = material.conditions(model, store, clips)
-    return Job(model, store, codec, project, clips, right, scratch)
+    clips = real_clips.read(model, store, places, frames)
+    condition = real_clips.conditions(model, store, clips)
+    return Setup(model, store, codec, project, clips, condition, scratch)
 
 
-def _report(job: Job) -> Report:
-    drawn = _draw_all(job)
-    results = _results(job, drawn)
-    heard = {name: samples.clips for name, samples in drawn.items() if samples.clips is not None}
+def _report(setup: Setup) -> Report[Results]:
+    samples = _sample_all(setup)
+    results = _results(setup, samples)
+    sounds = {name: x.sounds for name, x in samples.items() if x.sounds is not None}
     files = {
-        f"{NAME}.png": lambda path: conditioning_pictures.distances(path, results),
-        **wavs(heard, job.model.codec.sample_rate),
+        f"{NAME}.png": lambda path: picture.draw(path, results),
+        **wavs(sounds, setup.model.codec.sample_rate),
     }
     return Report(results, text(results), files)
 
 
-def _draw_all(job: Job) -> dict[str, Drawn]:
-    """Every kind of samples, and the clips that they follow."""
-    model, right, labels = job.model, job.right, len(job.model.labels)
-    wrong = exchanged(right, labels)
-    finals = {
-        "followed": job.clips.final,
-        "right": job.draw(right),
-        "other condition": job.draw(wrong),
-        "other noise": job.draw(right, "other noise"),
-        "both other": job.draw(wrong, "other noise"),
+def _sample_all(setup: Setup) -> dict[str, SampleSet]:
+    """Every set of samples by name, and the clips themselves as `followed`."""
+    condition, labels = setup.condition, len(setup.model.labels)
+    wrong = exchanged(condition, labels)
+    latents = {
+        "followed": setup.clips.final,
+        "right": setup.sample(condition),
+        "other condition": setup.sample(wrong),
+        "other noise": setup.sample(condition, "other noise"),
+        "both other": setup.sample(wrong, "other noise"),
     }
-    if model.condition.kind == "both":
-        finals["other spectrogram"] = job.draw(exchanged(right, labels, label=False))
-        finals["other label"] = job.draw(exchanged(right, labels, features=False))
-    if model.condition.dropout > 0:
-        finals |= {f"guidance {scale:g}": job.draw(right, guidance=scale) for scale in GUIDANCE}
-    return {name: Drawn(final, job.decode(final, name)) for name, final in finals.items()}
+    if setup.model.condition.kind == "both":
+        other_mel = exchanged(condition, labels, label=False)
+        other_label = exchanged(condition, labels, features=False)
+        latents["other spectrogram"] = setup.sample(other_mel)
+        latents["other label"] = setup.sample(other_label)
+    for scale in _scales(setup.model):
+        latents[f"guidance {scale:g}"] = setup.sample(condition, guidance=scale)
+    return {name: setup.decode(final, name) for name, final in latents.items()}
 
 
-def _results(job: Job, drawn: Mapping[str, Drawn]) -> dict[str, Any]:
-    """As the JSON file holds them."""
-    model, right = job.model, drawn["right"]
-    changed = ("other condition", "other spectrogram", "other label", "other noise", "both other")
-    losses = measure(model, job.store, job.split, job.project.training, job.scratch)
-    follows_mel = model.condition.follows_mel
-    return {
-        "checkpoint": str(model.path),
-        "step": model.step,
-        "kind": model.condition.kind,
-        "clips": len(job.clips.places),
-        "clip_seconds": round(model.spec.seconds(job.clips.final.shape[-1]), 3),
-        "held_out": job.split == "validation",
-        "verdict": verdict.grade(losses["judged"]),
-        "losses": losses,
-        "changes": {name: drawn[name].to(right) for name in changed if name in drawn},
-        "to_followed": {
-            name: drawn[name].to(drawn["followed"])
-            for name in ("right", "other condition")
-            if follows_mel
-        },
-        "followed": _strength(job, drawn["followed"]),
-        "guidance": [
-            _guidance_row(job, scale, drawn, follows_mel)
-            for scale in GUIDANCE
-            if model.condition.dropout > 0
-        ],
-    }
+def _scales(model: Model) -> tuple[float, ...]:
+    """Guidance needs a model that was also trained without its condition."""
+    return GUIDANCE if model.condition.dropout > 0 else ()
 
 
-def _guidance_row(
-    job: Job, scale: float, drawn: Mapping[str, Drawn], follows_mel: bool
-) -> dict[str, Any]:
-    """What guidance by `scale` makes of the samples with the right condition."""
-    samples = drawn[f"guidance {scale:g}"]
-    return {
-        "scale": scale,
-        "from_free": samples.to(drawn[f"guidance {GUIDANCE[0]:g}"])["latents"],
-        "to_followed": samples.to(drawn["followed"])["latents"] if follows_mel else None,
-        **_strength(job, samples),
-    }
+def _results(setup: Setup, samples: Mapping[str, SampleSet]) -> Results:
+    model, right, clips = setup.model, samples["right"], samples["followed"]
+    losses = measure_losses(model, setup.store, setup.split, setup.project.training, setup.scratch)
+    near = ("right", "other condition") if model.condition.follows_mel else ()
+    kind = model.condition.kind
+    assert kind != "none"  # refused before
+    return Results(
+        checkpoint=str(model.path),
+        step=model.step,
+        kind=kind,
+        clips=len(setup.clips.places),
+        clip_seconds=round(model.spec.seconds(clips.latents.shape[-1]), 3),
+        held_out=setup.split == "validation",
+        verdict=verdict.grade(losses.judged),
+        losses=losses,
+        changes={name: samples[name].difference(right) for name in CHANGED if name in samples},
+        to_followed={name: samples[name].difference(clips) for name in near},
+        followed=setup.strength(clips),
+        guidance=[_guidance_row(setup, scale, samples) for scale in _scales(model)],
+    )
 
 
-def _strength(job: Job, samples: Drawn) -> dict[str, float | None]:
-    """Spread over that of the training latents, and level in dBFS."""
-    deviation = job.model.whitening.variance.cpu().sqrt()[:, None]
-    return {
-        "spread": round(float((samples.final / deviation).square().mean().sqrt()), 4),
-        "level_db": None if samples.clips is None else level_of(samples.clips),
-    }
+def _guidance_row(setup: Setup, scale: float, samples: Mapping[str, SampleSet]) -> GuidanceRow:
+    guided, free = samples[f"guidance {scale:g}"], samples[f"guidance {GUIDANCE[0]:g}"]
+    follows_mel = setup.model.condition.follows_mel
+    strength = setup.strength(guided)
+    return GuidanceRow(
+        spread=strength.spread,
+        level_db=strength.level_db,
+        scale=scale,
+        from_free=guided.difference(free).latents,
+        to_followed=guided.difference(samples["followed"]).latents if follows_mel else None,
+    )

@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from latentdiff.diagnose.conditioning.results import GuidanceRow, Results
 from latentdiff.evaluation import canvas
 from latentdiff.evaluation.difference import UNRELATED
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-def distances(path: Path, results: dict[str, Any]) -> None:
-    """What changes a sample, and where there is guidance, what its scale does."""
-    scales = results["guidance"]
-    figure = canvas.figure(11 if scales else 6.5, 3.8)
-    panels = figure.subplots(1, 2 if scales else 1, squeeze=False)[0]
-    changes = results["changes"]
-    panels[0].barh(list(changes), [row["latents"] for row in changes.values()])
-    panels[0].axvline(UNRELATED, color="grey", linestyle="--", label="unrelated")
-    panels[0].invert_yaxis()
-    panels[0].set(xlabel="difference of latents", title=f"the condition: {results['verdict']}")
-    panels[0].legend()
-    if scales:
-        _guidance(panels[1], scales)
+
+def draw(path: Path, results: Results) -> None:
+    """What moves a sample and, where there is guidance, the effect of its scale."""
+    columns = 2 if results.guidance else 1
+    figure = canvas.figure(11 if results.guidance else 6.5, 3.8)
+    panels = figure.subplots(1, columns, squeeze=False)[0]
+    _changes(panels[0], results)
+    if results.guidance:
+        _guidance(panels[1], results.guidance)
     canvas.save(figure, path)
 
 
-def _guidance(axes: Any, rows: list[dict[str, Any]]) -> None:
-    labels = {
-        "from_free": "from free samples",
-        "to_followed": "from what is followed",
-        "spread": "spread",
-    }
-    for key, label in labels.items():
-        if rows[0][key] is not None:
-            axes.plot([row["scale"] for row in rows], [row[key] for row in rows], "o-", label=label)
+def _changes(axes: Axes, results: Results) -> None:
+    changes = results.changes
+    axes.barh(list(changes), [change.latents for change in changes.values()])
+    axes.axvline(UNRELATED, color="grey", linestyle="--", label="unrelated")
+    axes.invert_yaxis()
+    axes.set(xlabel="difference of latents", title=f"the condition: {results.verdict}")
+    axes.legend()
+
+
+def _guidance(axes: Axes, rows: list[GuidanceRow]) -> None:
+    scales = [row.scale for row in rows]
+    axes.plot(scales, [row.from_free for row in rows], "o-", label="from unconditional samples")
+    near = [row.to_followed for row in rows if row.to_followed is not None]
+    if near:
+        axes.plot(scales, near, "o-", label="from the clips")
+    axes.plot(scales, [row.spread for row in rows], "o-", label="spread")
     axes.set(xlabel="guidance", ylim=(0, None), title="difference of latents, and their spread")
     axes.legend()

@@ -2,126 +2,135 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from latentdiff.diagnose.conditioning.results import Difference, Results, Strength
 from latentdiff.evaluation.difference import UNRELATED
 from latentdiff.training import verdict
 
 MOVED = 0.3
-"""Difference of outputs from which a condition is said to change them."""
+"""Difference of samples above which a condition changes them."""
 
-LABELS = {
+KINDS = {"mel": "spectrograms", "label": "labels", "both": "spectrograms and labels"}
+CHANGES = {
     "other condition": "the same noise, another condition",
     "other spectrogram": "the same noise, another spectrogram",
     "other label": "the same noise, another label",
     "other noise": "the same condition, other noise",
     "both other": "another condition and other noise",
 }
-GAINS = {
-    "other spectrogram": "with the spectrograms of others",
+NEARNESS = {"right": "with the clips' own conditions", "other condition": "with other conditions"}
+WRONG = {
+    "other spectrogram": "with another clip's spectrogram",
     "other label": "with another label",
     "none": "without any condition",
 }
 
 
-def text(r: dict[str, Any]) -> str:
-    """The results (as the JSON file holds them) as table and verdict."""
-    parts = [_head(r), _losses(r), _changes(r), _followed(r), _guidance(r), _verdict(r)]
+def text(results: Results) -> str:
+    """Tables and verdict."""
+    parts = (
+        _head(results),
+        _losses(results),
+        _changes(results),
+        _nearness(results),
+        _guidance(results),
+        _verdict(results),
+    )
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
-def _head(r: dict[str, Any]) -> list[str]:
-    of = "held-out" if r["held_out"] else "training"
+def _files(results: Results) -> str:
+    return "held-out" if results.held_out else "training"
+
+
+def _head(r: Results) -> list[str]:
     return [
-        f"{r['checkpoint']}, step {r['step']}, follows {WHAT[r['kind']]}; {r['clips']} clips of "
-        f"{r['clip_seconds']:.1f} s of {of} files"
+        f"{r.checkpoint}, step {r.step}, follows {KINDS[r.kind]}; {r.clips} clips of "
+        f"{r.clip_seconds:.1f} s from {_files(r)} files"
     ]
 
 
-WHAT = {"mel": "spectrograms", "label": "labels", "both": "spectrograms and labels"}
-
-
-def _losses(r: dict[str, Any]) -> list[str]:
-    found = r["losses"]
-    of = "held-out" if r["held_out"] else "training"
+def _losses(r: Results) -> list[str]:
+    losses = r.losses
     lines = [
-        f"loss on {found['windows']} {of} windows (gain: by which share wrong conditions raise it; "
-        "0: they serve as well)",
-        f"  {'with their own conditions':36}{found['right']:8.4f}   (knows variances only: "
-        f"{found['baseline']:.4f})",
-        f"  {'with conditions exchanged':36}{found['exchanged']:8.4f}   gain {found['gain']:.2f}",
+        f"loss on {losses.windows} {_files(r)} windows (gain: how much wrong conditions raise it; "
+        "0: the condition is ignored)",
+        f"  {'with their own conditions':36}{losses.right:8.4f}   (knowing only variances: "
+        f"{losses.baseline:.4f})",
+        f"  {'with conditions exchanged':36}{losses.exchanged:8.4f}   gain {losses.gain:.2f}",
     ]
-    for name, gain in found["gains"].items():
-        loss = (1 + gain) * found["right"]
-        lines.append(f"  {GAINS[name]:36}{loss:8.4f}   gain {gain:.2f}")
+    for name, gain in losses.gains.items():
+        loss = (1 + gain) * losses.right
+        lines.append(f"  {WRONG[name]:36}{loss:8.4f}   gain {gain:.2f}")
     return lines
 
 
-def _changes(r: dict[str, Any]) -> list[str]:
-    lines = [
-        f"what changes a sample (0: nothing; {UNRELATED:.2f}: all, as between white noises)",
+def _changes(r: Results) -> list[str]:
+    return [
+        f"how far a sample changes (0: not at all; {UNRELATED:.2f}: completely, as between two "
+        "white noises)",
         f"  {'':36}{'latents':>8}{'sound':>11}",
+        *(f"  {CHANGES[name]:36}{_cells(change)}" for name, change in r.changes.items()),
     ]
-    rows = r["changes"].items()
-    return lines + [f"  {LABELS[name]:36}{_cells(row)}" for name, row in rows]
 
 
-def _cells(row: dict[str, Any]) -> str:
-    heard = "" if row["sound_db"] is None else f"{row['sound_db']:8.2f} dB"
-    return f"{row['latents']:8.2f}{heard}"
+def _cells(difference: Difference) -> str:
+    sound = "" if difference.sound_db is None else f"{difference.sound_db:8.2f} dB"
+    return f"{difference.latents:8.2f}{sound}"
 
 
-def _followed(r: dict[str, Any]) -> list[str]:
-    if not r["to_followed"]:
+def _nearness(r: Results) -> list[str]:
+    if not r.to_followed:
         return []
-    labels = {"right": "that follow them", "other condition": "that follow another"}
-    lines = ["how unlike the clips are samples"]
-    return lines + [f"  {labels[name]:36}{_cells(row)}" for name, row in r["to_followed"].items()]
+    rows = r.to_followed.items()
+    return [
+        "how far samples are from the real clips",
+        *(f"  {NEARNESS[name]:36}{_cells(difference)}" for name, difference in rows),
+    ]
 
 
-def _guidance(r: dict[str, Any]) -> list[str]:
-    if not r["guidance"]:
+def _guidance(r: Results) -> list[str]:
+    if not r.guidance:
         return []
     lines = [
-        "guidance (0: the condition is ignored; 1: none), and how strong samples get (1: as the "
-        "training latents)",
-        f"  {'scale':>7}{'from free samples':>20}{'from what is followed':>24}{'spread':>9}"
-        f"{'level':>13}",
+        "guidance (0: the condition is ignored; 1: off) and the strength of samples (spread 1: as "
+        "strong as the training latents)",
+        f"  {'scale':>7}{'from unconditional':>20}{'from the clips':>24}{'spread':>9}{'level':>13}",
     ]
-    for row in r["guidance"]:
-        near = "-" if row["to_followed"] is None else f"{row['to_followed']:.2f}"
-        lines.append(f"  {row['scale']:7g}{row['from_free']:20.2f}{near:>24}{_strength(row)}")
-    return [*lines, f"  {'the clips themselves':51}{_strength(r['followed'])}"]
+    for row in r.guidance:
+        near = "-" if row.to_followed is None else f"{row.to_followed:.2f}"
+        lines.append(f"  {row.scale:7g}{row.from_free:20.2f}{near:>24}{_strength(row)}")
+    return [*lines, f"  {'the clips themselves':51}{_strength(r.followed)}"]
 
 
-def _strength(row: dict[str, Any]) -> str:
-    level = "-" if row["level_db"] is None else f"{row['level_db']:.1f} dBFS"
-    return f"{row['spread']:9.2f}{level:>13}"
+def _strength(of: Strength) -> str:
+    level = "-" if of.level_db is None else f"{of.level_db:.1f} dBFS"
+    return f"{of.spread:9.2f}{level:>13}"
 
 
-def _verdict(r: dict[str, Any]) -> list[str]:
-    gain, changes = r["losses"]["judged"], r["changes"]
-    told, noise = changes["other condition"]["latents"], changes["other noise"]["latents"]
+def _verdict(r: Results) -> list[str]:
+    by_condition = r.changes["other condition"].latents
+    by_noise = r.changes["other noise"].latents
     lines = [
-        f"{verdict.conditioning(gain)} (gain {gain:.2f}; another condition changes a sample by "
-        f"{told:.2f}, other noise by {noise:.2f})"
+        f"{verdict.conditioning(r.losses.judged)} (gain {r.losses.judged:.2f}; another condition "
+        f"changes a sample by {by_condition:.2f}, other noise by {by_noise:.2f})"
     ]
-    if r["verdict"] == "ignored" and told > MOVED:
-        free = r["losses"]["gains"].get("none", 0.0)
-        worse = (
-            f", and without any the loss is {-free:.0%} lower"
-            if free < -verdict.LITTLE_GAIN
-            else ""
-        )
-        lines.append(
-            f"Yet another condition does change a sample{worse}: what it says was learned, but not "
-            "as it goes with these latents. Were they paired wrongly, or learned by heart?"
-        )
-    if r["kind"] == "both":
-        parts = ("other spectrogram", "other label")
-        grades = (
-            f"{name.removeprefix('other ')}: {verdict.grade(r['losses']['gains'][name])}"
-            for name in parts
-        )
-        lines.append("each by itself: " + ", ".join(grades))
+    if r.verdict == "ignored" and by_condition > MOVED:
+        lines.append(_wrongly_learned(r))
+    if r.kind == "both":
+        parts = ("spectrogram", "label")
+        grades = (f"{part}: {verdict.grade(r.losses.gains[f'other {part}'])}" for part in parts)
+        lines.append("separately: " + ", ".join(grades))
     return lines
+
+
+def _wrongly_learned(r: Results) -> str:
+    """Of samples that follow their condition although it does not help to predict the latents."""
+    free = r.losses.gains.get("none", 0.0)
+    better = (
+        f", and without any the loss is {-free:.0%} lower" if free < -verdict.LITTLE_GAIN else ""
+    )
+    return (
+        f"Yet another condition does change a sample{better}: the model has learned to use the "
+        "condition, but not as it belongs to these latents. Were latents and conditions paired "
+        "wrongly, or the training files memorised?"
+    )

@@ -1,4 +1,4 @@
-"""`diagnose noise-ladder`: how much noise on latents the decoder bears before the sound breaks.
+"""Measure for `diagnose noise-ladder`: how much noise on its latents the decoder tolerates.
 
 Shapes: B clips, C kept directions, D latent dimensions, N audio samples, T latent frames.
 """
@@ -7,27 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from latentdiff import audio as sound
-from latentdiff.commands.evaluate import CLIP_SECONDS
-from latentdiff.diagnose import report
+from latentdiff.audio import AudioError
 from latentdiff.diagnose.listening import KEPT, distance_of, level_of, wavs
-from latentdiff.diagnose.noise_ladder import picture as ladder_pictures
+from latentdiff.diagnose.noise_ladder import picture
 from latentdiff.diagnose.noise_ladder.report import text
-from latentdiff.diagnose.report import Report
+from latentdiff.diagnose.noise_ladder.results import (
+    DecodedSet,
+    NoiseLadderResults,
+    OtherLatents,
+    Rung,
+)
+from latentdiff.diagnose.report import Report, run_question
 from latentdiff.errors import UserError
 from latentdiff.evaluation import windows
-from latentdiff.evaluation.tolerance import RUNGS, tolerance
+from latentdiff.evaluation.tolerance import NOISE_LADDER, RUNGS, tolerance
 from latentdiff.latents.store import LatentStore
 from latentdiff.latents.whitening import Whitening
-from latentdiff.model import clips as material
-from latentdiff.model.clips import Place
+from latentdiff.model import clips
+from latentdiff.model.clips import CLIP_SECONDS, Place
 from latentdiff.model.project import Project
 from latentdiff.model.resolve import latents_path, open_codec
 from latentdiff.runs import Input, Run
@@ -35,14 +40,14 @@ from latentdiff.specs import Codec
 from latentdiff.training.data import generator_for
 from latentdiff.training.fabric import pick_device
 
-NAME = "noise-ladder"
+NAME = NOISE_LADDER
 LEFT_OUT_RUNGS = (0.3, 1.0, 2.0, 3.0)
-"""k along directions that are left out, in unit deviations: an exported RAVE puts 1 there."""
+"""k along the directions left out, in unit deviations: an exported RAVE puts noise of 1 there."""
 
 
 @dataclass
-class Ladder:
-    """What is decoded, and what came of it."""
+class ClipDecoder:
+    """Clips of a store, decoded with changed latents; keeps a few sounds of each set."""
 
     codec: Codec
     whitening: Whitening
@@ -50,14 +55,12 @@ class Ladder:
     raw: Tensor
     """[B, D, T], as encoded."""
     project: Project
-    unnoised: list[np.ndarray] = field(default_factory=list)
-    """The clips [channels, N] of the kept directions without noise: all distances are to these."""
-    kept: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    """A few of each set, to listen to."""
+    sounds: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
+    """The first KEPT sounds [channels, N] of each set, to listen to."""
 
     @property
     def final(self) -> Tensor:
-        """[B, C, T]."""
+        """[B, C, T], as a model sees the clips."""
         return self.whitening.whiten(self.raw)
 
     @property
@@ -65,28 +68,34 @@ class Ladder:
         """T."""
         return self.raw.shape[-1]
 
-    def noise(self, shape: torch.Size, what: str) -> Tensor:
-        """Unit noise; the same for every rung."""
-        return torch.randn(shape, generator=self.seeded(what))
+    @cached_property
+    def unnoised(self) -> list[NDArray[np.float32]]:
+        """The clips [channels, N] without noise, kept directions only: the reference."""
+        return self.decode("kept directions", self.whitening.unwhiten(self.final))
 
-    def seeded(self, what: str) -> torch.Generator:
-        """What it draws depends on the seed and on `what`."""
-        return generator_for(self.project.seed, "noise-ladder", what)
+    def noise(self, shape: torch.Size, purpose: str) -> Tensor:
+        """Unit noise; the same at each call for one purpose."""
+        return torch.randn(shape, generator=self.generator(purpose))
 
-    def decode(self, name: str, raw: Tensor) -> list[np.ndarray]:
-        """Sounds [channels, N] of raw latents; a few are kept under `name`."""
-        clips = material.decode(self.codec, raw, self.project.latents, name)
-        self.kept[name] = clips[:KEPT]
-        return clips
+    def generator(self, purpose: str) -> torch.Generator:
+        """Seeded by the project's seed and `purpose`."""
+        return generator_for(self.project.seed, NAME, purpose)
 
-    def hear(self, name: str, raw: Tensor) -> dict[str, Any]:
-        """Level, and distance to the clips without noise, of latents [B or 1, D, T]."""
-        return self.compare(self.decode(name, raw))
+    def decode(self, name: str, raw: Tensor) -> list[NDArray[np.float32]]:
+        """Sounds [channels, N] of raw latents [B or 1, D, T]; the first are kept as `name`."""
+        decoded = clips.decode(self.codec, raw, self.project.latents, name)
+        self.sounds[name] = decoded[:KEPT]
+        return decoded
 
-    def compare(self, clips: list[np.ndarray]) -> dict[str, Any]:
-        """Of sounds, one for each clip or one for all."""
-        each = clips if len(clips) > 1 else clips * len(self.unnoised)
-        return {"level_db": level_of(clips), "distance_db": distance_of(each, self.unnoised)}
+    def measure(self, name: str, raw: Tensor) -> DecodedSet:
+        """Raw latents [B or 1, D, T] decoded, and compared with the clips without noise."""
+        decoded = self.decode(name, raw)
+        return DecodedSet(level_of(decoded), self.from_unnoised(decoded))
+
+    def from_unnoised(self, decoded: list[NDArray[np.float32]]) -> float:
+        """Distance of sounds, one for each clip or one for all, from the clips without noise."""
+        each = decoded if len(decoded) > 1 else decoded * len(self.unnoised)
+        return distance_of(each, self.unnoised)
 
 
 def diagnose_noise_ladder(
@@ -101,24 +110,25 @@ def diagnose_noise_ladder(
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> list[str]:
-    """Decode `n` clips with noise on their latents, rung by rung, and other latents beside them.
+    """Decode `n` clips with more and more noise on their latents, and other latents to compare.
 
-    Returns what could not be measured. Raises UserError where latents or codec are missing.
+    Returns the measurements skipped, with reasons. Raises UserError if latents or codec are
+    missing.
     """
     path = latents_path(run, latents, run.diffusion)
     store = LatentStore.open(path)
     codec = open_codec(run, store, rave, ckpt, pick_device(project.device))
     if codec is None:
         raise UserError(
-            f"nobody can say which codec the latents in {path} are of",
-            do_this="name it with --rave.",
+            f"the codec of the latents in {path} is unknown", do_this="name it with --rave."
         )
     chosen = {"keep": project.latents.keep, "scaling": project.latents.scaling}
-    losses: list[str] = []
-    report.tell(
+    skipped: list[str] = []
+    run_question(
         NAME,
-        lambda: _report(_climb(store, codec, project, n, seconds), losses),
-        report.folder_of(run, NAME),
+        NoiseLadderResults,
+        lambda: _report(_open(store, codec, project, n, seconds), skipped),
+        run.diagnosis / NAME,
         settings={"latents": chosen, "seed": project.seed, "n": n, "seconds": seconds},
         inputs={
             "latents": Input(str(path.resolve()), store.fingerprint()),
@@ -128,133 +138,136 @@ def diagnose_noise_ladder(
         overwrite=overwrite,
         dry_run=dry_run,
     )
-    return losses
+    return skipped
 
 
-def _climb(store: LatentStore, codec: Codec, project: Project, n: int, seconds: float) -> Ladder:
-    """The ladder before its first rung: clips of held-out files, or of the others."""
+def _open(
+    store: LatentStore, codec: Codec, project: Project, n: int, seconds: float
+) -> ClipDecoder:
+    """Clips of held-out files, or of training files if none are held out."""
     entries = store.of("validation") or store.of("train")
     wanted = max(1, round(seconds * codec.sample_rate / codec.hop))
-    frames = material.shortened(entries, wanted, min(n, material.FEWEST))
-    places = material.places_in(entries, frames)
+    frames = clips.shortened(entries, wanted, min(n, clips.FEWEST))
+    places = clips.places_in(entries, frames)
     if not places:
         raise UserError(
-            f"the files of {store.root} are too short to decode anything",
-            why=f"none holds {frames} frames",
-            do_this="add recordings, then preprocess and encode again.",
+            f"the files of {store.root} are too short to decode",
+            why=f"none has {frames} frames",
+            do_this="add longer recordings, then preprocess and encode again.",
         )
     places = [places[k] for k in windows.spread(len(places), n)]
     chosen = project.latents
     whitening = Whitening.from_statistics(store.statistics(), chosen.keep, chosen.scaling)
-    return Ladder(codec, whitening, places, material.read_raw(store, places, frames), project)
+    return ClipDecoder(codec, whitening, places, clips.read_raw(store, places, frames), project)
 
 
-def _report(ladder: Ladder, losses: list[str]) -> Report:
-    results = _results(ladder, losses)
+def _report(decoder: ClipDecoder, skipped: list[str]) -> Report[NoiseLadderResults]:
+    results = _results(decoder, skipped)
     files = {
-        f"{NAME}.png": lambda path: ladder_pictures.ladder(path, results),
-        **wavs(ladder.kept, ladder.codec.sample_rate),
+        f"{NAME}.png": lambda path: picture.ladder(path, results),
+        **wavs(decoder.sounds, decoder.codec.sample_rate),
     }
     return Report(results, text(results), files)
 
 
-def _results(ladder: Ladder, losses: list[str]) -> dict[str, Any]:
-    """As the JSON file holds them."""
-    whitening, held = ladder.whitening, ladder.places[0].entry.split == "validation"
-    ladder.unnoised = ladder.decode("kept directions", whitening.unwhiten(ladder.final))
-    encoded = _encoded(ladder, losses)
-    others = _others(ladder)
-    rungs = [{"k": k, **ladder.hear(f"k {k:g}", raw)} for k, raw in _rungs(ladder)]
+def _results(decoder: ClipDecoder, skipped: list[str]) -> NoiseLadderResults:
+    codec, whitening = decoder.codec, decoder.whitening
+    everything = decoder.decode("all directions", decoder.raw)
+    recordings_db, codec_db, kept_codec_db = _beside_recordings(decoder, everything, skipped)
+    others = dict(_others(decoder))
+    rungs = list(_rungs(decoder))
     found = tolerance(
         RUNGS,
-        [rung["distance_db"] for rung in rungs],
-        others["white noise"]["distance_db"],
-        encoded["codec_db"],
+        [rung.distance_db for rung in rungs],
+        others["white noise"].distance_db,
+        codec_db,
     )
-    left = [{"k": k, **ladder.hear(f"left out {k:g}", raw)} for k, raw in _left_out_rungs(ladder)]
-    return {
-        "tolerance_std": _rounded(found.std),
-        "tolerance_logsnr": _rounded(found.logsnr),
-        "criterion": found.criterion,
-        "limit_db": round(found.limit, 4),
-        "clips": len(ladder.places),
-        "held_out": held,
-        "clip_seconds": round(ladder.frames * ladder.codec.hop / ladder.codec.sample_rate, 3),
-        "kept": whitening.channels,
-        "dimensions": whitening.dimensions,
-        **encoded,
-        "unnoised_db": level_of(ladder.unnoised),
-        "rungs": rungs,
-        "left_out_rungs": left,
-        "others": others,
-    }
+    return NoiseLadderResults(
+        tolerance_std=_rounded(found.std),
+        tolerance_logsnr=_rounded(found.logsnr),
+        kept=whitening.channels,
+        dimensions=whitening.dimensions,
+        criterion=found.criterion,
+        limit_db=round(found.limit, 4),
+        clips=len(decoder.places),
+        held_out=decoder.places[0].entry.split == "validation",
+        clip_seconds=round(decoder.frames * codec.hop / codec.sample_rate, 3),
+        all_directions=DecodedSet(level_of(everything), decoder.from_unnoised(everything)),
+        recordings_db=recordings_db,
+        codec_db=codec_db,
+        kept_codec_db=kept_codec_db,
+        unnoised_db=level_of(decoder.unnoised),
+        rungs=rungs,
+        left_out_rungs=list(_left_out_rungs(decoder)),
+        others=others,
+    )
 
 
-def _encoded(ladder: Ladder, losses: list[str]) -> dict[str, Any]:
-    """The recordings and what the codec makes of them, with all directions and with some."""
-    whole = ladder.decode("all directions", ladder.raw)
-    found = {
-        "all_directions": ladder.compare(whole),
-        "recordings_db": None,
-        "codec_db": None,
-        "kept_codec_db": None,
-    }
+def _beside_recordings(
+    decoder: ClipDecoder, everything: list[NDArray[np.float32]], skipped: list[str]
+) -> tuple[float | None, float | None, float | None]:
+    """Level of the recordings, and distances to them with all and with the kept directions."""
     try:
-        truth = [material.original(p, ladder.frames, ladder.codec) for p in ladder.places]
-    except sound.AudioError as error:
-        losses.append(f"the codec's own error was not measured: {error}")
-        return found
-    return found | {
-        "recordings_db": level_of(truth),
-        "codec_db": distance_of(whole, truth),
-        "kept_codec_db": distance_of(ladder.unnoised, truth),
-    }
+        recordings = [clips.original(p, decoder.frames, decoder.codec) for p in decoder.places]
+    except AudioError as error:
+        skipped.append(f"the codec's own error was not measured: {error}")
+        return None, None, None
+    return (
+        level_of(recordings),
+        distance_of(everything, recordings),
+        distance_of(decoder.unnoised, recordings),
+    )
 
 
-def _rungs(ladder: Ladder) -> Iterator[tuple[float, Tensor]]:
-    """k and raw latents: the same noise, more and more of it."""
-    x = ladder.final
-    noise = ladder.noise(x.shape, "kept")
+def _rungs(decoder: ClipDecoder) -> Iterator[Rung]:
+    """The same noise, more and more of it, along the kept directions."""
+    x = decoder.final
+    noise = decoder.noise(x.shape, "kept")
     for k in RUNGS:
-        yield k, ladder.whitening.unwhiten(x + k * noise)
+        found = decoder.measure(f"k {k:g}", decoder.whitening.unwhiten(x + k * noise))
+        yield Rung(found.level_db, found.distance_db, k)
 
 
-def _left_out_rungs(ladder: Ladder) -> Iterator[tuple[float, Tensor]]:
-    """The same along the directions that the model does not see; none where it sees all."""
-    whitening, x = ladder.whitening, ladder.final
+def _left_out_rungs(decoder: ClipDecoder) -> Iterator[Rung]:
+    """Along the directions that the model does not see; none if it sees all."""
+    whitening, x = decoder.whitening, decoder.final
     if whitening.channels == whitening.dimensions:
         return
     clean = whitening.unwhiten(x)
-    noise = whitening.unwhiten(x, "noise", ladder.seeded("left out")) - clean
+    noise = whitening.unwhiten(x, "noise", decoder.generator("left out")) - clean
     for k in LEFT_OUT_RUNGS:
-        yield k, clean + k * noise
+        found = decoder.measure(f"left out {k:g}", clean + k * noise)
+        yield Rung(found.level_db, found.distance_db, k)
 
 
-def _others(ladder: Ladder) -> dict[str, dict[str, Any]]:
-    """Latents that are no encoding of anything."""
-    x, unwhiten = ladder.final, ladder.whitening.unwhiten
-    deviation = ladder.whitening.variance.sqrt()[:, None]
-    rows = {
-        "white noise": unwhiten(deviation * ladder.noise(x.shape, "white noise")),
-        "unit noise": ladder.noise(ladder.raw.shape, "unit noise"),
+def _others(decoder: ClipDecoder) -> Iterator[tuple[str, OtherLatents]]:
+    """Latents that encode no sound, by name."""
+    x, unwhiten = decoder.final, decoder.whitening.unwhiten
+    std = decoder.whitening.variance.sqrt()[:, None]
+    unmixed = {
+        "white noise": unwhiten(std * decoder.noise(x.shape, "white noise")),
+        "unit noise": decoder.noise(decoder.raw.shape, "unit noise"),
         "mean": unwhiten(torch.zeros_like(x[:1])),
-        "zeros": torch.zeros_like(ladder.raw[:1]),
-        "frames shuffled": unwhiten(windows.shuffled(x, ladder.seeded("shuffled"))),
+        "zeros": torch.zeros_like(decoder.raw[:1]),
+        "frames shuffled": unwhiten(windows.shuffled(x, decoder.generator("shuffled"))),
     }
-    found = {name: ladder.hear(name, raw) for name, raw in rows.items()}
+    for name, raw in unmixed.items():
+        found = decoder.measure(name, raw)
+        yield name, OtherLatents(found.level_db, found.distance_db)
     if len(x) > 1:
-        found["mean of all"] = _mixed(ladder, "mean of all", x.mean(dim=0)[None])
-        found["half-way"] = _mixed(ladder, "half-way", 0.5 * (x + x.roll(1, dims=0)))
-    return found
+        yield "mean of all", _mixed(decoder, "mean of all", x.mean(dim=0)[None])
+        yield "half-way", _mixed(decoder, "half-way", 0.5 * (x + x.roll(1, dims=0)))
 
 
-def _mixed(ladder: Ladder, name: str, x: Tensor) -> dict[str, Any]:
-    """Mixed latents [B or 1, C, T], beside the mix of the sounds that they are mixed of."""
-    sounds = np.stack(ladder.unnoised)
+def _mixed(decoder: ClipDecoder, name: str, x: Tensor) -> OtherLatents:
+    """Mixed latents [B or 1, C, T], also compared with the mix of their sounds."""
+    sounds = np.stack(decoder.unnoised)
     neighbours = 0.5 * (sounds + np.roll(sounds, 1, axis=0))
     mix = sounds.mean(axis=0)[None] if len(x) == 1 else neighbours
-    clips = ladder.decode(name, ladder.whitening.unwhiten(x))
-    return {**ladder.compare(clips), "to_mix_db": distance_of(clips, list(mix))}
+    decoded = decoder.decode(name, decoder.whitening.unwhiten(x))
+    return OtherLatents(
+        level_of(decoded), decoder.from_unnoised(decoded), distance_of(decoded, list(mix))
+    )
 
 
 def _rounded(value: float | None) -> float | None:

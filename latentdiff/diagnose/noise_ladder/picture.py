@@ -1,11 +1,15 @@
-"""Picture of `diagnose noise-ladder`."""
+"""The picture of `diagnose noise-ladder`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
+from latentdiff.diagnose.noise_ladder.results import NoiseLadderResults
 from latentdiff.evaluation import canvas
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LEVELS = {
     "white noise": ("C3", "white noise"),
@@ -14,29 +18,29 @@ LEVELS = {
 }
 
 
-def ladder(path: Path, results: dict[str, Any]) -> None:
-    """Spectral distance and level against k, between encodings and what encodes nothing."""
+def ladder(path: Path, r: NoiseLadderResults) -> None:
+    """Spectral distance and level against k, with those of latents that encode no sound."""
     figure = canvas.figure(11, 4.5)
     left, right = figure.subplots(1, 2)
-    _draw(left, results, "distance_db")
-    left.axhline(results["limit_db"], color="grey", linestyle="--", label="broken")
-    if results["tolerance_std"] is not None:
-        left.axvline(results["tolerance_std"], color="grey", linestyle="--")
-        left.set_title(f"the decoder bears {results['tolerance_std']:.2f}")
+    _draw(left, r, "distance_db")
+    left.axhline(r.limit_db, color="grey", linestyle="--", label="broken")
+    if r.tolerance_std is not None:
+        left.axvline(r.tolerance_std, color="grey", linestyle="--")
+        left.set_title(f"decoder noise tolerance: {r.tolerance_std:.2f}")
     left.set(ylabel="spectral distance in dB", ylim=(0, None))
-    _draw(right, results, "level_db")
-    right.axhline(results["unnoised_db"], color="C2", linestyle=":", label="without noise")
-    lowest = min(row["level_db"] for row in results["rungs"])
+    _draw(right, r, "level_db")
+    right.axhline(r.unnoised_db, color="C2", linestyle=":", label="without noise")
+    lowest = min(rung.level_db for rung in r.rungs)
     right.set(ylabel="level in dBFS", ylim=(max(-90.0, lowest - 45), 0))
     for axes in (left, right):
-        axes.set(xlabel="k: noise in deviations of the latents", xscale="log")
+        axes.set(xlabel="k: noise in standard deviations of the latents", xscale="log")
         axes.legend(fontsize="small")
     canvas.save(figure, path)
 
 
-def _draw(axes: Any, results: dict[str, Any], key: str) -> None:
-    for name, label in (("rungs", "kept directions"), ("left_out_rungs", "left-out directions")):
-        rows = results[name]
-        axes.plot([row["k"] for row in rows], [row[key] for row in rows], "o-", label=label)
+def _draw(axes: Axes, r: NoiseLadderResults, key: Literal["distance_db", "level_db"]) -> None:
+    for rungs, label in ((r.rungs, "kept directions"), (r.left_out_rungs, "directions left out")):
+        values = [getattr(rung, key) for rung in rungs]
+        axes.plot([rung.k for rung in rungs], values, "o-", label=label)
     for name, (colour, label) in LEVELS.items():
-        axes.axhline(results["others"][name][key], color=colour, linestyle=":", label=label)
+        axes.axhline(getattr(r.others[name], key), color=colour, linestyle=":", label=label)

@@ -1,80 +1,77 @@
-"""What `diagnose overfit` says: each distance beside what it must be, and the verdict in words."""
+"""The text of `diagnose overfit`: distances, and the verdict."""
 
 from __future__ import annotations
 
-from typing import Any
-
-LEVEL = 1.05
-"""Times the distance of one step by which that of more steps may exceed it and still be level."""
-ROUNDING = 0.005
-"""Distance below which differences do not count."""
-LEARNED = 0.3
-"""Distance above which a sample is not the target."""
+from latentdiff.diagnose.overfit.results import Results, Verdict
 
 
-def text(results: dict[str, Any]) -> str:
-    """The results of the diagnosis (as its JSON holds them) as text."""
-    return "\n\n".join(
-        "\n".join(part) for part in (_head(results), _table(results), verdict(results))
-    )
+def text(results: Results) -> str:
+    """Table and verdict."""
+    parts = (_head(results), _table(results), verdict(results))
+    return "\n\n".join("\n".join(part) for part in parts)
 
 
-def verdict(results: dict[str, Any]) -> list[str]:
-    """In words."""
-    rows = results["distances"]
-    worst = max(rows[1:], key=lambda row: row["median"])
-    told = list(
-        {
-            row["steps"]: f"{row['median']:.3f} with {row['steps']}" for row in (worst, rows[-1])
-        }.values()
-    )
-    found = ", ".join([f"{rows[0]['median']:.3f} with one step", *told])
-    if rising(results):
-        return [f"verdict: FEWER STEPS ARE BETTER: {found}.", *_why(results)]
-    lines = [f"verdict: more steps are not worse: {found}."]
-    if rows[-1]["median"] > LEARNED:
-        lines.append("But none of the samples is the target: train longer (--steps, --minutes).")
-    return lines
+def verdict(results: Results) -> list[str]:
+    """Headline and explanation, a line each."""
+    found = results.verdict
+    return [f"verdict: {HEADLINES[found]}: {_distances(results)}.", *_explanation(results, found)]
 
 
-def rising(results: dict[str, Any]) -> bool:
-    """Whether more steps lead farther from the target than one does."""
-    one, *more = (row["median"] for row in results["distances"])
-    # Not `>`: what is no number has gone farthest.
-    return not all(x <= LEVEL * one + ROUNDING for x in more)
+HEADLINES: dict[Verdict, str] = {
+    "not learned": "not learned yet, so numbers of steps cannot be compared",
+    "fewer steps are better": "FEWER STEPS ARE BETTER",
+    "not reached": "learned in training, but no sample comes near",
+    "more steps are not worse": "more steps are not worse",
+}
 
 
-def _head(results: dict[str, Any]) -> list[str]:
-    return [
-        f"target: {results['target']} ({results['channels']} channels, {results['frames']} frames)",
-        f"trained on nothing else for {results['steps']} steps: loss {results['loss']:.4f}, "
-        f"baseline {results['baseline']:.4f}, skill {results['skill']:.3f}",
-        f"sampled with {results['sampler']}, {results['samples']} seeds. Distance: of the nearest "
-        "target, in RMS over its own.",
-        "0: the target; 1: as far as silence is; 1.41: as far as other noise of its strength",
-    ]
+def _distances(results: Results) -> str:
+    """Of one step, of the worst number of steps, and of the most."""
+    one, *more = results.distances
+    # `max` cannot compare NaN, which is worst.
+    worst = max(more, key=lambda row: (row.median != row.median, row.median))
+    further = {row.steps: f"{row.median:.3f} with {row.steps}" for row in (worst, more[-1])}
+    return ", ".join([f"{one.median:.3f} with one step", *further.values()])
 
 
-def _table(results: dict[str, Any]) -> list[str]:
-    lines = [f"{'steps':>6}{'distance':>10}  over seeds"]
-    for row in results["distances"]:
-        spread = f"{row['least']:.3f} to {row['most']:.3f}"
-        lines.append(f"{row['steps']:6}{row['median']:10.3f}  {spread}")
-    return lines
-
-
-def _why(results: dict[str, Any]) -> list[str]:
-    if results["as_in_notebook"]:
+def _explanation(results: Results, found: Verdict) -> list[str]:
+    if found == "not learned":
         return [
-            "As in the notebook (N83 to N103, N112 to N116): the network answers best the first "
-            "time, and every",
-            "further answer is worse: outside training BatchNorm uses statistics that mix all "
-            "noise levels.",
-            "Without --as-in-notebook that is gone.",
+            "Train longer (--steps, --minutes). The noisiest levels are learned first, and one "
+            "step needs only these,",
+            "so an undertrained model always seems to do better with fewer steps (skill "
+            f"{results.skill:.2f}; near 1: learned).",
         ]
+    if found == "fewer steps are better" and results.as_in_notebook:
+        return [
+            "As in the notebook (N83 to N103, N112 to N116): the network's first answer is its "
+            "best, because outside",
+            "training BatchNorm uses statistics that mix all noise levels. Without "
+            "--as-in-notebook this does not happen.",
+        ]
+    if found == "more steps are not worse":
+        return []
     return [
-        "A model of a single target has one answer at every level. Either it has not learned it at "
-        "all of them",
-        "(train longer: --steps, --minutes), or something is wrong with network or sampler "
-        "(`latentdiff diagnose sampler`).",
+        "A model of a single target has one answer at every noise level, and training has learned "
+        "it: so something is wrong",
+        "with the network outside training or with the sampler (`latentdiff diagnose sampler`).",
     ]
+
+
+def _head(r: Results) -> list[str]:
+    return [
+        f"target: {r.target} ({r.channels} channels, {r.frames} frames)",
+        f"trained on nothing else for {r.steps} steps: loss {r.loss:.4f}, baseline "
+        f"{r.baseline:.4f}, skill {r.skill:.3f}",
+        f"sampled with {r.sampler}, {r.samples} seeds. Distance: RMS difference from the nearest "
+        "target over the target's own RMS.",
+        "0: the target; 1: as far as silence; 1.41: as far as unrelated noise of the same strength",
+    ]
+
+
+def _table(results: Results) -> list[str]:
+    lines = [f"{'steps':>6}{'distance':>10}  over seeds"]
+    for row in results.distances:
+        spread = f"{row.least:.3f} to {row.most:.3f}"
+        lines.append(f"{row.steps:6}{row.median:10.3f}  {spread}")
+    return lines

@@ -1,169 +1,181 @@
-"""What `diagnose schedule` says: each number with what it must be, and the verdict in words."""
+"""The text of `diagnose schedule`: each number with its limit, and the verdict."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from latentdiff.diagnose.schedule.results import (
+    GalleryResults,
+    GalleryRow,
+    ScheduleFacts,
+    ScheduleResults,
+)
 from latentdiff.diffusion.noise import GAIN_LIMIT, NOISE_ONLY, TERMINAL_LIMIT
+from latentdiff.diffusion.settings import Parametrisation
 
-MSE = ("eps", "v", "x0", "flow")
-"""Of the gallery's columns; the L1 of the others is in the JSON."""
+MSE: tuple[Parametrisation, ...] = ("eps", "v", "x0", "flow")
+"""Columns of the gallery."""
 
 
-def single(results: dict[str, Any]) -> str:
-    """One schedule (as the JSON holds it) as text."""
-    parts = [_head(results), _losses(results), _marks(results), _verdict(results)]
+def single(results: ScheduleResults) -> str:
+    """The text for one schedule."""
+    parts = [_head(results), _losses(results), _latents(results), _verdict(results)]
     return "\n\n".join("\n".join(lines) for lines in parts)
 
 
-def gallery(results: dict[str, Any]) -> str:
-    """The gallery (as the JSON holds it) as text."""
-    rows = results["schedules"]
-    floors = [row["losses"]["eps"]["l1"]["variance"] for row in rows]
+def gallery(results: GalleryResults) -> str:
+    """The text for the gallery."""
+    rows = results.schedules
+    eps = [row.losses["eps"]["l1"].variance for row in rows]
     lines = [
-        "schedules side by side, with the losses of models that learned nothing but the variance",
-        f"of the latents ({_mean(results):.3g}); each step of a chain weighs alike",
+        "noise schedules and their baselines: the loss of the best denoiser that knows only the",
+        f"variance of the latents ({results.latents.mean:.3g}), averaged over all noise levels",
         "",
         f"{'schedule':22}{'steps':>6}{'log-SNR':>14}{'gain':>10}{'eps L1':>9}"
         + "".join(f"{name + ' MSE':>10}" for name in MSE),
         *(_row(row) for row in rows),
         "",
-        "from",
-        *(
-            f"  {row['name']:22}{'the notebook, ' if row['notebook'] else ''}{row['source']}"
-            for row in rows
-        ),
+        "sources",
+        *(f"  {row.name:22}{'the notebook, ' if row.notebook else ''}{row.source}" for row in rows),
         "",
-        "verdict: losses on two schedules do not compare. A model that learned nothing scores "
-        f"{min(floors):.3f} on one",
-        f"and {max(floors):.3f} on another (eps, L1); skill is 1 - loss / that. A schedule must "
-        f"end below log-SNR {TERMINAL_LIMIT:g},",
-        f"because samples start from pure noise, and with a gain below {GAIN_LIMIT:g}: noise that "
-        "a model leaves at",
-        "the noisy end is multiplied by it, and levels beyond teach nothing.",
+        "verdict: losses cannot be compared between schedules: the baseline is "
+        f"{min(eps):.3f} on one and",
+        f"{max(eps):.3f} on another (eps, L1). Compare skill instead: 1 - loss / baseline.",
+        f"A schedule must end below log-SNR {TERMINAL_LIMIT:g}, because sampling starts from pure "
+        "noise, and with a",
+        f"gain below {GAIN_LIMIT:g}: errors at the noisy end are multiplied by the gain, and "
+        "noisier levels",
+        "teach nothing.",
     ]
     return "\n".join(lines)
 
 
-def _row(row: dict[str, Any]) -> str:
-    losses = row["losses"]
-    span = f"{row['logsnr_max']:.1f}..{row['logsnr_min']:.1f}"
+def _row(row: GalleryRow) -> str:
+    span = f"{row.logsnr_max:.1f}..{row.logsnr_min:.1f}"
     line = (
-        f"{row['name']:22}{row['steps'] or '-':>6}{span:>14}{_gain(row):>10}"
-        f"{losses['eps']['l1']['variance']:9.3f}"
+        f"{row.name:22}{row.steps or '-':>6}{span:>14}{gain(row):>10}"
+        f"{row.losses['eps']['l1'].variance:9.3f}"
     )
-    line += "".join(f"{losses[name]['mse']['variance']:10.3f}" for name in MSE)
-    return f"{line}  {_fault(row)}".rstrip()
+    line += "".join(f"{row.losses[name]['mse'].variance:10.3f}" for name in MSE)
+    return f"{line}  {_remark(row)}".rstrip()
 
 
-def _fault(row: dict[str, Any]) -> str:
-    if row["logsnr_min"] > TERMINAL_LIMIT:
-        return f"{row['signal_left']:.0%} of the signal left at its end"
-    if row["gain"] is None or row["gain"] > GAIN_LIMIT:
-        return "goes on where nothing is left"
+def _remark(row: ScheduleFacts) -> str:
+    if _ends_early(row):
+        return f"{row.signal_left:.0%} of the signal left at its end"
+    if _gain_too_high(row):
+        return "continues beyond pure noise"
     return ""
 
 
-def _gain(row: dict[str, Any]) -> str:
-    return "infinite" if row["gain"] is None else f"{row['gain']:.3g}"
+def _ends_early(r: ScheduleFacts) -> bool:
+    return r.logsnr_min > TERMINAL_LIMIT
 
 
-def _level(logsnr: float) -> str:
-    # Adding 0 makes a minus zero a zero.
-    return f"{round(logsnr, 1) + 0.0:.1f}"
+def _gain_too_high(r: ScheduleFacts) -> bool:
+    return r.gain is None or r.gain > GAIN_LIMIT
 
 
-def _mean(results: dict[str, Any]) -> float:
-    variance = results["latents"]["variance"]
-    return float(sum(variance) / len(variance))
+def gain(r: ScheduleFacts) -> str:
+    """In three digits."""
+    return "infinite" if r.gain is None else f"{r.gain:.3g}"
 
 
-def _head(r: dict[str, Any]) -> list[str]:
-    kind = "continuous" if r["steps"] is None else f"a chain of {r['steps']} steps"
-    tenth, half, most = (_level(r["visited"][share]) for share in ("10", "50", "90"))
+def _logsnr(value: float) -> str:
+    # Adding 0 turns minus zero into zero.
+    return f"{round(value, 1) + 0.0:.1f}"
+
+
+def _head(r: ScheduleResults) -> list[str]:
+    kind = "continuous" if r.steps is None else f"a chain of {r.steps} steps"
+    tenth, half, most = (_logsnr(r.visited[share]) for share in ("10", "50", "90"))
     return [
-        f"schedule {r['name']}, {kind}",
-        "  t        " + "".join(f"{t:8.1f}" for t in r["curve"]["t"][::10]),
-        "  log-SNR  " + "".join(f"{_level(level):>8}" for level in r["curve"]["logsnr"][::10]),
-        f"  a tenth of the levels is cleaner than {tenth}, half than {half}, nine tenths than "
-        f"{most}",
-        f"  noisy end {_level(r['logsnr_min'])}, {r['signal_left']:.2g} of the signal left   "
-        f"(must be {TERMINAL_LIMIT:g} or less, 0.05: samples start from pure noise)",
-        f"  gain {_gain(r)}   (1 / alpha there, 1 / sqrt(abar_T) of a chain: noise that a model "
-        "leaves comes out",
-        f"    so many times as strong; above {GAIN_LIMIT:g} there are levels that teach nothing)",
+        f"schedule {r.name}, {kind}",
+        "  t        " + "".join(f"{t:8.1f}" for t in r.curve.t[::10]),
+        "  log-SNR  " + "".join(f"{_logsnr(level):>8}" for level in r.curve.logsnr[::10]),
+        f"  10 % of the levels are cleaner than {tenth}, 50 % than {half}, 90 % than {most}",
+        f"  noisy end: log-SNR {_logsnr(r.logsnr_min)}, {r.signal_left:.2g} of the signal left   "
+        f"(limit: {TERMINAL_LIMIT:g} or less, 0.05; sampling starts from pure noise)",
+        f"  gain: {gain(r)}   (limit: {GAIN_LIMIT:g}; 1 / alpha at the noisy end, "
+        "1 / sqrt(abar_T) of a chain.",
+        "    Errors of the predicted noise there come out multiplied by it)",
     ]
 
 
-def _losses(r: dict[str, Any]) -> list[str]:
-    own = r["configured"]
+def _losses(r: ScheduleResults) -> list[str]:
+    own = r.configured
     lines = [
-        f"loss of a model that learned nothing, for latents of variance {_mean(r):.3g}: so much is "
-        "not learning",
+        f"baseline losses, for latents of variance {r.latents.mean:.3g}: a model that does not get "
+        "below the right half has learned nothing",
         f"  {'':6}{'predicting zero':>20}{'knowing the variance':>26}",
         f"  {'':6}{'L1':>11}{'MSE':>9}{'L1':>15}{'MSE':>9}",
     ]
-    for name, losses in r["losses"].items():
+    for name, losses in r.losses.items():
         l1, mse = losses["l1"], losses["mse"]
         lines.append(
-            f"  {name:6}{l1['zero']:11.3f}{mse['zero']:9.3f}{l1['variance']:15.3f}"
-            f"{mse['variance']:9.3f}"
+            f"  {name:6}{l1.zero:11.3f}{mse.zero:9.3f}{l1.variance:15.3f}{mse.variance:9.3f}"
         )
     return [
         *lines,
-        f"  as configured ({own['parametrisation']}, {own['loss']}, weighting {own['weighting']}): "
-        f"{own['zero']:.3f} predicting zero, {own['variance']:.3f} knowing the variance",
+        f"  as configured ({own.parametrisation}, {own.loss}, weighting {own.weighting}): "
+        f"{own.zero:.3f} predicting zero, {own.variance:.3f} knowing the variance",
     ]
 
 
-def _marks(r: dict[str, Any]) -> list[str]:
-    lines = ["where on this axis the latents end and the decoder stops caring"]
-    found = r["posterior"]
-    if found:
+def _latents(r: ScheduleResults) -> list[str]:
+    lines = ["noise of the encoder and noise tolerance of the decoder, on the same axis"]
+    encoder, decoder = r.posterior, r.tolerance
+    if encoder:
         lines += [
-            f"  the encoder's own noise: log-SNR {_level(found['least'])} to "
-            f"{_level(found['most'])} by direction, median {_level(found['median'])}; "
-            f"{found['cleaner_share']:.0%} of the levels",
-            "    are cleaner than all of it: detail that the encoder itself is not sure of",
+            f"  encoder: its own noise lies at log-SNR {_logsnr(encoder.least)} to "
+            f"{_logsnr(encoder.most)}, depending on the direction (median "
+            f"{_logsnr(encoder.median)});",
+            f"    {encoder.cleaner_share:.0%} of the levels are cleaner than all of it",
         ]
-    bears = r["tolerance"]
-    if bears:
+    if decoder:
         lines.append(
-            f"  the decoder's tolerance: log-SNR {_level(bears['logsnr'])}; "
-            f"{bears['cleaner_share']:.0%} of the levels are cleaner than it hears"
+            f"  decoder: it tolerates noise at log-SNR {_logsnr(decoder.logsnr)} and above; "
+            f"{decoder.cleaner_share:.0%} of the levels are cleaner than that"
         )
-    if not (found or bears or r["missing"]):
-        lines.append("  not known without latents: name a run with --run")
-    return lines + [f"  {line}" for line in r["missing"]]
+    if not (encoder or decoder or r.missing):
+        lines.append("  unknown without latents: give a run with --run")
+    return lines + [f"  {line}" for line in r.missing]
 
 
-def _verdict(r: dict[str, Any]) -> list[str]:
+def _verdict(r: ScheduleResults) -> list[str]:
     faults = _faults(r)
     if not faults:
         return [
-            "verdict: nothing wrong: it ends in noise, and not far beyond"
-            + (", and cleaner than the decoder hears" if r["tolerance"] else "")
+            "verdict: nothing wrong: it ends in pure noise, and not far beyond"
+            + ("; its clean end is cleaner than the decoder needs" if r.tolerance else "")
         ]
     return ["verdict:", *(f"  {fault}" for fault in faults)]
 
 
-def _faults(r: dict[str, Any]) -> list[str]:
+def _faults(r: ScheduleResults) -> list[str]:
     faults = []
-    if r["logsnr_min"] > TERMINAL_LIMIT:
+    if _ends_early(r):
         faults.append(
-            f"it never reaches pure noise ({r['signal_left']:.0%} of the signal is left), where "
-            "samples start: raise beta_end or beta_steps, or take another schedule; `latentdiff "
-            "diagnose sampler` tells what it costs"
+            f"it never reaches pure noise ({r.signal_left:.0%} of the signal is left), where "
+            f"sampling starts: {_advice(r, 'raise beta_end or beta_steps', 'lower logsnr_min')}. "
+            "`latentdiff diagnose sampler` measures the damage"
         )
-    if r["gain"] is None or r["gain"] > GAIN_LIMIT:
-        beyond = r["beyond_noise"]
+    if _gain_too_high(r):
         faults.append(
-            f"gain {_gain(r)}: {beyond:.0%} of the levels lie beyond log-SNR {NOISE_ONLY:g}, where "
-            "nothing can be learned; samples start there, not later. Lower beta_end or beta_steps"
+            f"gain {gain(r)}: {r.beyond_noise:.0%} of the levels lie beyond log-SNR "
+            f"{NOISE_ONLY:g}, where there is nothing to learn and where sampling never goes: "
+            + _advice(r, "lower beta_end or beta_steps", "raise logsnr_min")
         )
-    if r["tolerance"] and not r["tolerance"]["reached"]:
+    if r.tolerance and not r.tolerance.reached:
         faults.append(
-            f"its cleanest level, log-SNR {r['logsnr_max']:.1f}, is noisier than the decoder bears "
-            f"({r['tolerance']['logsnr']:.1f}): raise diffusion.schedule.logsnr_max"
+            f"its clean end, log-SNR {r.logsnr_max:.1f}, is noisier than the decoder tolerates "
+            f"({r.tolerance.logsnr:.1f}): {_advice(r, 'lower beta_start', 'raise logsnr_max')}"
         )
     return faults
+
+
+def _advice(r: ScheduleFacts, own_chain: str, continuous: str) -> str:
+    """Settings of `diffusion.schedule` that this schedule reads: a paper's chain reads none."""
+    if r.steps is None:
+        return f"{continuous} (diffusion.schedule)"
+    if r.name.startswith("betas "):
+        return f"{own_chain} (diffusion.schedule)"
+    return "choose another diffusion.schedule.name"

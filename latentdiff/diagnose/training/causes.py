@@ -1,76 +1,79 @@
-"""Every known cause of a bad training, held to the evidence of one run."""
+"""Every known cause of a bad training, checked against the evidence of one run."""
 
 from __future__ import annotations
 
 from latentdiff.diagnose.training import causes_data as data
 from latentdiff.diagnose.training import causes_fit as fit
 from latentdiff.diagnose.training import causes_network as network
-from latentdiff.diagnose.training.evidence import Evidence
-from latentdiff.diagnose.training.findings import Finding, in_order
-from latentdiff.diagnose.training.measure import Measured
+from latentdiff.diagnose.training.evidence import RunEvidence
+from latentdiff.diagnose.training.findings import Finding, most_serious_first
+from latentdiff.diagnose.training.measure import ModelMeasurements
+from latentdiff.model.project import Project
 
 
-def findings(evidence: Evidence) -> list[Finding]:
-    """Those that show, heaviest first; empty where the run is healthy."""
+def findings(evidence: RunEvidence) -> list[Finding]:
+    """The causes that show, most serious first; empty where the run is healthy."""
     measured = evidence.measured
     if measured is None:
-        return in_order(_of_course(evidence, None, None))
-    return in_order(
+        return most_serious_first(_of_course(evidence, None, None))
+    return most_serious_first(
         [
-            *_of_data(measured),
+            *_of_data(measured, evidence.settings),
             *_of_course(evidence, measured.skill, measured.growth),
             *_of_model(measured, evidence),
         ]
     )
 
 
-def _of_data(m: Measured) -> list[Finding | None]:
-    drawn = data.sampled_posteriors(m.directions)
-    if drawn:
-        # Of draws the others say what follows.
-        return [drawn]
+def _of_data(m: ModelMeasurements, settings: Project) -> list[Finding | None]:
+    sampled = data.sampled_posteriors(m.directions, settings)
+    if sampled:
+        # The other findings would only repeat its consequences.
+        return [sampled]
     share = network.condition_share(m.activations)
     return [
-        data.kept_noise(m.directions, m.learnable),
+        data.kept_noise(m.directions, m.learnable, settings),
         data.changed_latents(m.directions, m.same_files),
-        *_of_pairs(m),
-        data.ignored_condition(m.gains, m.pairing, share),
+        *_of_pairs(m, settings),
+        data.ignored_condition(m.gains, m.pairing, share, settings),
     ]
 
 
-def _of_pairs(m: Measured) -> list[Finding | None]:
+def _of_pairs(m: ModelMeasurements, settings: Project) -> list[Finding | None]:
     held, pairs = m.held_out, m.pairing
     gain = None if held is None else held.conditioning_gain
     return [
         None if pairs is None else data.unpaired(pairs, gain),
-        None if held is None else data.trained_unpaired(m.gains, pairs, held.loss, m.recorded),
+        None
+        if held is None
+        else data.trained_unpaired(m.gains, pairs, held.loss, m.recorded, settings),
     ]
 
 
-def _of_course(e: Evidence, skill: float | None, growth: float | None) -> list[Finding | None]:
+def _of_course(e: RunEvidence, skill: float | None, growth: float | None) -> list[Finding | None]:
     return [
-        fit.ran_away(e.curve, e.failure, skill, growth),
-        fit.overfitting(e.curve),
-        fit.clipped(e.curve, e.clip),
+        fit.ran_away(e.curve, e.failure, skill, growth, e.settings),
+        fit.overfitting(e.curve, e.settings),
+        fit.clipped(e.curve, e.settings),
     ]
 
 
-def _of_model(m: Measured, evidence: Evidence) -> list[Finding | None]:
-    norms, known = m.batch_norms, m.train.baselines
-    regression = m.model.denoiser.parametrisation == "regression"
-    # As batches of one level saw them in training, where it makes a difference.
+def _of_model(m: ModelMeasurements, evidence: RunEvidence) -> list[Finding | None]:
+    norms, baselines, settings = m.batch_norms, m.train.baselines, evidence.settings
+    regression = m.model.spec.diffusion.parametrisation == "regression"
+    # Where it makes a difference, as batches of one level saw them in training.
     losses = m.train.losses if norms is None else norms.own
-    ratios = [loss / base for loss, base in zip(losses, known, strict=True)]
+    ratios = [loss / base for loss, base in zip(losses, baselines, strict=True)]
     return [
-        None if norms is None else network.batch_norm(norms),
-        fit.one_level_a_batch(evidence.curve, ratios),
-        fit.untrained_levels(m.train.logsnr, m.train.losses, known),
-        network.weak_schedule(m.model.schedule.warnings),
-        network.growing_stream(m.activations),
-        network.weak_condition(m.activations),
-        network.shut_gates(m.activations),
+        None if norms is None else network.batch_norm(norms, settings),
+        fit.one_level_a_batch(evidence.curve, ratios, settings),
+        fit.untrained_levels(m.train.logsnr, m.train.losses, baselines, settings),
+        network.weak_schedule(m.model.schedule.warnings, settings),
+        network.growing_stream(m.activations, settings),
+        network.weak_condition(m.activations, settings),
+        network.shut_gates(m.activations, settings),
         network.dead_output(m.activations),
-        fit.underfit(m.skill, m.learnable, evidence.curve),
-        # A regression puts out means, which are tame, and no samples.
-        None if regression else network.strange_samples(m.samples),
+        fit.underfit(m.skill, m.learnable, evidence.curve, settings),
+        # A regression puts out means instead of samples: they are weaker by design.
+        None if regression else network.strange_samples(m.samples, settings, m.sampling),
     ]

@@ -5,106 +5,122 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from latentdiff.diagnose.training.findings import Finding, Weight
+from latentdiff.diagnose.training import advice
+from latentdiff.diagnose.training.findings import Finding, Severity
 from latentdiff.evaluation.directions import Directions
 from latentdiff.evaluation.pairing import Pairing
+from latentdiff.model.project import Project
 from latentdiff.training.verdict import LITTLE_GAIN
 
-DRAWN = 0.5
-"""Variance of directions without sound, over the posterior's own there, from which they are draws:
-of draws it is 1 or more, of means hardly anything."""
+SAMPLED = 0.5
+"""Variance of directions without sound over the posterior's own, above which they are posterior
+samples: those have 1 or more, means hardly any."""
 FLAT = 0.2
-"""Smallest over median variance of such directions from which they lie on one floor; draws have
-one, the unit variance that a VAE's prior pulls them to, while means keep falling."""
+"""Smallest over median variance of such directions above which they lie on one floor. Posterior
+samples have a floor, the unit variance that a VAE's prior pulls them to, while means keep
+falling."""
 DEAD = 1e-3
-"""Share of the strongest variance below which a direction is dead: what rounding leaves is as flat
-and white as draws are."""
+"""Share of the strongest variance below which a direction is dead: rounding errors are as flat and
+white as posterior samples are."""
 FEW = 3
-"""Directions without sound that make no floor."""
+"""Directions without sound below which there is no telling a floor."""
 MOSTLY = 0.8
 """Share of directions without sound that must look white."""
 CHANGED = 1.1
-"""Factor between variances from which latents are not those that the model was made for."""
+"""Ratio of variances above which latents are not those that the model was made for."""
 CHANGED_LOSS = 1.02
-"""Factor between losses of the same weights on the same windows that rounding cannot make."""
+"""Ratio of losses of the same weights on the same windows that rounding cannot explain."""
 FOLLOWED = 0.5
 """Conditioning gain on held-out files that only right pairs can give."""
 
 
-def sampled_posteriors(found: Directions) -> Finding | None:
-    """The model is trained on draws from the posterior, so that most of it is white noise."""
-    evidence = _stored_draws(found) or _trained_on_draws(found)
+def sampled_posteriors(found: Directions, settings: Project) -> Finding | None:
+    """The model is trained on posterior samples, which are mostly white noise."""
+    stored = _stored_samples(found)
+    evidence = stored or _trained_on_samples(found)
     if not evidence:
         return None
     return Finding(
         "sampled-posteriors",
-        Weight.BREAKS,
-        "the latents are draws from the encoder's posterior, not its means",
+        Severity.BREAKS,
+        "the latents are samples from the encoder's posterior, not its means",
         evidence,
-        "encode again with `latentdiff encode`, which stores the means, and train on these.",
+        advice.sampled_posteriors(settings, bool(stored)),
     )
 
 
-def _stored_draws(found: Directions) -> tuple[str, ...]:
-    """How the weak directions lie on the floor that drawing adds; empty where they do not."""
+def _stored_samples(found: Directions) -> tuple[str, ...]:
+    """Evidence that the weak directions lie on the floor that sampling adds; empty if not."""
     white, weak = found.white[found.weak], found.variance[found.weak]
     if sum(white) < MOSTLY * len(white):
         return ()
     if found.posterior is None:
-        if len(weak) < FEW or statistics.median(weak) < DEAD * found.variance[0]:
-            return ()
-        ratio, limit = min(weak) / statistics.median(weak), FLAT
-        told = (
-            f"of the variance of the typical one of them, {statistics.median(weak):.2g}, the "
-            f"weakest has {ratio:.2g} (draws: near 1, on one floor; means: below a hundredth)"
-        )
+        evidence = _on_a_floor(weak, found.variance[0])
     else:
-        noise = found.posterior[found.weak]
-        ratio = statistics.median(v / max(p, 1e-30) for v, p in zip(weak, noise, strict=True))
-        limit = DRAWN
-        told = (
-            f"they have {ratio:.2g} times the variance of the posterior itself (draws: about 1; "
-            "means: far below)"
-        )
-    if ratio < limit:
+        evidence = _as_wide_as_the_posterior(weak, found.posterior[found.weak])
+    if not evidence:
         return ()
     return (
-        f"the weaker half of {len(found.variance)} directions is white noise along time: "
+        f"of {len(found.variance)} directions, the weaker half is white noise along time: "
         f"{sum(white)} of {len(white)}",
-        told,
+        evidence,
         f"the model sees {len(found.kept_white)} directions, {sum(found.kept_white)} of them white "
-        "(of means: hardly any)",
+        "(means: hardly any)",
     )
 
 
-def _trained_on_draws(found: Directions) -> tuple[str, ...]:
-    """How the model expects the variances of draws, of latents that are means by now."""
+def _on_a_floor(weak: Sequence[float], strongest: float) -> str:
+    """Evidence where the posterior is not known; empty if there is none."""
+    if len(weak) < FEW or statistics.median(weak) < DEAD * strongest:
+        return ""
+    ratio = min(weak) / statistics.median(weak)
+    if ratio < FLAT:
+        return ""
+    return (
+        f"the weakest of these has {ratio:.2g} of their median variance, "
+        f"{statistics.median(weak):.2g} (posterior samples: near 1; means: below a hundredth)"
+    )
+
+
+def _as_wide_as_the_posterior(weak: Sequence[float], posterior: Sequence[float]) -> str:
+    """Evidence where the posterior is known; empty if there is none."""
+    ratio = statistics.median(v / max(p, 1e-30) for v, p in zip(weak, posterior, strict=True))
+    if ratio < SAMPLED:
+        return ""
+    return (
+        f"they have {ratio:.2g} times the variance of the posterior itself (posterior samples: "
+        "about 1; means: far below)"
+    )
+
+
+def _trained_on_samples(found: Directions) -> tuple[str, ...]:
+    """Evidence that the model was made for posterior samples while the store holds means."""
     if found.taken_if_drawn is None:
         return ()
-    means, draws = statistics.median(found.taken), statistics.median(found.taken_if_drawn)
-    if means > 1 / CHANGED or not 1 / CHANGED < draws < CHANGED:
+    means, samples = statistics.median(found.taken), statistics.median(found.taken_if_drawn)
+    if means > 1 / CHANGED or not 1 / CHANGED < samples < CHANGED:
         return ()
     return (
-        f"the stored latents have {means:.2g} of the variance that the model was made for, in the "
-        f"typical direction; draws from their posterior have {draws:.2f} of it (the same: 1)",
+        f"in a typical direction the stored latents have {means:.2g} of the variance that the "
+        f"model was made for; samples from their posterior have {samples:.2f} of it (healthy: 1 "
+        "and above 1)",
     )
 
 
-def kept_noise(found: Directions, learnable: float) -> Finding | None:
+def kept_noise(found: Directions, learnable: float, settings: Project) -> Finding | None:
     """Most of the directions that the model sees are noise, which nothing can learn."""
     white, kept = sum(found.kept_white), len(found.kept_white)
     if 2 * white <= kept:
         return None
     return Finding(
         "kept-noise",
-        Weight.COSTS,
+        Severity.COSTS,
         "most directions that the model is trained on are white noise along time",
         (
-            f"{white} of {kept} directions look white; a filter that knows their spectrum reaches "
-            f"skill {learnable:.2f} (0: nothing to learn along time)",
+            f"{white} of {kept} directions look white; a linear filter reaches skill "
+            f"{learnable:.2f} (0: there is nothing to learn along time)",
         ),
-        "set latents.keep=auto or a smaller number; where it is auto already, train the codec "
-        "longer, or with a smaller beta.",
+        advice.kept_noise(settings, kept),
     )
 
 
@@ -115,96 +131,97 @@ def changed_latents(found: Directions, same_files: bool | None) -> Finding | Non
     if not scaled and same_files is not False:
         return None
     evidence = [
-        f"variance along the directions seen, over what the model takes it to be: {worst:.3g} "
-        "where it is farthest off (1: the same latents)"
+        f"variance of the latents over the variance that the model expects: {worst:.3g} in the "
+        "worst direction (1: the same latents)"
     ]
     if same_files is False:
-        evidence.append("the fingerprint of the files is another than run.json recorded")
+        evidence.append("the files' fingerprint is not the one in run.json")
     return Finding(
         "changed-latents",
-        Weight.BREAKS if scaled else Weight.COSTS,
-        "the latents are not those that the model was trained for",
+        Severity.BREAKS if scaled else Severity.COSTS,
+        "these are not the latents that the model was trained on",
         tuple(evidence),
-        "name the store it was trained on with --latents, or train anew with --overwrite.",
+        advice.changed_latents(),
     )
 
 
 def unpaired(pairs: Pairing, gain: float | None) -> Finding | None:
-    """Condition features do not belong to the latents they lie beside.
+    """The stored condition features belong to other latents.
 
-    `gain` on held-out files, None where there are none: a regression sees straight lines only, and
-    a model that follows its condition is the better witness.
+    `gain` on held-out files, None without any. A model that follows its condition there outweighs
+    the regression behind `pairs`, which sees only linear relations.
     """
     if pairs.holds or (gain is not None and gain > FOLLOWED):
         return None
-    evidence = [
-        f"a regression on the spectrogram stored with a file predicts {pairs.stored:.1%} of its "
-        f"latents' variance; on the same moved elsewhere in the file, {pairs.best_displaced:.1%} "
-        "(right pairs: well above that)"
-    ]
+    evidence = [_predicted(pairs)]
     if gain is not None:
         evidence.append(
-            f"conditioning gain on held-out files {gain:.2f} (0: wrong conditions serve as well)"
+            f"conditioning gain on held-out files {gain:.2f} (0: the condition is ignored)"
         )
     return Finding(
         "unpaired-conditions",
-        Weight.BREAKS,
+        Severity.BREAKS,
         "latents and conditions do not belong together",
         tuple(evidence),
-        "pair them by file name, never by the order of a folder: `latentdiff encode` writes both "
-        "from one recording.",
+        advice.unpaired(),
     )
 
 
 def trained_unpaired(
-    gains: Sequence[float], pairs: Pairing | None, now: float, then: float | None
+    gains: Sequence[float],
+    pairs: Pairing | None,
+    now: float,
+    then: float | None,
+    settings: Project,
 ) -> Finding | None:
-    """Conditions are right now, but were not in training: right ones make it worse.
+    """Conditions are right now but were wrong in training: the right ones raise the loss.
 
-    `gains` on training and held-out files, losses on held-out windows measured `now` and recorded
-    `then` of the same weights, windows, levels and noise; None where nothing was recorded.
+    `gains` on training and held-out files. `now`, `then`: held-out losses of the same weights,
+    windows, levels and noise, measured now and recorded in training; `then` None: not recorded.
     `pairs` None: conditions that a regression cannot judge, such as labels.
     """
-    told = pairs is None or pairs.holds
+    informative = pairs is None or pairs.holds
     changed = then is not None and now > CHANGED_LOSS * then
-    if not gains or max(gains) >= LITTLE_GAIN or not (told and changed):
+    if not gains or max(gains) >= LITTLE_GAIN or not (informative and changed):
         return None
     return Finding(
         "unpaired-conditions",
-        Weight.BREAKS,
+        Severity.BREAKS,
         "the model was trained with conditions of other latents",
         (
-            f"held-out loss {now:.4f} with the conditions as they are stored, {then:.4f} of the "
-            "same weights and windows in training (the same conditions: equal)",
-            f"conditioning gain {_listed(gains)} (below 0: wrong conditions serve better)",
-            *_pairs_told(pairs),
+            f"held-out loss {now:.4f} with the conditions as they are stored; the same weights and "
+            f"windows had {then:.4f} in training (healthy: equal)",
+            f"conditioning gain {_listed(gains)} (below 0: wrong conditions do better)",
+            *([] if pairs is None else [_predicted(pairs)]),
         ),
-        "train anew, with each window's own condition.",
+        advice.trained_unpaired(settings),
     )
 
 
 def ignored_condition(
-    gains: Sequence[float], pairs: Pairing | None, heard: float | None
+    gains: Sequence[float], pairs: Pairing | None, share: float | None, settings: Project
 ) -> Finding | None:
     """The model does as well with wrong conditions as with the right ones.
 
-    `gains` on training and, where there are any, held-out files; empty: it has no condition.
-    `heard`: condition over the signal that it joins, None where that is not known.
+    `gains` on training and, if there are any, held-out files; empty for an unconditional model.
+    `share`: magnitude of the condition over the signal that it joins; None where not known.
     """
     if not gains or max(gains) >= LITTLE_GAIN:
         return None
-    share = "" if heard is None else f"inside the network it is {heard:.2g} of the signal it joins"
+    evidence = [f"conditioning gain {_listed(gains)} (below {LITTLE_GAIN}: ignored)"]
+    if pairs is not None:
+        evidence.append(_predicted(pairs))
+    if share is not None:
+        evidence.append(
+            f"inside the network the condition is {share:.2g} of the signal that it joins "
+            "(healthy: 0.1 to 2)"
+        )
     return Finding(
         "ignored-condition",
-        Weight.COSTS,
+        Severity.COSTS,
         "the condition is ignored",
-        (
-            f"conditioning gain {_listed(gains)} (below {LITTLE_GAIN}: ignored)",
-            *_pairs_told(pairs),
-            *([share] if share else []),
-        ),
-        "train longer; see that training gave each window its own condition; lower "
-        "condition.dropout.",
+        tuple(evidence),
+        advice.ignored_condition(settings),
     )
 
 
@@ -215,10 +232,9 @@ def _listed(gains: Sequence[float]) -> str:
     )
 
 
-def _pairs_told(pairs: Pairing | None) -> list[str]:
-    if pairs is None:
-        return []
-    return [
-        f"the stored conditions predict {pairs.stored:.1%} of the latents' variance in straight "
-        f"lines, moved elsewhere {pairs.best_displaced:.1%} (right pairs: well above that)"
-    ]
+def _predicted(pairs: Pairing) -> str:
+    return (
+        f"a linear regression on a file's spectrogram predicts {pairs.stored:.1%} of its latents' "
+        f"variance; shifted in time, the spectrogram predicts {pairs.best_displaced:.1%} "
+        "(healthy: far less when shifted)"
+    )

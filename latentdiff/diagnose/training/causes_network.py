@@ -1,4 +1,4 @@
-"""What can be wrong inside a network, and with what it makes."""
+"""What can be wrong inside a network, and with its samples."""
 
 from __future__ import annotations
 
@@ -6,68 +6,71 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from latentdiff.diagnose.training.findings import Finding, Weight
+from latentdiff.diagnose.training import advice
+from latentdiff.diagnose.training.findings import Finding, Severity
+from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.evaluation.activations import Activations
+from latentdiff.model.project import Project
 
 GROWTH = 30.0
-"""Of the stream from the first block to the last, beyond which late blocks add nothing."""
+"""Growth of the stream from the first block to the last, above which late blocks add nothing."""
 WEAK = 0.02
-"""Condition over the signal it joins, below which it cannot be heard."""
+"""Condition over the signal it joins, below which it is lost."""
 SHUT = 0.9
-"""Share of saturated gates in the typical block from which the network is stuck."""
+"""Share of saturated gates in the typical block above which the network is stuck."""
 DEAD = 0.02
-"""Magnitude of the output, whose target has about 1, below which it is as good as zero."""
+"""Magnitude of the output below which it is as good as zero; its target has about 1."""
 SPREAD = 1.7
-"""Factor between the spread of samples and of latents that is no accident."""
+"""Ratio of the spreads of samples and latents that is no accident."""
 OFF = 0.5
-"""Distance of the samples' mean from that of the latents, in their standard deviations."""
+"""Distance between the means of samples and latents that is no accident, in the latents' standard
+deviations."""
 
 
 @dataclass(frozen=True)
-class BatchNorms:
-    """Layers that normalise by the statistics of a batch, and what they do to the loss."""
+class BatchNormLosses:
+    """Losses of a network with BatchNorm, by noise level."""
 
     names: list[str]
+    """The BatchNorm layers."""
     logsnr: list[float]
     used: list[float]
-    """Loss at each level with the statistics gathered in training, as the model is used."""
+    """Losses with the statistics gathered in training, as the model is used."""
     own: list[float]
-    """Loss at each level with the statistics of a batch of that level."""
+    """Losses with the statistics of a batch of that noise level only."""
 
 
 @dataclass(frozen=True)
-class Samples:
-    """A handful of samples beside the latents of as many training windows."""
+class SampleStatistics:
+    """A few samples beside the latents of as many training windows."""
 
     spread: list[float]
-    """[C], standard deviation over theirs."""
+    """[C], their standard deviation over that of the latents."""
     offset: list[float]
-    """[C], difference of means in their standard deviations."""
+    """[C], difference of the means in standard deviations of the latents."""
     count: int
 
 
-def batch_norm(found: BatchNorms) -> Finding:
-    """What the network puts out depends on what else was in the batches of its training."""
+def batch_norm(found: BatchNormLosses, settings: Project) -> Finding:
+    """The network's output depends on what else was in the batches of its training."""
     ratios = [used / max(own, 1e-12) for used, own in zip(found.used, found.own, strict=True)]
     worst = max(range(len(ratios)), key=lambda i: ratios[i])
     mean = sum(found.used) / sum(found.own)
     return Finding(
         "batch-norm",
-        Weight.BREAKS,
+        Severity.BREAKS,
         "BatchNorm normalises noise levels by each other's statistics",
         (
-            f"{len(found.names)} layers of BatchNorm, the first of them {found.names[0]} (sound: "
-            "none)",
+            f"{len(found.names)} BatchNorm layers, the first is {found.names[0]} (healthy: none)",
             f"log-SNR {found.logsnr[worst]:+.1f}: loss {found.used[worst]:.3f} in use, "
             f"{found.own[worst]:.3f} with a batch's own statistics; over all levels {mean:.2f} "
-            "times as much in use (sound: 1)",
+            "times as much in use (healthy: 1)",
         ),
-        "use GroupNorm or LayerNorm, as all networks of `network.name` do, and draw a noise level "
-        "for each window of a batch.",
+        advice.batch_norm(settings),
     )
 
 
-def growing_stream(levels: Mapping[float, Activations]) -> Finding | None:
+def growing_stream(levels: Mapping[float, Activations], settings: Project) -> Finding | None:
     """The residual stream drowns what late blocks add."""
     logsnr, worst = max(levels.items(), key=lambda item: item[1].growth)
     if worst.growth < GROWTH:
@@ -75,20 +78,19 @@ def growing_stream(levels: Mapping[float, Activations]) -> Finding | None:
     first, last = worst.blocks[0], worst.blocks[-1]
     return Finding(
         "growing-stream",
-        Weight.COSTS,
-        "the signal grows from block to block until nothing that is added counts",
+        Severity.COSTS,
+        "the signal grows from block to block and drowns what late blocks add",
         (
             f"log-SNR {logsnr:+.1f}: magnitude {first.stream_in:.3g} into {first.name}, "
-            f"{last.stream_out:.3g} out of {last.name}, {worst.growth:.0f} times as much (sound: 1 "
-            "to 10)",
+            f"{last.stream_out:.3g} out of {last.name}, {worst.growth:.0f} times as much "
+            "(healthy: 1 to 10)",
         ),
-        "normalise before each block and sum what the blocks put out, as network.name=diffwave "
-        "does; lower training.learning_rate.",
+        advice.growing_stream(settings),
     )
 
 
 def condition_share(levels: Mapping[float, Activations]) -> float | None:
-    """Condition over the signal that it joins, in the typical block and level."""
+    """Magnitude of the condition over the signal that it joins, in the typical block and level."""
     shares = [
         block.condition / max(block.signal, 1e-12)
         for found in levels.values()
@@ -98,23 +100,22 @@ def condition_share(levels: Mapping[float, Activations]) -> float | None:
     return statistics.median(shares) if shares else None
 
 
-def weak_condition(levels: Mapping[float, Activations]) -> Finding | None:
+def weak_condition(levels: Mapping[float, Activations], settings: Project) -> Finding | None:
     """The condition is lost beside the signal it joins."""
     share = condition_share(levels)
     if share is None or share > WEAK:
         return None
     return Finding(
         "weak-condition",
-        Weight.COSTS,
+        Severity.COSTS,
         "the condition is too small beside the signal that it joins",
-        (f"{share:.2g} of it in the typical block (sound: 0.1 to 2)",),
-        "standardise the condition and normalise the encoder's output; lower the learning rate if "
-        "the signal itself has grown.",
+        (f"{share:.2g} of the signal's magnitude in the typical block (healthy: 0.1 to 2)",),
+        advice.weak_condition(settings),
     )
 
 
-def shut_gates(levels: Mapping[float, Activations]) -> Finding | None:
-    """Gates are wide open or shut, and learn no more."""
+def shut_gates(levels: Mapping[float, Activations], settings: Project) -> Finding | None:
+    """Gates are wide open or shut, where they have no gradient."""
     shares = [
         block.saturated
         for found in levels.values()
@@ -125,55 +126,65 @@ def shut_gates(levels: Mapping[float, Activations]) -> Finding | None:
         return None
     return Finding(
         "shut-gates",
-        Weight.COSTS,
-        "the gates are stuck wide open or shut",
-        (f"{statistics.median(shares):.0%} of them in the typical block (sound: 5 to 60 %)",),
-        "lower training.learning_rate and train anew.",
+        Severity.COSTS,
+        "the network's gates are stuck wide open or shut",
+        (f"{statistics.median(shares):.0%} of them in the typical block (healthy: 5 to 60 %)",),
+        advice.shut_gates(settings),
     )
 
 
 def dead_output(levels: Mapping[float, Activations]) -> Finding | None:
     """The network puts out next to nothing at every level."""
-    loudest = max(found.output for found in levels.values())
-    if loudest > DEAD:
+    strongest = max(found.output for found in levels.values())
+    if strongest > DEAD:
         return None
     return Finding(
         "dead-output",
-        Weight.SYMPTOM,
+        Severity.SYMPTOM,
         "the network puts out next to nothing",
-        (f"magnitude {loudest:.2g} at the loudest level (its target: about 1)",),
-        "see the other findings; if there are none, train longer.",
+        (f"magnitude {strongest:.2g} at the strongest level (its target: about 1)",),
+        advice.dead_output(),
     )
 
 
-def strange_samples(found: Samples) -> Finding | None:
-    """Samples are far tamer, wilder or elsewhere than what was learned from."""
-    spread, offset = statistics.median(found.spread), max(map(abs, found.offset))
-    if 1 / SPREAD < spread < SPREAD and statistics.median(map(abs, found.offset)) < OFF:
+def strange_samples(
+    found: SampleStatistics, settings: Project, drawn: SamplingConfig
+) -> Finding | None:
+    """Samples are far weaker, wilder or elsewhere than the latents; `drawn`: how they were."""
+    spread = statistics.median(found.spread)
+    offset = statistics.median(map(abs, found.offset))
+    # `not ... <`, as NaN is wild.
+    if not spread < SPREAD:
+        title, do_this = "vary more than", advice.wild_samples(settings, drawn)
+    elif spread <= 1 / SPREAD:
+        title, do_this = "are weaker and more alike than", advice.weak_samples(settings, drawn)
+    elif not offset < OFF:
+        title, do_this = "have another mean than", advice.displaced_samples(settings)
+    else:
         return None
     return Finding(
         "strange-samples",
-        Weight.SYMPTOM,
-        "samples are not spread as the latents are",
+        Severity.SYMPTOM,
+        f"samples {title} the latents",
         (
-            f"standard deviation {spread:.2f} of theirs in the typical direction, "
-            f"{min(found.spread):.2f} to {max(found.spread):.2f} over all (sound: about 1), over "
+            f"standard deviation {spread:.2f} of the latents' in the typical direction, "
+            f"{min(found.spread):.2f} to {max(found.spread):.2f} over all (healthy: about 1); "
             f"{found.count} samples",
-            f"means differ by {offset:.2f} standard deviations at most (sound: about 0)",
+            f"means differ by at most {max(map(abs, found.offset)):.2f} standard deviations "
+            "(healthy: about 0)",
         ),
-        "tame: train longer. Wild: raise sampling.steps, lower sampling.guidance, and look at the "
-        "noisiest levels and at `latentdiff diagnose schedule`.",
+        do_this,
     )
 
 
-def weak_schedule(warnings: Sequence[str]) -> Finding | None:
-    """The schedule itself asks for trouble."""
+def weak_schedule(warnings: Sequence[str], settings: Project) -> Finding | None:
+    """The noise schedule does not fit the sampling."""
     if not warnings:
         return None
     return Finding(
         "schedule",
-        Weight.COSTS,
+        Severity.COSTS,
         "the noise schedule does not fit the sampling",
         tuple(warnings),
-        "use diffusion.schedule.name=cosine; `latentdiff diagnose schedule` shows others.",
+        advice.schedule(settings),
     )

@@ -2,80 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
-class Line:
-    """Means over the steps since the line before."""
+class TrainingRow:
+    """Means over the training steps since the row before."""
 
     step: int
     loss: float
     baseline: float
-    """Of the model that knows variances only, on the same windows."""
+    """Loss on the same windows of a denoiser that knows only variances."""
     gradient_norm: float
     """Before clipping."""
     learning_rate: float
 
     @property
     def ratio(self) -> float:
-        """Loss over baseline: 1 knows variances only, above 1 is worse than knowing nothing."""
+        """Loss over baseline; 1: knows only variances, above 1: worse than that."""
         return self.loss / max(self.baseline, 1e-12)
 
 
 @dataclass(frozen=True)
-class Check:
+class ValidationRow:
     """One validation of the averaged weights."""
 
     step: int
     loss: float
     """On held-out windows."""
     baseline: float
+    """On the same windows, of a denoiser that knows only variances."""
     training: float | None
-    """Loss on training windows at the same levels."""
+    """Loss on training windows at the same noise levels; None: not measured."""
     training_baseline: float | None
+    """On the same training windows; None: not measured."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Both, in the order of their steps; empty where nothing was written yet."""
+    """All rows, in the order of their steps; empty before the first is written."""
 
-    lines: list[Line]
-    checks: list[Check]
+    training: list[TrainingRow]
+    validations: list[ValidationRow]
 
     @classmethod
-    def of(cls, rows: Iterable[Mapping[str, Any]]) -> Curve:
+    def of(cls, rows: Iterable[Mapping[str, float]]) -> Curve:
         """From the rows of a metrics file."""
         rows = list(rows)
-        lines = [_picked(Line, _LINE, row) for row in rows if "loss" in row]
-        checks = [_picked(Check, _CHECK, row) for row in rows if "validation/loss" in row]
-        return cls(lines, checks)
+        return cls(
+            [_training_row(row) for row in rows if row.keys() >= _TRAINING],
+            [_validation_row(row) for row in rows if "validation/loss" in row],
+        )
 
     @property
-    def settled(self) -> list[Line]:
-        """The second half, where a training no longer falls fast."""
-        return self.lines[len(self.lines) // 2 :]
+    def settled(self) -> list[TrainingRow]:
+        """The second half, where the loss no longer falls fast."""
+        return self.training[len(self.training) // 2 :]
 
     @property
-    def best(self) -> Check | None:
+    def best(self) -> ValidationRow | None:
         """The validation with the lowest loss."""
-        return min(self.checks, key=lambda check: check.loss, default=None)
+        return min(self.validations, key=lambda row: row.loss, default=None)
+
+    @property
+    def peak_rate(self) -> float:
+        """The highest learning rate; there must be training rows."""
+        return max(row.learning_rate for row in self.training)
 
 
-_LINE = {name: name for name in ("step", "loss", "baseline", "gradient_norm", "learning_rate")}
-_CHECK = {
-    "step": "step",
-    "loss": "validation/loss",
-    "baseline": "validation/baseline",
-    "training": "validation/training_loss",
-    "training_baseline": "validation/training_baseline",
-}
-"""Fields and the names they have in a metrics file."""
+_TRAINING = {field.name for field in fields(TrainingRow)}
 
 
-def _picked(kind: Callable[..., T], names: Mapping[str, str], row: Mapping[str, Any]) -> T:
-    return kind(**{field: row.get(name) for field, name in names.items()})
+def _training_row(row: Mapping[str, float]) -> TrainingRow:
+    return TrainingRow(
+        step=int(row["step"]),
+        loss=row["loss"],
+        baseline=row["baseline"],
+        gradient_norm=row["gradient_norm"],
+        learning_rate=row["learning_rate"],
+    )
+
+
+def _validation_row(row: Mapping[str, float]) -> ValidationRow:
+    return ValidationRow(
+        step=int(row["step"]),
+        loss=row["validation/loss"],
+        baseline=row["validation/baseline"],
+        training=row.get("validation/training_loss"),
+        training_baseline=row.get("validation/training_baseline"),
+    )

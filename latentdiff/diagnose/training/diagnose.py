@@ -6,16 +6,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from latentdiff import runs
-from latentdiff.diagnose.report import Report, folder_of, tell
-from latentdiff.diagnose.training import report as training_report
+from latentdiff.diagnose.report import Report, run_question
 from latentdiff.diagnose.training.causes import findings
 from latentdiff.diagnose.training.evidence import gather, stage_of
+from latentdiff.diagnose.training.report import text
+from latentdiff.diagnose.training.results import Results
 from latentdiff.errors import UserError
 from latentdiff.latents.store import LatentStore
 from latentdiff.model.project import Project
 from latentdiff.model.resolve import latents_path
 from latentdiff.runs import Input, Run
 from latentdiff.tracking import METRICS_FILE
+from latentdiff.training import checkpoint
 from latentdiff.training.fabric import pick_device
 
 NAME = "training"
@@ -30,35 +32,39 @@ def diagnose_training(
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> list[str]:
-    """Hold every known cause of a bad training to what the run directory shows.
+    """Check every known cause of a bad training against what the run directory shows.
 
-    `diffusion`: another diffusion folder or checkpoint than the run's; `latents`: other ones than
-    it was trained on. Returns what could not be looked at.
+    `diffusion`: another diffusion folder or checkpoint than the run's; `latents`: others than the
+    run's. Returns what could not be examined. Raises UserError where nothing was trained.
     """
 
-    def make() -> Report:
+    def measure() -> Report[Results]:
         evidence = gather(run, project, pick_device(project.device), diffusion, latents)
         found = findings(evidence)
-        facts = training_report.facts(evidence, found)
-        return Report(facts, training_report.table(evidence, found))
+        return Report(Results.of(evidence, found), text(evidence, found))
 
-    results = tell(
+    results = run_question(
         NAME,
-        make,
-        folder_of(run, NAME),
+        Results,
+        measure,
+        run.diagnosis / NAME,
         settings={"sampling": project.sampling.model_dump(mode="json")},
-        inputs=_inputs(run, stage_of(diffusion or run.diffusion), latents),
+        inputs=_inputs(run, diffusion or run.diffusion, latents),
         overwrite=overwrite,
         dry_run=dry_run,
     )
-    return [] if results is None else list(results["unseen"])
+    return [] if results is None else results.unseen
 
 
-def _inputs(run: Run, stage: Path, latents: Path | None) -> dict[str, Input]:
-    """As far as they are there: a run without latents still has its metrics."""
-    found, metrics = {}, stage / METRICS_FILE
+def _inputs(run: Run, diffusion: Path, latents: Path | None) -> dict[str, Input]:
+    """As far as they exist: a run without checkpoint or latents still has its metrics."""
+    found, stage = {}, stage_of(diffusion)
+    metrics = stage / METRICS_FILE
     if metrics.exists():
         found["metrics"] = Input(str(metrics), runs.sha256_file(metrics))
+    with suppress(UserError):
+        weights = checkpoint.find(diffusion)
+        found["diffusion"] = Input(str(weights), runs.sha256_file(weights))
     with suppress(UserError):
         store = LatentStore.open(latents_path(run, latents, stage))
         found["latents"] = Input(str(store.root.resolve()), store.fingerprint())

@@ -5,34 +5,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentdiff import runs, tracking
+from latentdiff import config, runs, tracking
 from latentdiff.diagnose.training.curve import Curve
-from latentdiff.diagnose.training.measure import Measured, look
+from latentdiff.diagnose.training.measure import ModelMeasurements, measure_model
 from latentdiff.errors import UserError
+from latentdiff.latents.store import same_fingerprint
 from latentdiff.model.project import Project
 from latentdiff.model.resolve import open_model
 from latentdiff.runs import Run
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RunEvidence:
     """All that findings rest on."""
 
     curve: Curve
     failure: str | None
-    """Why the training ended, where it failed."""
-    clip: float | None
-    """training.gradient_clip; None = not clipped, or not known."""
-    measured: Measured | None
-    """None where there is no checkpoint, or the latents are gone."""
+    """Why the training ended, if it failed."""
+    settings: Project
+    """The settings of the training, with today's `sampling`."""
+    measured: ModelMeasurements | None
+    """None without a checkpoint or without latents."""
     unseen: list[str]
-    """What could not be looked at, and why."""
+    """What could not be examined, and why."""
 
 
 def gather(
     run: Run, project: Project, device: str, diffusion: Path | None, latents: Path | None
-) -> Evidence:
-    """Of a run, or of another `diffusion` folder or checkpoint, on its latents or other ones.
+) -> RunEvidence:
+    """The evidence of a run, or of another `diffusion` folder or checkpoint.
 
     Raises UserError where nothing was trained there.
     """
@@ -41,27 +42,31 @@ def gather(
     if info is None:
         raise UserError(
             f"there is no training in {stage}",
-            do_this="begin one: `latentdiff train-diffusion`; --diffusion names another.",
+            do_this="start one: `latentdiff train-diffusion`; --diffusion names another.",
         )
-    measured, unseen = None, []
+    measured, unseen, settings = None, [], project
+    try:
+        trained = config.build(Project, info.config, source=str(stage))
+        settings = trained.model_copy(update={"sampling": project.sampling})
+    except UserError as error:
+        unseen.append(f"the settings of the training: {error.what}")
+    recorded = info.fingerprint("latents")
     try:
         model, store = open_model(run, diffusion, latents, device)
-        measured = look(model, store, info, project.sampling, stage)
+        same_files = None
+        if recorded is not None:
+            same_files = same_fingerprint(recorded, store.fingerprint())
+        measured = measure_model(model, store, settings, same_files, stage)
     except UserError as error:
         unseen.append(f"the model on its latents: {error.what}")
     if measured is not None and measured.held_out is None:
-        unseen.append("learning by heart: no file is held out")
-    return Evidence(
-        Curve.of(tracking.read_metrics(stage)),
-        info.error,
-        info.config.get("training", {}).get("gradient_clip"),
-        measured,
-        unseen,
-    )
+        unseen.append("overfitting: no file is held out")
+    curve = Curve.of(tracking.read_metrics(stage))
+    return RunEvidence(curve, info.error, settings, measured, unseen)
 
 
 def stage_of(path: Path) -> Path:
-    """The diffusion stage that a run, its diffusion folder, or a checkpoint file stands for."""
+    """The diffusion stage of a run directory, a diffusion folder, or a checkpoint file."""
     if path.suffix == ".safetensors":
         return path.parent.parent
     return path / "diffusion" if (path / "diffusion").is_dir() else path

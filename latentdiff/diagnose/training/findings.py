@@ -1,14 +1,13 @@
-"""What a diagnosis of a training comes to: causes, heaviest first, each with its evidence."""
+"""What a diagnosis of a training finds: causes, most serious first, each with its evidence."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 
-class Weight(IntEnum):
+class Severity(IntEnum):
     """How much of a bad result a cause explains."""
 
     SYMPTOM = 1
@@ -16,13 +15,13 @@ class Weight(IntEnum):
     COSTS = 2
     """The result is worse than it could be."""
     BREAKS = 3
-    """While it lasts nothing else helps."""
+    """Nothing else helps until it is fixed."""
 
 
-WORDS = {
-    Weight.SYMPTOM: "a symptom",
-    Weight.COSTS: "costs quality",
-    Weight.BREAKS: "breaks the training",
+PHRASES = {
+    Severity.SYMPTOM: "a symptom",
+    Severity.COSTS: "costs quality",
+    Severity.BREAKS: "breaks the training",
 }
 
 
@@ -32,39 +31,30 @@ class Finding:
 
     cause: str
     """Its name for programs, such as `sampled-posteriors`."""
-    weight: Weight
+    severity: Severity
     title: str
     evidence: tuple[str, ...]
-    """Numbers, each beside what it must be compared with."""
+    """Measurements, each beside its healthy value."""
     do_this: str
-
-    def facts(self) -> dict[str, Any]:
-        """For the JSON file."""
-        return {
-            "cause": self.cause,
-            "weight": int(self.weight),
-            "title": self.title,
-            "evidence": list(self.evidence),
-            "do_this": self.do_this,
-        }
+    """Advice that can help with the settings in force."""
 
 
-def in_order(found: Iterable[Finding | None]) -> list[Finding]:
-    """Those that are there, heaviest first.
+def most_serious_first(found: Iterable[Finding | None]) -> list[Finding]:
+    """Without the Nones; equally serious ones stay in the order given.
 
-    Of equal ones the first given comes first: causes are asked for along the way from the latents
-    to the samples, and what is wrong early explains what is wrong later.
+    Causes are given along the way from the latents to the samples: what goes wrong early explains
+    what goes wrong later.
     """
-    return sorted((f for f in found if f is not None), key=lambda f: -f.weight)
+    return sorted((f for f in found if f is not None), key=lambda f: -f.severity)
 
 
-def table(found: list[Finding]) -> list[str]:
-    """Lines for the terminal."""
+def lines_of(found: Sequence[Finding]) -> list[str]:
+    """Text for the terminal."""
     if not found:
-        return ["nothing found: no known cause of a bad training shows in this run"]
-    lines = ["1 finding" if len(found) == 1 else f"{len(found)} findings, heaviest first"]
+        return ["nothing found: this run shows no known cause of a bad training"]
+    lines = ["1 finding" if len(found) == 1 else f"{len(found)} findings, most serious first"]
     for number, finding in enumerate(found, 1):
-        lines.append(f"{number}. {finding.title} ({WORDS[finding.weight]})")
+        lines.append(f"{number}. {finding.title} ({PHRASES[finding.severity]})")
         lines += [f"     {line}" for line in finding.evidence]
         lines.append(f"     do: {finding.do_this}")
     return lines

@@ -1,85 +1,55 @@
-"""What `diagnose training` says: its findings, and the numbers that they were looked for in."""
+"""The text of `diagnose training`: its findings, and the measurements behind them."""
 
 from __future__ import annotations
 
 import statistics
-from typing import Any
+from collections.abc import Sequence
 
-from latentdiff.diagnose.training import findings
-from latentdiff.diagnose.training.evidence import Evidence
-from latentdiff.diagnose.training.findings import Finding
-from latentdiff.diagnose.training.measure import Measured
+from latentdiff.diagnose.training.evidence import RunEvidence
+from latentdiff.diagnose.training.findings import Finding, lines_of
+from latentdiff.diagnose.training.measure import ModelMeasurements
 from latentdiff.diffusion import baseline
 from latentdiff.training import verdict
 from latentdiff.training.validation import Validation
 
 
-def table(evidence: Evidence, found: list[Finding]) -> str:
-    """All of it as text."""
-    parts = [findings.table(found), _unseen(evidence), _course(evidence)]
+def text(evidence: RunEvidence, found: Sequence[Finding]) -> str:
+    """Findings and tables."""
+    parts = [lines_of(found), _unseen(evidence), _course(evidence)]
     if evidence.measured is not None:
         m = evidence.measured
         parts += [_losses(m), _data(m), _blocks(m), _samples(m)]
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
-def facts(evidence: Evidence, found: list[Finding]) -> dict[str, Any]:
-    """All of it for the JSON file."""
-    m = evidence.measured
-    return {
-        "findings": [finding.facts() for finding in found],
-        "unseen": evidence.unseen,
-        "measured": None if m is None else _measured(m),
-    }
+def _unseen(evidence: RunEvidence) -> list[str]:
+    return [f"could not be examined: {what}" for what in evidence.unseen]
 
 
-def _measured(m: Measured) -> dict[str, Any]:
-    pairs = m.pairing
-    return {
-        "checkpoint": str(m.model.path),
-        "step": m.model.step,
-        "training": m.train.metrics(),
-        "held_out": None if m.held_out is None else m.held_out.metrics(),
-        "learnable": m.learnable,
-        "weights_grown": m.growth,
-        "pairing": None
-        if pairs is None
-        else {"stored": pairs.stored, "displaced": pairs.displaced},
-        "samples": {"spread": m.samples.spread, "offset": m.samples.offset},
-        "blocks": {
-            f"{logsnr:+.1f}": [vars(block) for block in at.blocks]
-            for logsnr, at in m.activations.items()
-        },
-    }
-
-
-def _unseen(evidence: Evidence) -> list[str]:
-    return [f"could not be looked at: {what}" for what in evidence.unseen]
-
-
-def _course(e: Evidence) -> list[str]:
-    lines = e.curve.settled
-    if not lines:
-        return ["no line of metrics was written yet"]
-    norm = statistics.median(line.gradient_norm for line in lines)
-    limit = "none" if e.clip is None else f"{e.clip:g}"
-    worst = max(line.ratio for line in e.curve.lines)
+def _course(e: RunEvidence) -> list[str]:
+    rows = e.curve.settled
+    if not rows:
+        return ["no metrics have been written yet"]
+    norm = statistics.median(row.gradient_norm for row in rows)
+    clip = e.settings.training.gradient_clip
+    clipped = "not clipped" if clip is None else f"clipped at {clip:g}"
+    worst = max(row.ratio for row in e.curve.training)
     return [
-        f"the course, to step {e.curve.lines[-1].step}",
-        f"  worst line: loss {worst:.2f} times the baseline   (sound: about 1, at the start)",
-        f"  gradient norm {norm:.2g} typically, clipped at {limit}; learning rate up to "
-        f"{max(line.learning_rate for line in e.curve.lines):.2g}",
+        f"the training, to step {e.curve.training[-1].step}",
+        f"  highest loss {worst:.2f} times the baseline   (healthy: about 1, at the start)",
+        f"  gradient norm {norm:.2g} typically, {clipped}; learning rate up to "
+        f"{e.curve.peak_rate:.2g}",
     ]
 
 
-def _losses(m: Measured) -> list[str]:
-    """Both files' losses beside the baseline, level by level."""
+def _losses(m: ModelMeasurements) -> list[str]:
+    """On training and held-out windows beside the baseline, level by level."""
     held = m.held_out
-    unseen = "" if held is None else f"; on held-out windows {held.skill:.2f}"
+    held_out = "" if held is None else f"; on held-out windows {held.skill:.2f}"
     lines = [
-        f"losses of step {m.model.step}",
-        f"  skill {m.skill:.2f} on training windows{unseen}   (0: knows only how strong each "
-        f"direction is; a mere filter: {m.learnable:.2f}) - {verdict.skill(m.skill)}",
+        f"losses at step {m.model.step}",
+        f"  skill {m.skill:.2f} on training windows{held_out}   (0: knows only the variance of "
+        f"each direction; a linear filter: {m.learnable:.2f}) - {verdict.skill(m.skill)}",
         "  log-SNR  training  baseline   skill" + ("" if held is None else "   held-out   skill"),
     ]
     for i, level in enumerate(m.train.logsnr):
@@ -95,12 +65,12 @@ def _skill(of: Validation, level: int) -> float:
     return baseline.skill(of.losses[level], of.baselines[level])
 
 
-def _data(m: Measured) -> list[str]:
+def _data(m: ModelMeasurements) -> list[str]:
     d = m.directions
     lines = [
         "latents and conditions",
-        f"  {len(d.kept_white)} of {len(d.variance)} directions are seen, {sum(d.kept_white)} of "
-        "them white noise along time   (sound: few)",
+        f"  the model sees {len(d.kept_white)} of {len(d.variance)} directions, "
+        f"{sum(d.kept_white)} of them white noise along time   (healthy: few)",
     ]
     if m.gains:
         gains = " and ".join(f"{gain:.2f}" for gain in m.gains)
@@ -110,21 +80,22 @@ def _data(m: Measured) -> list[str]:
         )
     if m.pairing is not None:
         lines.append(
-            f"  conditions predict {m.pairing.stored:.1%} of the latents' variance in straight "
-            f"lines, moved elsewhere {m.pairing.best_displaced:.1%}   (right pairs: well above)"
+            f"  a linear regression on the spectrogram predicts {m.pairing.stored:.1%} of the "
+            f"latents' variance, {m.pairing.best_displaced:.1%} when shifted in time   (healthy: "
+            "far less when shifted)"
         )
     return lines
 
 
-def _blocks(m: Measured) -> list[str]:
+def _blocks(m: ModelMeasurements) -> list[str]:
     """Magnitudes in each block, at the middle level."""
     logsnr, found = list(m.activations.items())[len(m.activations) // 2]
     lines = [
-        "magnitudes (root mean square) inside the network on training windows",
-        f"  weights {m.growth:.1f} times as large as fresh ones   (sound: 1 to 4)",
+        "magnitudes (root mean square) inside the network, on training windows",
+        f"  weights {m.growth:.1f} times as large as fresh ones   (healthy: 1 to 4)",
         *(
             f"  log-SNR {level:+.1f}: the stream grows {at.growth:.1f} times, the output is "
-            f"{at.output:.2f}   (sound: 1 to 10 times, output up to 1)"
+            f"{at.output:.2f}   (healthy: 1 to 10 times, output up to 1)"
             for level, at in m.activations.items()
         ),
     ]
@@ -148,11 +119,11 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.0%}"
 
 
-def _samples(m: Measured) -> list[str]:
+def _samples(m: ModelMeasurements) -> list[str]:
     spread, offset = m.samples.spread, m.samples.offset
     return [
         f"{m.samples.count} samples beside as many training windows",
         f"  spread {min(spread):.2f} to {max(spread):.2f} by direction, median "
         f"{statistics.median(spread):.2f}   (1: as the latents); means off by at most "
-        f"{max(map(abs, offset)):.2f} deviations   (0: none)",
+        f"{max(map(abs, offset)):.2f} standard deviations   (0: none)",
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from latentdiff.notebook.experiments.settings import NO_EXPERIMENT, ExperimentConfig
@@ -111,6 +113,21 @@ def warnings(config: ExperimentConfig) -> list[str]:
         for value in [_value(config, key)]
         if value != _value(NO_EXPERIMENT, key)
     ]
+
+
+def undo(config: ExperimentConfig, switches: Sequence[str]) -> list[str]:
+    """KEY=VALUE for each of these switches, or sections of them, that is on."""
+    return [
+        f"experiment.{key}={_word(_value(NO_EXPERIMENT, key))}"
+        for key in DESCRIPTIONS
+        if _value(config, key) != _value(NO_EXPERIMENT, key)
+        and any(key == switch or key.startswith(f"{switch}.") for switch in switches)
+    ]
+
+
+def _word(value: object) -> str:
+    """As YAML has it."""
+    return json.dumps(value, separators=(",", ":")).strip('"')
 
 
 def _value(config: ExperimentConfig, key: str) -> object:

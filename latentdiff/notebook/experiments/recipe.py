@@ -56,6 +56,13 @@ class MistakenRecipe(Recipe):
     def warnings(self) -> list[str]:
         return [*descriptions.warnings(self.experiment), *super().warnings]
 
+    @property
+    def is_sound(self) -> bool:
+        return False
+
+    def undo(self, *switches: str) -> list[str]:
+        return descriptions.undo(self.experiment, switches)
+
     # --- the training task
 
     @cached_property

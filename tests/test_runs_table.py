@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from latentdiff import cli, runs
-from latentdiff.commands import runs_table as runs_list
+from latentdiff.commands import runs_table
 from latentdiff.commands.runs_table import list_runs
 from latentdiff.errors import UserError
 from latentdiff.runs import Input, Stage
@@ -64,7 +64,7 @@ def test_an_input_from_elsewhere_keeps_its_path(folder):
 
 
 def test_columns_are_aligned(folder):
-    lines = runs_list.as_table(list_runs(folder))
+    lines = runs_table.as_table(list_runs(folder))
     heading = lines[0]
     assert len(lines) == 5
     for line in lines[1:]:
@@ -110,7 +110,7 @@ def test_failed_says_why(folder, caplog):
     with pytest.raises(UserError), Stage(folder / "bad", "encode"):
         raise UserError("no audio", why="the folder is empty")
     with caplog.at_level(logging.INFO, logger="latentdiff"):
-        runs_list.tell(folder)
+        runs_table.show(folder)
     assert of(list_runs(folder), "bad").status == "failed"
     assert "bad: no audio" in caplog.text
 
@@ -137,7 +137,7 @@ def test_a_damaged_run_is_listed_as_damaged(folder, content):
     rows = list_runs(folder)
     row = of(rows, "techno/rave")
     assert row.status == "damaged" and "run.json" in row.problem and row.bytes >= 2_000_000
-    assert len(rows) == 4 and runs_list.as_table(rows)
+    assert len(rows) == 4 and runs_table.as_table(rows)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 8, b"\x05\0\0\0\0\0\0\0{}", b"\x02\0\0"])
@@ -159,7 +159,7 @@ def test_no_folder_and_an_empty_one(tmp_path, caplog):
     with pytest.raises(UserError, match="no folder"):
         list_runs(tmp_path / "none")
     with caplog.at_level(logging.INFO, logger="latentdiff"):
-        runs_list.tell(tmp_path)
+        runs_table.show(tmp_path)
     assert "no runs below" in caplog.text
 
 
@@ -171,5 +171,5 @@ def test_a_single_stage_may_be_named(folder):
 @pytest.mark.parametrize(("seconds", "says"), [(5, "5 s"), (90, "2 min"), (7200, "2 h")])
 def test_ages_and_sizes_are_short(seconds, says):
     now = datetime.now(timezone.utc)
-    assert runs_list._age((now - timedelta(seconds=seconds)).isoformat(), now) == says
-    assert [runs_list._bytes(n) for n in (12, 1500, 10**12)] == ["12 B", "1.5 kB", "1.0 TB"]
+    assert runs_table._age((now - timedelta(seconds=seconds)).isoformat(), now) == says
+    assert [runs_table._bytes(n) for n in (12, 1500, 10**12)] == ["12 B", "1.5 kB", "1.0 TB"]

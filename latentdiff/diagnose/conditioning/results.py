@@ -1,0 +1,87 @@
+"""What `diagnose conditioning` measures, as `conditioning.json` holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from latentdiff.training.verdict import Grade
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses on the same windows and noise, with the windows' own conditions and with wrong ones.
+
+    A gain is the share by which wrong conditions raise the loss; 0: the condition is ignored.
+    """
+
+    windows: int
+    right: float
+    """Mean loss with each window's own condition."""
+    baseline: float
+    """Mean loss of a denoiser that knows only the variance of each channel."""
+    exchanged: float
+    """Mean loss with conditions exchanged among the windows."""
+    gain: float
+    """Of `exchanged`."""
+    judged: float
+    """The gain that the verdict rests on: `gain`, or for labels alone that of `other label`."""
+    gains: dict[str, float]
+    """Of further wrong conditions: `none`, `other label`, `other spectrogram`."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How unlike two sets of clips are, clip by clip."""
+
+    latents: float
+    """0: identical; sqrt(2): unrelated, as between two white noises."""
+    sound_db: float | None
+    """Mean spectral distance in dB; None without a codec."""
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How strong clips are."""
+
+    spread: float
+    """Standard deviation of the latents over that of the training latents."""
+    level_db: float | None
+    """Median level in dBFS; None without a codec."""
+
+
+@dataclass(frozen=True)
+class GuidanceRow(Strength):
+    """Samples drawn with one guidance scale and the clips' own conditions."""
+
+    scale: float
+    """0: the condition is ignored; 1: no guidance."""
+    from_free: float
+    """Difference of latents from samples that ignore the condition."""
+    to_followed: float | None
+    """Difference of latents from the clips; None where the model follows labels only."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Does the model follow its condition?"""
+
+    checkpoint: str
+    step: int
+    """Training steps behind the weights."""
+    kind: Literal["mel", "label", "both"]
+    clips: int
+    clip_seconds: float
+    held_out: bool
+    """Whether the clips and windows are of held-out files."""
+    verdict: Grade
+    losses: Losses
+    changes: dict[str, Difference]
+    """How far another condition or other noise moves a sample; see `report.CHANGES`."""
+    to_followed: dict[str, Difference]
+    """From the clips, of samples that follow them (`right`) and of others (`other condition`);
+    empty where the model follows labels only."""
+    followed: Strength
+    """Of the clips themselves."""
+    guidance: list[GuidanceRow]
+    """Empty where the model cannot be guided (condition.dropout=0)."""

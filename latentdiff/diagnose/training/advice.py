@@ -1,0 +1,266 @@
+"""What to do about each cause, given the settings in force: never what is so already.
+
+`settings` are those of the training, with today's `sampling`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from latentdiff.diffusion.settings import SamplingConfig
+from latentdiff.model.project import Project
+
+CLIP = 1.0
+"""The default training.gradient_clip."""
+STRONG_DECAY = 0.01
+"""Share of the weights that weight decay takes in a step, from which it undoes what is learned."""
+SMALLEST = 8
+"""The least network.channels."""
+MANY_STEPS = 100
+"""Sampling steps beyond which more change nothing."""
+USUAL_DROPOUT = 0.1
+"""The default condition.dropout."""
+LOWEST_LOGSNR = -10.0
+"""The default diffusion.schedule.logsnr_min."""
+
+
+# --- latents and conditions
+
+
+def sampled_posteriors(settings: Project, stored: bool) -> str:
+    """`stored`: whether the stored latents are posterior samples, or only training drew them."""
+    steps = []
+    if stored:
+        steps.append("encode again with `latentdiff encode`, which stores the means")
+    steps += [f"set {setting}" for setting in settings.recipe.undo("data.posterior")]
+    if not steps:
+        return "train again with --overwrite: the stored latents are means now."
+    return f"{', '.join(steps)}, and train again."
+
+
+def kept_noise(settings: Project, kept: int) -> str:
+    """`kept`: number of directions that the model sees."""
+    keep, steps = settings.latents.keep, []
+    if keep != "auto":
+        steps.append("set latents.keep=auto")
+    elif kept > 1:
+        steps.append(f"set latents.keep to a number below {kept}")
+    if keep == "auto":
+        steps.append("encode with a codec that was trained longer, or with a smaller beta")
+    return f"{', or '.join(steps)}; then train again."
+
+
+def changed_latents() -> str:
+    """For a store that is not the one of the training."""
+    return "name the latents of the training with --latents, or train again with --overwrite."
+
+
+def unpaired() -> str:
+    """For stored conditions of other latents."""
+    return (
+        "pair them by file name, never by their order in a folder: `latentdiff encode` writes both "
+        "from one recording. Then train again."
+    )
+
+
+def trained_unpaired(settings: Project) -> str:
+    """For a training with the conditions of other latents."""
+    return _repaired(settings) or "train again: the stored conditions are right now."
+
+
+def ignored_condition(settings: Project) -> str:
+    """For a model that does as well with wrong conditions."""
+    if repaired := _repaired(settings):
+        return repaired
+    steps = ["train longer", "check that each recording has its own condition"]
+    if settings.condition.dropout > USUAL_DROPOUT:
+        steps.append(f"lower condition.dropout (now {settings.condition.dropout:g})")
+    return _sentence(steps)
+
+
+def _repaired(settings: Project) -> str:
+    """Deliberate mistakes that spoil the condition; empty where there are none."""
+    fixes = settings.recipe.undo("data.pairing", "network.layout")
+    return f"set {' and '.join(fixes)}, and train again." if fixes else ""
+
+
+# --- the course of the training
+
+
+def ran_away(settings: Project) -> str:
+    """For a training whose loss or weights blew up."""
+    steps = [*_less_decay(settings), f"train again with {_lower_rate(settings)}"]
+    steps.append("with a tenth of that if this happens again")
+    if settings.training.gradient_clip is None:
+        steps.append(f"set training.gradient_clip={CLIP:g}")
+    return _sentence(steps)
+
+
+def clipped(settings: Project) -> str:
+    """For gradients that nearly all exceed training.gradient_clip."""
+    limit = settings.training.gradient_clip
+    assert limit is not None  # else nothing is clipped
+    if limit < CLIP:
+        return f"raise training.gradient_clip (now {limit:g}; {CLIP:g} is usual)."
+    steps = [f"train again with {_lower_rate(settings)}"]
+    if settings.diffusion.weighting != "uniform":
+        steps.append(
+            f"or raise training.gradient_clip (now {limit:g}): the weighting "
+            f"{settings.diffusion.weighting} makes gradients large"
+        )
+    return _sentence(steps)
+
+
+def overfitting(settings: Project) -> str:
+    """For a held-out loss that rises while the training loss falls."""
+    steps, width = ["add recordings"], settings.network.width
+    if width > SMALLEST:
+        steps.append(f"use a smaller network (network.channels below {width})")
+    if settings.training.patience is None:
+        steps.append("set training.patience=10 to stop such trainings early")
+    return f"{_sentence(steps)} Samples are drawn from `best`, the weights before the rise."
+
+
+def one_level_a_batch(settings: Project) -> str:
+    """For batches of a single noise level."""
+    if fixes := settings.recipe.undo("training.levels"):
+        return f"set {fixes[0]}, and train again."
+    return (
+        f"raise training.batch (now {settings.training.batch}): the levels of a step spread over "
+        "its batch."
+    )
+
+
+def untrained_levels(settings: Project) -> str:
+    """For noise levels at which the model is worse than knowing nothing."""
+    if fixes := settings.recipe.undo("data", "network", "training"):
+        return f"set {' and '.join(fixes)}, and see the other findings."
+    steps, levels = [], settings.diffusion.levels.name
+    if levels in ("logit-normal", "edm"):
+        steps.append(f"set diffusion.levels.name=schedule: {levels} hardly visits some levels")
+    if not settings.diffusion.precondition:
+        steps.append("set diffusion.precondition=true: every level then begins at skill 0")
+    return _sentence([*steps, "train longer"])
+
+
+def underfit(settings: Project) -> str:
+    """For a model that learned less than a linear filter knows."""
+    training = settings.training
+    steps = [*_less_decay(settings), _longer(settings)]
+    if training.gradient_clip is not None and training.gradient_clip < CLIP:
+        steps.append(f"raise training.gradient_clip (now {training.gradient_clip:g})")
+    steps.append(f"try {_lower_rate(settings)}, and {10 * training.learning_rate:.2g}")
+    return _sentence(steps)
+
+
+def _longer(settings: Project) -> str:
+    training = settings.training
+    if training.steps is None:
+        return f"train longer (training.hours, now {training.hours:g})"
+    return f"train longer (training.steps, now {training.steps})"
+
+
+def _lower_rate(settings: Project) -> str:
+    return f"training.learning_rate={settings.training.learning_rate / 10:.2g}"
+
+
+def _less_decay(settings: Project) -> list[str]:
+    training = settings.training
+    if training.weight_decay * training.learning_rate < STRONG_DECAY:
+        return []
+    return [
+        f"set training.weight_decay=0 first: {training.weight_decay:g} undoes what is learned",
+    ]
+
+
+# --- the network and its samples
+
+
+def batch_norm(settings: Project) -> str:
+    """For a network with BatchNorm."""
+    fixes = settings.recipe.undo("network.norm", "training.levels")
+    if fixes:
+        return f"set {' and '.join(fixes)}, and train again."
+    return "use GroupNorm or LayerNorm, as every network of `network.name` does."
+
+
+def growing_stream(settings: Project) -> str:
+    """For blocks whose outputs outgrow each other."""
+    steps = [f"train again with {_lower_rate(settings)}"]
+    if settings.network.name != "diffwave":
+        steps.append("try network.name=diffwave, which sums what its blocks put out")
+    return _sentence(steps)
+
+
+def weak_condition(settings: Project) -> str:
+    """For a condition that is tiny beside the signal it joins."""
+    return (
+        f"train again with {_lower_rate(settings)}: the signal has outgrown the condition; check "
+        "that the conditions of recordings differ."
+    )
+
+
+def shut_gates(settings: Project) -> str:
+    """For gates that are stuck."""
+    return f"train again with {_lower_rate(settings)}."
+
+
+def dead_output() -> str:
+    """For a network that puts out next to nothing."""
+    return "follow the other findings; if there are none, train longer."
+
+
+def schedule(settings: Project) -> str:
+    """For a schedule that warns."""
+    config = settings.diffusion.schedule
+    compare = "`latentdiff diagnose schedule` compares others"
+    if config.name not in ("cosine", "sigmoid", "flow", "laplace", "edm"):
+        return f"set diffusion.schedule.name=cosine, and train again; {compare}."
+    # A continuous schedule goes wrong only through its limits.
+    if config.logsnr_min == LOWEST_LOGSNR:
+        return f"choose another diffusion.schedule, and train again: {compare}."
+    return (
+        f"set diffusion.schedule.logsnr_min={LOWEST_LOGSNR:g} (now {config.logsnr_min:g}), and "
+        f"train again; {compare}."
+    )
+
+
+def weak_samples(settings: Project, drawn: SamplingConfig) -> str:
+    """For samples with too small a spread; `drawn`: how, with autoguidance resolved."""
+    steps = [*_less_bending(settings), "train longer"]
+    if _guidable(settings):
+        steps.append(f"raise sampling.guidance (now {drawn.guidance:g})")
+    if drawn.autoguidance != "auto" and drawn.autoguidance <= 1:
+        steps.append(f"raise sampling.autoguidance (now {drawn.autoguidance:g})")
+    return _sentence(steps)
+
+
+def wild_samples(settings: Project, drawn: SamplingConfig) -> str:
+    """For samples with too large a spread; `drawn`: how, with autoguidance resolved."""
+    steps = _less_bending(settings)
+    if drawn.guidance > 1:
+        steps.append(f"lower sampling.guidance (now {drawn.guidance:g})")
+    if drawn.autoguidance != "auto" and drawn.autoguidance > 1:
+        steps.append(f"lower sampling.autoguidance (now {drawn.autoguidance:g})")
+    if drawn.steps < MANY_STEPS:
+        steps.append(f"raise sampling.steps (now {drawn.steps})")
+    return _sentence([*steps, "train longer if the noisiest levels have little skill"])
+
+
+def displaced_samples(settings: Project) -> str:
+    """For samples with another mean than the latents."""
+    return _sentence([*_less_bending(settings), "train longer, as the noisiest levels decide this"])
+
+
+def _guidable(settings: Project) -> bool:
+    return settings.condition.kind != "none" and settings.condition.dropout > 0
+
+
+def _less_bending(settings: Project) -> list[str]:
+    """Deliberate mistakes that change finished samples."""
+    found = settings.recipe.undo("sampling.clamp", "sampling.normalise")
+    return [f"set {setting}" for setting in found]
+
+
+def _sentence(steps: Iterable[str]) -> str:
+    return "; ".join(steps) + "."

@@ -1,0 +1,65 @@
+"""What `diagnose training` finds and measures, as `training.json` holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from latentdiff.diagnose.training.causes_network import SampleStatistics
+from latentdiff.diagnose.training.evidence import RunEvidence
+from latentdiff.diagnose.training.findings import Finding
+from latentdiff.diagnose.training.measure import ModelMeasurements
+from latentdiff.evaluation.activations import BlockActivity
+from latentdiff.evaluation.pairing import Pairing
+
+
+@dataclass(frozen=True)
+class ModelResults:
+    """The model on its latents."""
+
+    checkpoint: str
+    step: int
+    """Training steps behind the weights."""
+    training: dict[str, float]
+    """`Validation.metrics` on training windows."""
+    held_out: dict[str, float] | None
+    """`Validation.metrics` on held-out windows; None without any."""
+    learnable: float
+    """Skill of the spectrum-only denoiser on training windows."""
+    weights_grown: float
+    """Magnitude of the typical weight matrix over that of a fresh one."""
+    pairing: Pairing | None
+    """None where the condition is not a spectrogram."""
+    samples: SampleStatistics
+    blocks: dict[str, list[BlockActivity]]
+    """Magnitudes in each block, by log-SNR such as `+3.7`."""
+
+    @classmethod
+    def of(cls, m: ModelMeasurements) -> ModelResults:
+        return cls(
+            checkpoint=str(m.model.path),
+            step=m.model.step,
+            training=m.train.metrics(),
+            held_out=None if m.held_out is None else m.held_out.metrics(),
+            learnable=m.learnable,
+            weights_grown=m.growth,
+            pairing=m.pairing,
+            samples=m.samples,
+            blocks={f"{logsnr:+.1f}": at.blocks for logsnr, at in m.activations.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Results:
+    """Why did a training go wrong?"""
+
+    findings: list[Finding]
+    """Most serious first; empty: the run is healthy."""
+    unseen: list[str]
+    """What could not be examined, and why."""
+    measured: ModelResults | None
+    """None without a checkpoint or without latents."""
+
+    @classmethod
+    def of(cls, evidence: RunEvidence, found: list[Finding]) -> Results:
+        m = evidence.measured
+        return cls(found, evidence.unseen, None if m is None else ModelResults.of(m))

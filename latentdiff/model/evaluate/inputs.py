@@ -1,0 +1,85 @@
+"""What an evaluation starts from: a model, real clips, a codec, and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from latentdiff.diffusion.settings import SamplingConfig
+from latentdiff.evaluation.embeddings import Embedding
+from latentdiff.latents.settings import LatentConfig
+from latentdiff.latents.store import LatentStore
+from latentdiff.model.clips import CLIP_SECONDS, ClipSets, gather
+from latentdiff.model.model import Model
+from latentdiff.specs import Codec
+from latentdiff.training.data import generator_for
+from latentdiff.training.settings import TrainingConfig
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a model is evaluated."""
+
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """How samples are drawn."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """Of these: validation_windows, validation_levels, batch and memory_gb."""
+    latents: LatentConfig = field(default_factory=LatentConfig)
+    """Of these: chunk_seconds and batch, for decoding."""
+    seed: int = 0
+    """Of the samples and of all other random draws."""
+    n: int = 64
+    """Number of samples; at most as many real clips per set are compared with them."""
+    seconds: float | None = None
+    """Length of a sample. None: sampling.seconds or, if the model follows spectrograms, that of a
+    real clip."""
+    steps: tuple[int, ...] = ()
+    """Further numbers of sampler steps to score."""
+    embeddings: Mapping[str, Embedding] = field(default_factory=dict)
+    """Further features of sound to compare, by name."""
+
+
+@dataclass(frozen=True)
+class EvaluationInputs:
+    """A model and all that it is measured with."""
+
+    model: Model
+    store: LatentStore
+    clips: ClipSets
+    codec: Codec | None
+    """None: only latents are compared, not sound."""
+    settings: EvaluationSettings
+    scratch: Path | None
+    """Folder for latents that exceed training.memory_gb; None: all are held in memory."""
+
+    @property
+    def sample_frames(self) -> int:
+        """Latent frames of a sample."""
+        return sample_frames(self.model, self.clips, self.settings)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A generator that depends on the seed and the purpose only."""
+        return generator_for(self.settings.seed, "evaluate", purpose)
+
+
+def choose_clips(model: Model, store: LatentStore, settings: EvaluationSettings) -> ClipSets:
+    """Real clips to compare `settings.n` samples with, no longer than these.
+
+    Raises UserError if the training files are too short.
+    """
+    if model.standardiser is not None:
+        frames = model.spec.frames(settings.seconds or CLIP_SECONDS)
+    else:
+        seconds = settings.seconds or settings.sampling.seconds
+        frames = model.spec.frames(min(seconds, CLIP_SECONDS))
+    return gather(model, store, settings.n, frames)
+
+
+def sample_frames(model: Model, clips: ClipSets, settings: EvaluationSettings) -> int:
+    """Latent frames of a sample: those of a clip where samples follow the clips' spectrograms."""
+    if model.standardiser is not None:
+        return clips.frames
+    return model.spec.frames(settings.seconds or settings.sampling.seconds)

@@ -1,0 +1,143 @@
+"""Evaluating a model: all measures together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from latentdiff.audio import AudioError
+from latentdiff.evaluation import compare
+from latentdiff.latents.store import LatentStore
+from latentdiff.model.clips import NO_CODEC, ClipSets
+from latentdiff.model.evaluate import latents, sound
+from latentdiff.model.evaluate.inputs import EvaluationInputs, EvaluationSettings
+from latentdiff.model.evaluate.latents import LatentSet
+from latentdiff.model.evaluate.results import (
+    ConditionFollowing,
+    EvaluationResult,
+    SamplingFacts,
+    StepScore,
+)
+from latentdiff.model.evaluate.skill import held_out_skill
+from latentdiff.model.evaluate.sound import DecodedSet
+from latentdiff.model.model import Model
+from latentdiff.specs import Codec
+
+NO_HELD_OUT = "skill was not measured: no file is held out"
+ONE_CALL = "numbers of steps were not compared: a regression makes one network call"
+
+
+def evaluate_model(
+    model: Model,
+    store: LatentStore,
+    clips: ClipSets,
+    codec: Codec | None = None,
+    settings: EvaluationSettings | None = None,
+    scratch: Path | None = None,
+) -> EvaluationResult:
+    """Measure a model on held-out files, and its samples beside real clips.
+
+    `store` holds the latents it was trained on, `clips` come from `choose_clips`. Without a codec
+    only latents are compared. `scratch` is a folder for latents that exceed training.memory_gb
+    (None: all are held in memory); nothing else is written. What cannot be measured is listed in
+    the result's `skipped`.
+
+    Raises UserError if the store lacks labels or features that the model follows, or an embedding
+    fails, and NonFiniteSamples.
+    """
+    settings = settings or EvaluationSettings()
+    inputs = EvaluationInputs(model, store, clips, codec, settings, scratch)
+    skipped: list[str] = []
+    held_out = held_out_skill(inputs)
+    if held_out is None:
+        skipped.append(NO_HELD_OUT)
+    samples = latents.draw_samples(inputs, settings.sampling, settings.n, clips.other)
+    following = latents.draw_following_held_out(inputs)
+    judged = samples if following is None else following
+    sets = latents.all_sets(inputs, samples, following)
+    decoded: dict[str, DecodedSet] = {}
+    if codec is None:
+        skipped.append(NO_CODEC)
+    else:
+        decoded = {k: sound.decode_set(inputs, codec, k, one) for k, one in sets.items()}
+    condition = _condition_following(inputs, judged, skipped)
+    return EvaluationResult(
+        checkpoint=model.name,
+        step=model.step,
+        samples=settings.n,
+        seconds=model.spec.seconds(inputs.sample_frames),
+        clip_seconds=model.spec.seconds(clips.frames),
+        window_seconds=model.spec.seconds(model.spec.window),
+        clips=len(clips.reference),
+        held_out=held_out,
+        calls=samples.network_calls,
+        sampling=_sampling_facts(inputs),
+        latent=latents.compare_latents(inputs, sets),
+        spread=latents.spread(inputs, samples),
+        neighbours=latents.nearest_training_windows(inputs, judged),
+        mel=sound.compare_mels(decoded) if decoded else None,
+        embeddings=sound.compare_embeddings(inputs, decoded) if decoded else None,
+        level=sound.levels(decoded) if decoded else None,
+        condition=condition,
+        steps=_step_scores(inputs, sets, decoded, skipped),
+        skipped=skipped,
+        examples={name: each.examples() for name, each in decoded.items()},
+    )
+
+
+def _sampling_facts(inputs: EvaluationInputs) -> SamplingFacts:
+    condition, regression = inputs.model.condition, inputs.model.spec.is_regression
+    settings = inputs.model.resolve(inputs.settings.sampling)
+    return SamplingFacts(
+        steps=settings.steps,
+        guidance=settings.guidance,
+        can_guide=condition.kind != "none" and condition.dropout > 0 and not regression,
+        autoguidance=float(settings.autoguidance),
+        regression=regression,
+    )
+
+
+def _condition_following(
+    inputs: EvaluationInputs, samples: LatentSet, skipped: list[str]
+) -> ConditionFollowing | None:
+    """None, and a line in `skipped`, where recordings cannot be read."""
+    if inputs.codec is None or inputs.model.standardiser is None:
+        return None
+    try:
+        return sound.condition_following(inputs, inputs.codec, samples)
+    except AudioError as error:
+        skipped.append(f"samples were not compared with the recordings they follow: {error}")
+        return None
+
+
+def _step_scores(
+    inputs: EvaluationInputs,
+    sets: Mapping[str, LatentSet],
+    decoded: Mapping[str, DecodedSet],
+    skipped: list[str],
+) -> list[StepScore]:
+    if inputs.settings.steps and inputs.model.spec.is_regression:
+        skipped.append(ONE_CALL)
+        return []
+    return [_step_score(inputs, steps, sets, decoded) for steps in inputs.settings.steps]
+
+
+def _step_score(
+    inputs: EvaluationInputs,
+    steps: int,
+    sets: Mapping[str, LatentSet],
+    decoded: Mapping[str, DecodedSet],
+) -> StepScore:
+    """Scores of samples from the same seeds, drawn in `steps` steps, in place of SAMPLES."""
+    settings = inputs.settings.sampling.model_copy(update={"steps": steps})
+    samples = latents.draw_samples(inputs, settings, inputs.settings.n, inputs.clips.other)
+    latent = latents.compare_latents(inputs, {**sets, compare.SAMPLES: samples})
+    mel = None
+    if inputs.codec is not None:
+        mel = sound.compare_other_samples(inputs, inputs.codec, samples, decoded)
+    return StepScore(
+        steps,
+        samples.network_calls,
+        latent.sets[compare.SAMPLES],
+        None if mel is None else mel.sets[compare.SAMPLES],
+    )
