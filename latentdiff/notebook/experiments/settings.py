@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -11,9 +11,6 @@ from latentdiff.config import Section, Values
 from latentdiff.diffusion.settings import DiffusionConfig
 from latentdiff.errors import UserError
 from latentdiff.networks.settings import NetworkConfig
-
-if TYPE_CHECKING:
-    pass
 
 
 class DataExperiment(Section):
