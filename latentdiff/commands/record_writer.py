@@ -206,7 +206,8 @@ def _spool(job: Job, folder: Path) -> Path:
 
 
 def _quantised(record: np.ndarray) -> np.ndarray:
-    return np.rint(np.clip(record, -1, 1) * FULL_SCALE).astype(np.int16)
+    samples: np.ndarray = np.rint(np.clip(record, -1, 1) * FULL_SCALE).astype(np.int16)
+    return samples
 
 
 def _is_silent(audio: np.ndarray, cut: Cut) -> bool:
