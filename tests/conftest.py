@@ -245,7 +245,8 @@ def make_model():
             scale = torch.tensor([3.0, 0.5])
             whitening = Whitening(torch.arange(6.0), directions, scale, variance)
         condition = config.build(ConditionConfig, condition or {})
-        bands = condition.mel.bands if condition.follows_mel else 0
+        name = condition.features
+        bands = condition.feature_kind(name).size if name else 0
         arrays = np.zeros(bands, np.float32), np.ones(bands, np.float32)
         spec = ModelSpec(
             config.build(NetworkConfig, network or {"name": "tiny", "channels": 8}),
