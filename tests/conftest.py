@@ -230,6 +230,7 @@ def make_model():
         from dataclasses import replace
 
         from latentdiff import config
+        from latentdiff.conditions.features import feature_kind
         from latentdiff.conditions.settings import ConditionConfig
         from latentdiff.conditions.standardiser import Standardiser
         from latentdiff.diffusion.settings import DiffusionConfig
@@ -246,7 +247,7 @@ def make_model():
             whitening = Whitening(torch.arange(6.0), directions, scale, variance)
         condition = config.build(ConditionConfig, condition or {})
         name = condition.features
-        bands = condition.feature_kind(name).size if name else 0
+        bands = feature_kind(name, condition).size if name else 0
         arrays = np.zeros(bands, np.float32), np.ones(bands, np.float32)
         spec = ModelSpec(
             config.build(NetworkConfig, network or {"name": "tiny", "channels": 8}),

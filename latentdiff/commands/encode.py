@@ -23,7 +23,7 @@ from latentdiff.audio import file_stems
 from latentdiff.commands.encode_jobs import EncodeJob, EncodeJobs, find_jobs
 from latentdiff.commands.encode_pass import FilesPass, share_out
 from latentdiff.commands.encode_progress import EncodedFile, ProgressLog
-from latentdiff.conditions.features import FeatureKind
+from latentdiff.conditions.features import FeatureKind, feature_kind
 from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.errors import EXIT_FAILURE, UserError
 from latentdiff.evaluation.reconstruction import check_reconstruction
@@ -131,7 +131,7 @@ def _open_stage(
 def _feature_kinds(condition: ConditionConfig) -> dict[str, FeatureKind]:
     """By name: mel, so that a store serves most models, and what the run's own model follows."""
     names = {"mel": None, condition.features or "mel": None}
-    return {name: condition.feature_kind(name) for name in names}
+    return {name: feature_kind(name, condition) for name in names}
 
 
 def _inputs(

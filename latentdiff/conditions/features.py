@@ -8,8 +8,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING
 
+from latentdiff.conditions.registry import FEATURES
 from latentdiff.config import Values
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FeatureKind(ABC):
-    """Features of a recording that a model can follow, with their settings; see `registry`."""
+    """Features of a recording that a model can follow, with their settings."""
 
     sample_rate: int
     """Hz, of the audio that the features are computed from."""
@@ -55,3 +57,10 @@ class FeatureKind(ABC):
     def frames(self, seconds: float) -> float:
         """M that `seconds` of audio have, as a real number."""
         return seconds * self.sample_rate / self.hop
+
+
+def feature_kind(name: str, condition: ConditionConfig) -> FeatureKind:
+    """The features registered as `name`, with the settings that they have in `condition`."""
+    module, _, class_name = FEATURES[name].place.rpartition(".")
+    kind: type[FeatureKind] = getattr(import_module(f"{__package__}.{module}"), class_name)
+    return kind.of(condition)

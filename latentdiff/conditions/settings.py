@@ -18,8 +18,6 @@ KINDS = {
 """Name -> summary."""
 
 if TYPE_CHECKING:
-    from latentdiff.conditions.features import FeatureKind
-
     KindName = str
 else:
     # The registry is the only list of features; a type checker cannot look into it.
@@ -84,10 +82,6 @@ class ConditionConfig(Section):
         """Name in the registry of the features that the model follows; None: none."""
         name = "mel" if self.kind == "both" else self.kind
         return name if name in FEATURES else None
-
-    def feature_kind(self, name: str) -> FeatureKind:
-        """The features registered as `name`, with the settings that they have here."""
-        return FEATURES[name].load().of(self)
 
     @property
     def follows_label(self) -> bool:

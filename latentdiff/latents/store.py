@@ -80,20 +80,15 @@ class Entry:
 
     def row(self) -> ManifestRow:
         """Its line in the manifest; `features` only where there are any, as in version 0.1."""
-        row = asdict(self)
-        if not self.features:
-            del row["features"]
-        return row
+        return {key: value for key, value in asdict(self).items() if key != "features" or value}
 
     def feature_files(self) -> dict[str, str]:
         """Name -> file of all condition features."""
-        mel = {} if self.mel is None else {"mel": self.mel}
-        return {**mel, **self.features}
+        return ({} if self.mel is None else {"mel": self.mel}) | dict(self.features)
 
     def files(self) -> list[str]:
         """All its files."""
-        std = [] if self.std is None else [self.std]
-        return [self.mean, *std, *self.feature_files().values()]
+        return [self.mean, *([self.std] if self.std else []), *self.feature_files().values()]
 
 
 _ENTRY = TypeAdapter(Entry)
@@ -180,16 +175,15 @@ class LatentStore:
     def fingerprint(self) -> str:
         """Identifies everything that training reads: `LATENTS` or `LATENTS+REST`, sha256 in hex.
 
-        LATENTS covers key, split, latents and features of each entry. REST covers their labels
-        and standard deviations, and is left out if no entry has any. Version 0.1 recorded LATENTS
-        alone: compare with `same_fingerprint`. Files are hashed once per process, and again when
-        their size or modification time changes.
+        LATENTS covers key, split, latents and features of each entry, REST their labels and
+        standard deviations; it is left out if no entry has any. Version 0.1 recorded LATENTS alone:
+        compare with `same_fingerprint`. A file whose size or time changes is hashed again.
         """
         latents, rest = hashlib.sha256(), hashlib.sha256()
         for entry in self.entries:
-            names = (entry.mean, *entry.feature_files().values())
-            arrays = [_sha256(self.root / name) for name in names]
-            latents.update(f"{entry.key} {entry.split} {' '.join(arrays)}\n".encode())
+            names = entry.mean, *entry.feature_files().values()
+            arrays = " ".join(_sha256(self.root / name) for name in names)
+            latents.update(f"{entry.key} {entry.split} {arrays}\n".encode())
             std = "" if entry.std is None else _sha256(self.root / entry.std)
             rest.update(f"{entry.key} {entry.label!r} {std}\n".encode())
         bare = all(entry.label is None and entry.std is None for entry in self.entries)

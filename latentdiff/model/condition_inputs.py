@@ -16,6 +16,7 @@ import torch
 
 from latentdiff import audio
 from latentdiff.audio import AudioError
+from latentdiff.conditions.features import feature_kind
 from latentdiff.conditions.labels import label_index
 from latentdiff.conditions.resample import resample_time
 from latentdiff.errors import UserError
@@ -178,7 +179,7 @@ def _features(model: Model, path: Path, seconds: float | None) -> np.ndarray:
     """Standardised features [K, T] of a file, as `encode` makes them for training."""
     name = model.condition.features
     assert name is not None and model.standardiser is not None
-    kind = model.condition.feature_kind(name)
+    kind = feature_kind(name, model.condition)
     raw = np.concatenate(list(kind.blocks(audio.blocks(path, kind.sample_rate, 1))), axis=1)
     # Feature frame M - 1 is centred on the last sample but less than a hop.
     length = (raw.shape[1] - 1) * kind.hop / kind.sample_rate if seconds is None else seconds

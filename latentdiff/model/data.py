@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from latentdiff import config, runs
+from latentdiff.conditions.features import feature_kind
 from latentdiff.conditions.labels import label_names, labels_for, read_labels
 from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.conditions.standardiser import Standardiser
@@ -228,7 +229,7 @@ def _assumed_codec(store: LatentStore, project: Project) -> CodecFacts:
 
 def _check_features(store: LatentStore, condition: ConditionConfig, name: str) -> None:
     """The features of the store must be those that `sample` will compute."""
-    key, wanted = f"condition.{name}", condition.feature_kind(name).identity()
+    key, wanted = f"condition.{name}", feature_kind(name, condition).identity()
     info = runs.read_run(store.root)
     recorded = info.inputs.get(key) if info else None
     made_with = None if recorded is None else json.loads(recorded.path)
