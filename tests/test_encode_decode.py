@@ -280,7 +280,7 @@ def test_a_file_changed_since_the_interruption_is_encoded_again(
     info = runs.read_run(run.latents).to_json()
     rows = [{**r, "identity": [], "level": {"squares": 1, "count": 1}} for r in rows]
     runs.write_jsonl(run.latents / PROGRESS, [{**r, "posterior": [1.0] * 8} for r in rows])
-    runs.write_json(run.latents / "run.json", {**info.to_json(), "status": "failed"})
+    runs.write_json(run.latents / "run.json", {**info, "status": "failed"})
     encode(run, settings, audio=[audio_folder])
     assert runs.read_run(run.latents).result["level_db"] < -1
 

@@ -100,8 +100,8 @@ def test_files_that_the_codec_sees_together_stay_together(fake_codec):
 @pytest.mark.parametrize("leads", [True, False])
 def test_every_process_of_a_failed_encode_fails(leads):
     """The leader by the error itself, whoever had it; the others silently."""
-    errors = [(None, UserError("disk full")), (([], []), None)]
-    group = SimpleNamespace(leads=leads, gather=lambda outcome: errors)
+    outcomes = [UserError("disk full"), ([], [])]
+    group = SimpleNamespace(leads=leads, gather=lambda outcome: outcomes)
     with pytest.raises(UserError if leads else SystemExit) as caught:
         encode_module._Encoding._everywhere(SimpleNamespace(_team=group), list)
     assert leads or caught.value.code == EXIT_FAILURE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from types import ModuleType
 from typing import Literal
 
@@ -36,17 +37,12 @@ class Loudness(FeatureKind):
         return cls(sample_rate=8000, hop=100, size=1)
 
     def blocks(self, audio: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        rest = np.zeros(self.hop // 2)
-        for block in audio:
-            rest = np.concatenate([rest, np.square(block.mean(axis=0))])
-            count = len(rest) // self.hop
-            yield self._level(rest[: count * self.hop])
-            rest = rest[count * self.hop :]
-        yield self._level(np.pad(rest, (0, self.hop // 2))[: self.hop])
-
-    def _level(self, squares: np.ndarray) -> np.ndarray:
-        whole = squares[: len(squares) // self.hop * self.hop].reshape(-1, self.hop)
-        return 10 * np.log10(whole.mean(axis=1)[None] + 1e-8).astype(np.float32)
+        rest = silence = np.zeros((1, self.hop // 2), np.float32)
+        for block in chain(audio, [silence]):
+            rest = np.concatenate([rest, block], axis=1)
+            whole, rest = np.split(rest, [rest.shape[1] // self.hop * self.hop], axis=1)
+            power = np.square(whole).reshape(-1, self.hop).mean(axis=1)
+            yield 10 * np.log10(power + 1e-8)[None]
 
 
 @pytest.fixture
