@@ -252,7 +252,7 @@ class TestChecks:
 
     def test_mel_wanted_and_not_stored(self, run, make_store):
         make_store(run.latents)
-        with pytest.raises(UserError, match="no mel spectrogram of a/"):
+        with pytest.raises(UserError, match="no mel features of a/"):
             train_diffusion(run, project(condition={"kind": "mel"}))
 
     def test_other_mel_settings_than_the_latents_were_made_with(self, run, make_store):

@@ -232,13 +232,11 @@ def _scales(model: Model) -> tuple[float, ...]:
 def _results(setup: Setup, samples: Mapping[str, SampleSet]) -> Results:
     model, right, clips = setup.model, samples["right"], samples["followed"]
     losses = measure_losses(model, setup.store, setup.split, setup.project.training, setup.scratch)
-    near = ("right", "other condition") if model.condition.follows_mel else ()
-    kind = model.condition.kind
-    assert kind != "none"  # refused before
+    near = ("right", "other condition") if model.condition.features else ()
     return Results(
         checkpoint=str(model.path),
         step=model.step,
-        kind=kind,
+        kind=model.condition.kind,
         clips=len(setup.clips.places),
         clip_seconds=round(model.spec.seconds(clips.latents.shape[-1]), 3),
         held_out=setup.split == "validation",
@@ -253,12 +251,12 @@ def _results(setup: Setup, samples: Mapping[str, SampleSet]) -> Results:
 
 def _guidance_row(setup: Setup, scale: float, samples: Mapping[str, SampleSet]) -> GuidanceRow:
     guided, free = samples[f"guidance {scale:g}"], samples[f"guidance {GUIDANCE[0]:g}"]
-    follows_mel = setup.model.condition.follows_mel
     strength = setup.strength(guided)
+    by_features = setup.model.condition.features is not None
     return GuidanceRow(
         spread=strength.spread,
         level_db=strength.level_db,
         scale=scale,
         from_free=guided.difference(free).latents,
-        to_followed=guided.difference(samples["followed"]).latents if follows_mel else None,
+        to_followed=guided.difference(samples["followed"]).latents if by_features else None,
     )

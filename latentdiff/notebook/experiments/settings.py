@@ -143,7 +143,7 @@ class ExperimentConfig(Section):
                 mine.output == "one" and mine.layout != "frames"
             ),
             "network.layout=flat-stretched needs a spectrogram to stretch: condition.kind=mel": (
-                mine.layout == "flat-stretched" and not condition.follows_mel
+                mine.layout == "flat-stretched" and condition.features is None
             ),
             "network.norm=batch: the network tiny has no norms": (
                 mine.norm == "batch" and network.name == "tiny"
