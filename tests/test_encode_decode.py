@@ -166,6 +166,8 @@ def test_the_end_of_a_single_file_is_held_out(codec, run, tmp_path, write_wav, m
 
 
 def write_dataset(run, rows):
+    counts = {"kept_seconds": 1.0, "dropped": {}, "clipped": 0, "first_chunk": 0, "chunks": 1}
+    rows = [{**row, **counts} for row in rows]
     with runs.Stage(run.dataset, "preprocess"):
         runs.write_jsonl(run.dataset / MANIFEST, rows)
 

@@ -361,7 +361,7 @@ def test_an_interrupt_leaves_nothing_half_done_and_the_next_start_is_clean(
     append = spool._append
 
     def interrupted(writer, outcome, *rest):
-        if outcome.job.index == 3:
+        if outcome.source.index == 3:
             raise KeyboardInterrupt
         append(writer, outcome, *rest)
 
@@ -400,7 +400,7 @@ def test_a_kill_leaves_what_the_next_start_makes_whole(tmp_path, run, audio_fold
     body = """
 def killed(writer, outcome, *rest):
     append(writer, outcome, *rest)
-    if outcome.job.index == 3:
+    if outcome.source.index == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 spool._append = killed
 preprocess(Run(Path(sys.argv[1])), project, audio=[Path(sys.argv[2])])
@@ -548,7 +548,7 @@ def test_the_report_is_the_account(run, audio_folder, caplog):
 
 def test_long_chunks_are_twice_the_training_crop_unless_given():
     made = config.build(Project, {"rave": {"n_signal": 5000}})
-    assert room._cut(made).size == 10_000
+    assert room._record_spec(made).size == 10_000
 
 
 # --- the database alone -------------------------------------------------------------------------

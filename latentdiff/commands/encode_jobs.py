@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from latentdiff.errors import UserError
 from latentdiff.evaluation.sound import LevelMeter
 from latentdiff.latents.store import MANIFEST
 from latentdiff.model.project import Project
+from latentdiff.rave.manifest import DatasetFile, read_manifest
 from latentdiff.runs import Input, Run
 from latentdiff.specs import Codec
 from latentdiff.split import held_out, part_keys
@@ -153,10 +153,7 @@ def _of_dataset(directory: Path) -> EncodeJobs:
             do_this="make one with `latentdiff preprocess`, or name recordings with --audio.",
         )
     runs.require_done(directory, "preprocess", "preprocess")
-    jobs = []
-    for row in runs.read_jsonl(manifest):
-        if "skipped" not in row:
-            jobs += _of_row(row)
+    jobs = [job for file in read_manifest(directory) for job in _of_file(file)]
     if not jobs:
         raise UserError(
             f"{manifest} lists no usable file",
@@ -165,14 +162,12 @@ def _of_dataset(directory: Path) -> EncodeJobs:
     return EncodeJobs(jobs, [], Input(str(manifest), runs.sha256_file(manifest)))
 
 
-def _of_row(row: Mapping[str, Any]) -> list[EncodeJob]:
-    """The file of a line of the dataset's manifest, in two parts if its end is held out."""
-    key, path = row["key"], Path(row["path"])
-    sha256, seconds = row.get("sha256"), row["seconds"]
-    border = row.get("validation_from")
-    if border is None:
-        return [EncodeJob(key, path, seconds, row["split"], sha256=sha256)]
-    return _parts(key, path, seconds, border, sha256)
+def _of_file(file: DatasetFile) -> list[EncodeJob]:
+    """A file of the dataset, in two parts if its end is held out for validation."""
+    path = Path(file.path)
+    if file.validation_from is None:
+        return [EncodeJob(file.key, path, file.seconds, file.split, sha256=file.sha256)]
+    return _parts(file.key, path, file.seconds, file.validation_from, file.sha256)
 
 
 def _parts(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from latentdiff.commands.record_writer import Cut, Outcome
+from latentdiff.commands.record_writer import FileOutcome, RecordSpec
 from latentdiff.evaluation.sound import SILENT_DB
 from latentdiff.model.project import Project
 from latentdiff.rave.manifest import DatasetFile
@@ -18,21 +18,21 @@ NAMED_FILES = 5
 
 
 def split(
-    files: list[DatasetFile], read: list[Outcome], cut: Cut, project: Project
+    files: list[DatasetFile], read: list[FileOutcome], spec: RecordSpec, project: Project
 ) -> list[DatasetFile]:
     """Hold out whole files or, of a single one or where asked for, the ends of files.
 
     Only sound is held out: a codec that puts out nothing reconstructs silence perfectly.
     """
     share = project.data.validation
-    by_key = {outcome.job.key: outcome for outcome in read}
+    by_key = {outcome.source.key: outcome for outcome in read}
     audible = [file.key for file in files if file.chunks and is_audible(by_key[file.key])]
     _warn_of_silent_files([f.key for f in files if f.chunks and f.key not in audible], len(files))
     if len(audible) == 1 or project.data.hold_out == "ends":
         ends = {key: _end(by_key[key], share) for key in audible}
         if any(ends.values()):
             _warn_of_split_by_time(len(audible), len(files))
-            return [_without_end(f, ends.get(f.key, 0), by_key[f.key], cut) for f in files]
+            return [_without_end(f, ends.get(f.key, 0), by_key[f.key], spec) for f in files]
     if len(audible) == 1:
         log.warning(
             "nothing is held out: %s is the only file that is not silent, and it is too short to "
@@ -45,7 +45,7 @@ def split(
     return [_held_out(file) if file.key in chosen else file for file in files]
 
 
-def is_audible(outcome: Outcome) -> bool:
+def is_audible(outcome: FileOutcome) -> bool:
     """Whether a file as a whole is louder than SILENT_DB."""
     return outcome.level.db >= SILENT_DB
 
@@ -54,7 +54,7 @@ def _held_out(file: DatasetFile) -> DatasetFile:
     return replace(file, split="validation", validation_chunks=file.chunks)
 
 
-def _end(outcome: Outcome, share: float) -> int:
+def _end(outcome: FileOutcome, share: float) -> int:
     """Number of records to hold out at the end of a file; 0 where it cannot be divided.
 
     About `share` of the file, but reaching back far enough to hold sound.
@@ -66,11 +66,13 @@ def _end(outcome: Outcome, share: float) -> int:
     return end if any(outcome.audible[: count - end]) else 0
 
 
-def _without_end(file: DatasetFile, end: int, outcome: Outcome, cut: Cut) -> DatasetFile:
+def _without_end(
+    file: DatasetFile, end: int, outcome: FileOutcome, spec: RecordSpec
+) -> DatasetFile:
     """The file with its last `end` records held out."""
     if not end:
         return file
-    border = outcome.positions[-end] * cut.size / cut.sample_rate
+    border = outcome.positions[-end] * spec.size / spec.sample_rate
     return replace(file, validation_chunks=end, validation_from=border)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from latentdiff import audio as sound
 from latentdiff import runs
 from latentdiff.commands.hold_out import NAMED_FILES, is_audible, split
-from latentdiff.commands.record_writer import Cut, Job, Outcome, fill, in_order
+from latentdiff.commands.record_writer import FileOutcome, RecordSpec, SourceFile, fill, in_order
 from latentdiff.errors import UserError
 from latentdiff.evaluation.sound import SILENT_DB
 from latentdiff.model.project import Project, begin
@@ -110,37 +110,37 @@ def preprocess(
 
 def _make(stage: Stage, project: Project, found: sound.FoundAudio) -> list[str]:
     """Fill an open stage folder: database, manifest, result."""
-    cut = _cut(project)
-    jobs, unreadable = _probe(found, _worker_count(project))
-    _check_space(stage.directory, jobs, cut)
-    outcomes = fill(stage.directory, jobs, cut, _worker_count(project))
-    _require_sound(outcomes, cut)
+    spec = _record_spec(project)
+    sources, unreadable = _probe(found, _worker_count(project))
+    _check_space(stage.directory, sources, spec)
+    outcomes = fill(stage.directory, sources, spec, _worker_count(project))
+    _require_sound(outcomes, spec)
     # Skipped while searching or probing, then while decoding: one list, by path.
     skipped = [SkippedFile(sound.printable(path), reason, 0.0) for path, reason in unreadable]
     skipped += [_skipped(outcome) for outcome in outcomes if outcome.skipped]
     skipped.sort(key=lambda file: file.path)
     read = [outcome for outcome in outcomes if not outcome.skipped]
-    files = split(_files(read, cut), read, cut, project)
+    files = split(_files(read, spec), read, spec, project)
     write_manifest(stage.directory, files, skipped)
-    result = _result(files, skipped, cut, found.hidden)
+    result = _result(files, skipped, spec, found.hidden)
     fingerprint = runs.sha256_file(stage.directory / MANIFEST_FILE)
     stage.record(**asdict(result), fingerprint=fingerprint)
     _report(files, result, stage.directory)
     return [f"{file.path}: {file.skipped}" for file in skipped]
 
 
-def _files(read: list[Outcome], cut: Cut) -> list[DatasetFile]:
+def _files(read: list[FileOutcome], spec: RecordSpec) -> list[DatasetFile]:
     """The manifest's files, all on the training side."""
     files, first = [], 0
     for outcome in read:
-        silent = outcome.silent / cut.sample_rate
+        silent = outcome.silent / spec.sample_rate
         files.append(
             DatasetFile(
-                key=outcome.job.key,
-                path=str(outcome.job.path.resolve()),
+                key=outcome.source.key,
+                path=str(outcome.source.path.resolve()),
                 sha256=outcome.sha256,
-                seconds=outcome.samples / cut.sample_rate,
-                kept_seconds=(outcome.samples - outcome.silent) / cut.sample_rate,
+                seconds=outcome.samples / spec.sample_rate,
+                kept_seconds=(outcome.samples - outcome.silent) / spec.sample_rate,
                 dropped={"silence": silent} if silent else {},
                 clipped=outcome.clipped,
                 split="train",
@@ -152,16 +152,16 @@ def _files(read: list[Outcome], cut: Cut) -> list[DatasetFile]:
     return files
 
 
-def _skipped(outcome: Outcome) -> SkippedFile:
-    path = sound.printable(outcome.job.path)
-    return SkippedFile(path, outcome.skipped, outcome.job.header_seconds)
+def _skipped(outcome: FileOutcome) -> SkippedFile:
+    path = sound.printable(outcome.source.path)
+    return SkippedFile(path, outcome.skipped, outcome.source.header_seconds)
 
 
-def _require_sound(outcomes: list[Outcome], cut: Cut) -> None:
+def _require_sound(outcomes: list[FileOutcome], spec: RecordSpec) -> None:
     """Raise UserError where there is not enough sound to train and to validate with."""
     chunks = sum(len(outcome.positions) for outcome in outcomes)
     if chunks < 2:
-        raise _too_little(outcomes, chunks, cut)
+        raise _too_little(outcomes, chunks, spec)
     read = [outcome for outcome in outcomes if outcome.positions]
     if not any(is_audible(outcome) for outcome in read):
         loudest = max(outcome.level.db for outcome in read)
@@ -174,13 +174,13 @@ def _require_sound(outcomes: list[Outcome], cut: Cut) -> None:
         )
 
 
-def _too_little(outcomes: list[Outcome], chunks: int, cut: Cut) -> UserError:
-    reasons = [f"{o.job.key}: {o.skipped}" for o in outcomes if o.skipped][:NAMED_FILES]
-    silent = sum(o.silent for o in outcomes) / cut.sample_rate
+def _too_little(outcomes: list[FileOutcome], chunks: int, spec: RecordSpec) -> UserError:
+    reasons = [f"{o.source.key}: {o.skipped}" for o in outcomes if o.skipped][:NAMED_FILES]
+    silent = sum(o.silent for o in outcomes) / spec.sample_rate
     if silent:
-        reasons.append(f"{silent:.1f} s are below data.silence_db = {cut.silence_db}")
+        reasons.append(f"{silent:.1f} s are below data.silence_db = {spec.silence_db}")
     return UserError(
-        f"not enough sound: {chunks} chunk(s) of {cut.size / cut.sample_rate:.2f} s, and "
+        f"not enough sound: {chunks} chunk(s) of {spec.size / spec.sample_rate:.2f} s, and "
         "training and validation need one each",
         why="; ".join(reasons) or "there is too little audio",
         do_this="add recordings, or lower data.chunk (and rave.n_signal).",
@@ -188,7 +188,7 @@ def _too_little(outcomes: list[Outcome], chunks: int, cut: Cut) -> UserError:
 
 
 def _result(
-    files: list[DatasetFile], skipped: list[SkippedFile], cut: Cut, hidden: int
+    files: list[DatasetFile], skipped: list[SkippedFile], spec: RecordSpec, hidden: int
 ) -> DatasetResult:
     everything: list[DatasetFile | SkippedFile] = [*files, *skipped]
     dropped: dict[str, float] = {}
@@ -206,9 +206,9 @@ def _result(
         skipped=len(skipped),
         hidden=hidden,
         clipped=sum(file.clipped for file in files),
-        sample_rate=cut.sample_rate,
-        channels=cut.channels,
-        chunk=cut.size,
+        sample_rate=spec.sample_rate,
+        channels=spec.channels,
+        chunk=spec.size,
         chunks=chunks,
         train_chunks=chunks - validation,
         validation_chunks=validation,
@@ -251,21 +251,21 @@ def _report_files(files: list[DatasetFile]) -> None:
 
 def _probe(
     found: sound.FoundAudio, workers: int, channels: int | None = None
-) -> tuple[list[Job], list[tuple[str, str]]]:
-    """A job for every file whose header can be read; (path, reason) for the others.
+) -> tuple[list[SourceFile], list[tuple[str, str]]]:
+    """The files whose header can be read; (path, reason) for the others.
 
     `channels`: also leave out files that cannot be mixed to so many, which a real run finds out,
     with their duration, when it reads them.
     """
-    jobs, skipped = [], list(found.skipped)
+    sources, skipped = [], list(found.skipped)
     header_of = partial(_header, channels)
     with closing(in_order(header_of, found.files, workers, threading.Event())) as headers:
         for index, ((key, path), header) in enumerate(zip(found.files, headers, strict=True)):
             if isinstance(header, str):
                 skipped.append((str(path), header))
             else:
-                jobs.append(Job(index, key, path, header))
-    if not jobs:
+                sources.append(SourceFile(index, key, path, header))
+    if not sources:
         named = skipped[:NAMED_FILES]
         listed = "\n    ".join(f"{sound.printable(path)}: {reason}" for path, reason in named)
         raise UserError(
@@ -273,7 +273,7 @@ def _probe(
             why="\n    " + listed,
             do_this="repair or convert them, or name another folder.",
         )
-    return jobs, skipped
+    return sources, skipped
 
 
 def _header(channels: int | None, file: tuple[str, Path]) -> float | str:
@@ -284,10 +284,10 @@ def _header(channels: int | None, file: tuple[str, Path]) -> float | str:
         return error.why
 
 
-def _cut(project: Project) -> Cut:
+def _record_spec(project: Project) -> RecordSpec:
     data = project.data
     size = data.chunk or 2 * project.rave.n_signal
-    return Cut(data.sample_rate, data.channels, size, data.silence_db)
+    return RecordSpec(data.sample_rate, data.channels, size, data.silence_db)
 
 
 def _worker_count(project: Project) -> int:
@@ -298,14 +298,14 @@ def _worker_count(project: Project) -> int:
     return os.cpu_count() or 1
 
 
-def _bytes_needed(jobs: list[Job], cut: Cut) -> int:
+def _bytes_needed(sources: list[SourceFile], spec: RecordSpec) -> int:
     """Size of the database by the headers; the last record of each file counts in full."""
-    count = sum(job.header_seconds * cut.sample_rate // cut.size + 1 for job in jobs)
-    return int(count) * cut.size * cut.channels * 2
+    count = sum(source.header_seconds * spec.sample_rate // spec.size + 1 for source in sources)
+    return int(count) * spec.size * spec.channels * 2
 
 
-def _check_space(directory: Path, jobs: list[Job], cut: Cut) -> None:
-    need, free = _bytes_needed(jobs, cut), runs.free_bytes(directory)
+def _check_space(directory: Path, sources: list[SourceFile], spec: RecordSpec) -> None:
+    need, free = _bytes_needed(sources, spec), runs.free_bytes(directory)
     if need > free:
         raise UserError(
             f"the disk of {directory} is too full",
@@ -347,12 +347,12 @@ def _fingerprint(found: sound.FoundAudio) -> str:
 
 
 def _dry_run(project: Project, directory: Path, found: sound.FoundAudio) -> None:
-    cut = _cut(project)
-    jobs, skipped = _probe(found, _worker_count(project), project.data.channels)
-    seconds = sum(job.header_seconds for job in jobs)
-    log.info("would read %d files, %.1f s by their headers", len(jobs), seconds)
+    spec = _record_spec(project)
+    sources, skipped = _probe(found, _worker_count(project), project.data.channels)
+    seconds = sum(source.header_seconds for source in sources)
+    log.info("would read %d files, %.1f s by their headers", len(sources), seconds)
     for path, reason in skipped:
         log.warning("would skip %s: %s", path, reason)
-    size = _bytes_needed(jobs, cut) / 1e6
-    log.info("would write %s: about %.1f MB of chunks of %d samples", directory, size, cut.size)
-    _check_space(directory, jobs, cut)
+    size = _bytes_needed(sources, spec) / 1e6
+    log.info("would write %s: about %.1f MB of chunks of %d samples", directory, size, spec.size)
+    _check_space(directory, sources, spec)

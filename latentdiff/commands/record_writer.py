@@ -1,8 +1,10 @@
-"""Audio files -> records of a database, decoded side by side, written in order.
+"""Audio files -> records of a database: decoded in parallel, written in order.
 
-Files are decoded by threads (libsndfile, ffmpeg and torch work outside Python's lock), each into a
-spool file; one writer takes the spools in the order of the files. So the database does not depend
-on how many workers there are, and memory stays flat however long a file is.
+Threads decode the files (libsndfile, ffmpeg and torch release Python's lock), each into a spool
+file; one writer appends the spools in the order of the files. So the database does not depend on
+the number of workers, and memory is constant whatever the length of a file.
+
+Shapes: N samples.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latentdiff import audio as sound
 from latentdiff import runs, tracking
@@ -33,41 +36,51 @@ _POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Cut:
-    """How every file is made into records."""
+class RecordSpec:
+    """What the records of a database are like."""
 
     sample_rate: int
+    """Hz."""
     channels: int
     size: int
+    """Samples per record."""
     silence_db: float | None
+    """dBFS; records that are quieter (see `loudest_db`) are dropped. None keeps all."""
 
 
 @dataclass(frozen=True)
-class Job:
+class SourceFile:
     """One file to decode."""
 
     index: int
+    """Its place in the order of the database."""
     key: str
     path: Path
     header_seconds: float
+    """Length according to its header."""
 
 
 @dataclass
-class Outcome:
-    """What became of one file; counts in samples at the database's rate."""
+class FileOutcome:
+    """What became of one file; counts are in samples at the database's rate."""
 
-    job: Job
+    source: SourceFile
     samples: int = 0
+    """Decoded in all."""
     silent: int = 0
+    """Dropped because they are silent."""
     clipped: int = 0
+    """Beyond full scale, over all channels."""
     positions: list[int] = field(default_factory=list)
-    """Of the records kept, counted from the start of the file."""
+    """Of the records kept, in records from the start of the file."""
     audible: list[bool] = field(default_factory=list)
     """Whether each of the records kept is louder than SILENT_DB."""
     level: LevelMeter = field(default_factory=LevelMeter)
     """Of all records kept."""
     sha256: str = ""
+    """Of the file's bytes, hex."""
     skipped: str = ""
+    """Why the file cannot be used; empty if it can."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +92,20 @@ class _Workers:
     progress: SimpleQueue[float]
 
 
-def fill(directory: Path, jobs: list[Job], cut: Cut, workers: int) -> list[Outcome]:
-    """Decode all files and write the database; the outcomes in the order of the jobs."""
+def fill(
+    directory: Path, sources: list[SourceFile], spec: RecordSpec, workers: int
+) -> list[FileOutcome]:
+    """Decode all files and write the database; returns the outcomes in the order of the sources.
+
+    Raises UserError if the disk is full or not writable.
+    """
     shared = _Workers(directory, threading.Event(), SimpleQueue())
     outcomes = []
-    total = sum(job.header_seconds for job in jobs)
+    total = sum(source.header_seconds for source in sources)
     try:
         with (
             tracking.progress(total=round(total), unit="s", what="preprocess") as bar,
-            DatabaseWriter(directory, cut.sample_rate, cut.channels) as database,
+            DatabaseWriter(directory, spec.sample_rate, spec.channels) as database,
             _one_torch_thread(),
         ):
 
@@ -95,18 +113,18 @@ def fill(directory: Path, jobs: list[Job], cut: Cut, workers: int) -> list[Outco
                 while not shared.progress.empty():
                     bar.update(shared.progress.get())
 
-            def work(job: Job) -> Outcome:
-                return _decode(job, cut, shared)
+            def work(source: SourceFile) -> FileOutcome:
+                return _decode(source, spec, shared)
 
-            with closing(in_order(work, jobs, workers, shared.stop, tick)) as done:
+            with closing(in_order(work, sources, workers, shared.stop, tick)) as done:
                 for outcome in done:
-                    _append(database, outcome, cut, shared.spool)
+                    _append(database, outcome, spec, shared.spool)
                     outcomes.append(outcome)
     except OSError as error:
         raise UserError(
             f"cannot write into {directory}",
             why=error.strerror or str(error),
-            do_this="free some space or choose another folder, then give the same command again.",
+            do_this="free some space or choose another folder, then run the same command again.",
         ) from error
     finally:
         runs.remove_partial(directory)
@@ -115,9 +133,9 @@ def fill(directory: Path, jobs: list[Job], cut: Cut, workers: int) -> list[Outco
 
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """Torch on one thread in each worker: its own threads beside ours wait more than they work.
+    """Keep torch to one thread in each worker.
 
-    Resampling an hour took three times the processor time with them.
+    Its threads and ours would compete: resampling an hour took three times the CPU time.
     """
     import torch
 
@@ -136,9 +154,10 @@ def in_order(
     stop: threading.Event,
     tick: Callable[[], None] = lambda: None,
 ) -> Generator[R, None, None]:
-    """`work` of every item, in order, by `workers` threads that run a little ahead.
+    """`work(item)` for every item, in order, computed by `workers` threads that run ahead.
 
-    Closing it sets `stop`, which the work watches, and ends the threads.
+    `tick` is called while waiting. Closing the generator sets `stop`, which `work` must watch, and
+    ends the threads.
     """
     pool = futures.ThreadPoolExecutor(workers)
     pending: deque[futures.Future[R]] = deque()
@@ -152,6 +171,7 @@ def in_order(
     try:
         for item in items:
             pending.append(pool.submit(work, item))
+            # Enough to keep all workers busy; more would only fill the disk with spools.
             if len(pending) > 2 * workers:
                 yield first()
         while pending:
@@ -161,24 +181,24 @@ def in_order(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decode(job: Job, cut: Cut, shared: _Workers) -> Outcome:
-    """One file into its spool: records of int16, one after the other."""
-    outcome = Outcome(job)
+def _decode(source: SourceFile, spec: RecordSpec, shared: _Workers) -> FileOutcome:
+    """Decode one file into its spool: records of int16, one after the other."""
+    outcome = FileOutcome(source)
     try:
-        outcome.sha256 = runs.sha256_file(job.path)
+        outcome.sha256 = runs.sha256_file(source.path)
     except OSError as error:
         outcome.skipped = str(error.strerror)
         return outcome
-    seconds = min(cut.size / cut.sample_rate, 10.0)
-    blocks = sound.blocks(job.path, cut.sample_rate, cut.channels, seconds)
+    seconds = min(spec.size / spec.sample_rate, 10.0)
+    blocks = sound.blocks(source.path, spec.sample_rate, spec.channels, seconds)
     try:
-        with closing(blocks), open(_spool(job, shared.spool), "wb") as spool:
-            for position, (record, length) in enumerate(records(blocks, cut.size)):
+        with closing(blocks), open(_spool(source, shared.spool), "wb") as spool:
+            for position, (record, length) in enumerate(records(blocks, spec.size)):
                 if shared.stop.is_set():
                     break
                 outcome.samples += length
-                shared.progress.put(length / cut.sample_rate)
-                if _is_silent(record[:, :length], cut):
+                shared.progress.put(length / spec.sample_rate)
+                if _is_silent(record[:, :length], spec):
                     outcome.silent += length
                     continue
                 outcome.clipped += int(np.count_nonzero(np.abs(record) > 1))
@@ -187,28 +207,28 @@ def _decode(job: Job, cut: Cut, shared: _Workers) -> Outcome:
                 outcome.level.add(record[:, :length])
                 spool.write(_quantised(record).tobytes())
     except sound.AudioError as error:
-        return Outcome(job, skipped=error.why)
+        return FileOutcome(source, skipped=error.why)
     return outcome
 
 
-def _append(database: DatabaseWriter, outcome: Outcome, cut: Cut, folder: Path) -> None:
-    """Move a spool into the database."""
-    spool = _spool(outcome.job, folder)
+def _append(database: DatabaseWriter, outcome: FileOutcome, spec: RecordSpec, folder: Path) -> None:
+    """Move the records of a spool into the database."""
+    spool = _spool(outcome.source, folder)
     if not outcome.skipped:
         with open(spool, "rb") as file:
-            while data := file.read(cut.channels * cut.size * 2):
-                database.append(np.frombuffer(data, np.int16).reshape(cut.channels, cut.size))
+            while data := file.read(spec.channels * spec.size * 2):
+                database.append(np.frombuffer(data, np.int16).reshape(spec.channels, spec.size))
     spool.unlink(missing_ok=True)
 
 
-def _spool(job: Job, folder: Path) -> Path:
-    return folder / f"{job.index:08d}.pcm{runs.PARTIAL}"
+def _spool(source: SourceFile, folder: Path) -> Path:
+    return folder / f"{source.index:08d}.pcm{runs.PARTIAL}"
 
 
-def _quantised(record: np.ndarray) -> np.ndarray:
-    samples: np.ndarray = np.rint(np.clip(record, -1, 1) * FULL_SCALE).astype(np.int16)
-    return samples
+def _quantised(record: NDArray[np.float32]) -> NDArray[np.int16]:
+    scaled: NDArray[np.float32] = np.rint(np.clip(record, -1, 1) * FULL_SCALE)
+    return scaled.astype(np.int16)
 
 
-def _is_silent(audio: np.ndarray, cut: Cut) -> bool:
-    return cut.silence_db is not None and loudest_db(audio, cut.sample_rate) < cut.silence_db
+def _is_silent(audio: NDArray[np.float32], spec: RecordSpec) -> bool:
+    return spec.silence_db is not None and loudest_db(audio, spec.sample_rate) < spec.silence_db
