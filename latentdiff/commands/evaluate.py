@@ -11,7 +11,6 @@ from latentdiff.commands import evaluate_pictures
 from latentdiff.commands.evaluate_report import table, to_json
 from latentdiff.evaluation import compare, embeddings
 from latentdiff.evaluation.sound import SILENT_DB
-from latentdiff.latents.store import LatentStore
 from latentdiff.model.clips import NO_CODEC, ClipSets
 from latentdiff.model.evaluate import (
     EvaluationResult,
@@ -22,9 +21,9 @@ from latentdiff.model.evaluate import (
 from latentdiff.model.evaluate.inputs import sample_frames
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project, already_done, is_unfinished
-from latentdiff.model.resolve import open_codec, open_model
+from latentdiff.model.resolve import inputs_of, open_codec, open_model
 from latentdiff.rave.codec import RaveCodec
-from latentdiff.runs import Input, Run, Stage
+from latentdiff.runs import Run, Stage
 from latentdiff.training.fabric import pick_device
 from latentdiff.training.settings import VALIDATION
 
@@ -76,7 +75,7 @@ def evaluate(
     directory = run.root / FOLDER
     # Nothing of an interrupted evaluation can be continued, so other settings may replace it.
     overwrite = overwrite or is_unfinished(directory, NAME)
-    remembered, inputs = _remembered(settings), _inputs(model, store, codec)
+    remembered, inputs = _remembered(settings), inputs_of(model, store, codec)
     _announce(model, clips, settings)
     if already_done(directory, NAME, remembered, inputs, overwrite):
         log.info("%s", (directory / TABLE).read_text(encoding="utf-8"))
@@ -111,16 +110,6 @@ def _remembered(settings: EvaluationSettings) -> dict[str, object]:
         "steps": list(settings.steps),
         "embedding": list(settings.embeddings),
     }
-
-
-def _inputs(model: Model, store: LatentStore, codec: RaveCodec | None) -> dict[str, Input]:
-    inputs = {
-        "diffusion": model.as_input(),
-        "latents": Input(str(store.root.resolve()), store.fingerprint()),
-    }
-    if codec is not None:
-        inputs["codec"] = Input(str(codec.origin.path.resolve()), codec.fingerprint)
-    return inputs
 
 
 def _announce(model: Model, clips: ClipSets, settings: EvaluationSettings) -> None:

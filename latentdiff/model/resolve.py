@@ -15,7 +15,7 @@ from latentdiff.latents.store import CodecFacts, LatentStore
 from latentdiff.model.data import labelled, without_unknown_labels
 from latentdiff.model.model import Model
 from latentdiff.rave.codec import RaveCodec
-from latentdiff.runs import Run
+from latentdiff.runs import Input, Run
 from latentdiff.training import checkpoint
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,17 @@ def open_codec(
         )
     require_codec(codec, store.codec, store.latent_dim, what, force=force)
     return codec
+
+
+def inputs_of(model: Model, store: LatentStore, codec: RaveCodec | None) -> dict[str, Input]:
+    """What a measurement of a model on latents is made from, for its `run.json`."""
+    inputs = {
+        "diffusion": model.as_input(),
+        "latents": Input(str(store.root.resolve()), store.fingerprint()),
+    }
+    if codec is not None:
+        inputs["codec"] = Input(str(codec.origin.path.resolve()), codec.fingerprint)
+    return inputs
 
 
 def find_codec(

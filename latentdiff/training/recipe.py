@@ -153,6 +153,20 @@ class Recipe:
         """The denoiser as a sampler of `steps` steps calls it."""
         return denoiser
 
+    @property
+    def sampling_schedule(self) -> Schedule:
+        """The noise levels that sampling visits."""
+        return self.schedule
+
+    @property
+    def after_step(self) -> Transform | None:
+        """Applied to z_t [B, C, T] after each sampling step, the last included; None: nothing."""
+        return None
+
+    def finish(self, samples: Tensor, variance: Tensor | None) -> Tensor:
+        """Final latents [B, C, T] from sampled ones; `variance` [C] of the training latents."""
+        return samples
+
     def sample(
         self,
         denoise: Denoise,
@@ -168,9 +182,9 @@ class Recipe:
 
         `denoise`: what `denoise_for_sampling` gave.
         """
-        return samplers.sample(
+        samples = samplers.sample(
             denoise,
-            self.schedule,
+            self.sampling_schedule,
             settings,
             seeds,
             channels,
@@ -178,4 +192,6 @@ class Recipe:
             condition,
             device,
             variance=variance,
+            after=self.after_step,
         )
+        return self.finish(samples, variance)

@@ -27,10 +27,10 @@ from latentdiff.model import clips as real_clips
 from latentdiff.model.clips import CLIP_SECONDS, NO_CODEC, Clips
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
-from latentdiff.model.resolve import open_codec, open_model
+from latentdiff.model.resolve import inputs_of, open_codec, open_model
 from latentdiff.model.sampling import draw
 from latentdiff.rave.codec import RaveCodec
-from latentdiff.runs import Input, Run
+from latentdiff.runs import Run
 from latentdiff.specs import Condition
 from latentdiff.training import verdict
 from latentdiff.training.data import generator_for, seed_of
@@ -148,22 +148,12 @@ def diagnose_conditioning(
             "n": n,
             "seconds": seconds,
         },
-        inputs=_inputs(model, store, codec),
+        inputs=inputs_of(model, store, codec),
         seed=project.seed,
         overwrite=overwrite,
         dry_run=dry_run,
     )
     return [] if codec is not None else [NO_CODEC]
-
-
-def _inputs(model: Model, store: LatentStore, codec: RaveCodec | None) -> dict[str, Input]:
-    inputs = {
-        "diffusion": model.as_input(),
-        "latents": Input(str(store.root.resolve()), store.fingerprint()),
-    }
-    if codec is not None:
-        inputs["codec"] = Input(str(codec.origin.path.resolve()), codec.fingerprint)
-    return inputs
 
 
 def _setup(

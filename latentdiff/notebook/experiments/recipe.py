@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from latentdiff.diffusion import samplers
 from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.levels import NoiseLevelSampler
 from latentdiff.diffusion.loss import Objective
 from latentdiff.diffusion.noise import Schedule, schedule_of
-from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
+from latentdiff.diffusion.settings import DiffusionConfig
 from latentdiff.latents import statistics
 from latentdiff.latents.statistics import LatentStatistics
 from latentdiff.latents.store import Entry, LatentStore
@@ -33,7 +31,7 @@ from latentdiff.notebook.experiments.training import (
     RestrictedNoiseLevelSampler,
     scale_logsnr,
 )
-from latentdiff.specs import Condition, Denoise, Network
+from latentdiff.specs import Denoise, Network
 from latentdiff.training.recipe import Recipe, Transform
 
 
@@ -139,7 +137,7 @@ class MistakenRecipe(Recipe):
     # --- sampling
 
     @property
-    def schedule_of_sampling(self) -> Schedule:
+    def sampling_schedule(self) -> Schedule:
         """The levels that sampling assumes: the intended ones."""
         square_root = self.experiment.training.square_root
         return self.schedule if square_root else scale_logsnr(self.schedule, 0.5)
@@ -152,28 +150,11 @@ class MistakenRecipe(Recipe):
         square_root = self.experiment.training.square_root
         return denoise if square_root else sampling.assume_square_root(denoise)
 
-    def sample(
-        self,
-        denoise: Denoise,
-        settings: SamplingConfig,
-        seeds: Sequence[int],
-        channels: int,
-        frames: int,
-        condition: Condition = Condition(),  # noqa: B008 (immutable)
-        device: torch.device | str = "cpu",
-        variance: Tensor | None = None,
-    ) -> Tensor:
+    @property
+    def after_step(self) -> Transform | None:
         limit = self.experiment.sampling.clamp
-        x = samplers.sample(
-            denoise,
-            self.schedule_of_sampling,
-            settings,
-            seeds,
-            channels,
-            frames,
-            condition,
-            device,
-            variance=variance,
-            after=None if limit is None else lambda z: z.clamp(-limit, limit),
-        )
-        return sampling.normalise(x, variance) if self.experiment.sampling.normalise else x
+        return None if limit is None else lambda z: z.clamp(-limit, limit)
+
+    def finish(self, samples: Tensor, variance: Tensor | None) -> Tensor:
+        bend = self.experiment.sampling.normalise
+        return sampling.normalise(samples, variance) if bend else samples
