@@ -179,6 +179,18 @@ def test_the_chain(studio):
             latentdiff(studio, line + " --overwrite" * other + " latents.keep=4" * own)
 
 
+def test_the_python_of_the_readme(studio):
+    """After the chain, on the run that it made."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=studio, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (studio / "out").iterdir()) == [
+        f"{k}.wav" for k in range(4)
+    ]
+
+
 def check_dataset(directory):
     result = runs.read_run(directory).result
     dropped = sum(result["dropped"].values())
