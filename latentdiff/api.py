@@ -71,7 +71,8 @@ class Clips:
         return len(self.audio)
 
     def __getitem__(self, index: Any) -> Audio:
-        return self.audio[index]
+        chosen: Audio = self.audio[index]
+        return chosen
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         array = self.audio if dtype is None else self.audio.astype(dtype)

@@ -132,7 +132,7 @@ def exchange_conditions(store: LatentStore, seed: int) -> None:
     for split in ("train", "validation"):
         entries = store.of(split)
         order = rng.permutation(len(entries))
-        mels = [np.array(store.mel(entry)) for entry in entries]
+        mels = [np.array(store.features(entry, "mel")) for entry in entries]
         for here, there in zip(order, np.roll(order, 1), strict=True):
             entry, wrong = entries[here], mels[there]
             times = -(-entry.frames // wrong.shape[1])

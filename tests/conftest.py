@@ -230,6 +230,7 @@ def make_model():
         from dataclasses import replace
 
         from latentdiff import config
+        from latentdiff.conditions.features import feature_kind
         from latentdiff.conditions.settings import ConditionConfig
         from latentdiff.conditions.standardiser import Standardiser
         from latentdiff.diffusion.settings import DiffusionConfig
@@ -245,7 +246,8 @@ def make_model():
             scale = torch.tensor([3.0, 0.5])
             whitening = Whitening(torch.arange(6.0), directions, scale, variance)
         condition = config.build(ConditionConfig, condition or {})
-        bands = condition.mel.bands if condition.follows_mel else 0
+        name = condition.features
+        bands = feature_kind(name, condition).size if name else 0
         arrays = np.zeros(bands, np.float32), np.ones(bands, np.float32)
         spec = ModelSpec(
             config.build(NetworkConfig, network or {"name": "tiny", "channels": 8}),

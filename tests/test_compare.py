@@ -45,8 +45,9 @@ def fabricate(root, *, skill, steps=100, gain=None, score=None, validated=True):
         ]
         if validated:
             for step, drop in ((50, 0.0), (100, 0.1)):
-                told = {"validation/skill": skill - drop, "validation/training_skill": skill + 0.1}
-                rows.append({"step": step, **told})
+                skills = {"skill": skill - drop, "training_skill": skill + 0.1}
+                row = {f"validation/{name}": value for name, value in skills.items()}
+                rows.append({"step": step, **row})
         runs.write_jsonl(run.diffusion / "metrics.jsonl", rows)
         stage.record(step=steps, best_step=50, validated=validated, loss=1 - skill, baseline=1.0)
         stage.record(skill=skill, **({} if gain is None else {"conditioning_gain": gain}))
@@ -80,7 +81,7 @@ class TestCases:
             (["--case", "a: x=1", "--case", "a: x=2"], "two cases have one name"),
         ],
     )
-    def test_mistakes_are_told(self, options, capsys, words, complaint):
+    def test_mistakes_are_usage_errors(self, options, capsys, words, complaint):
         with pytest.raises(SystemExit):
             options(*words)
         assert complaint in capsys.readouterr().err

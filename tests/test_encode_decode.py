@@ -71,7 +71,7 @@ def test_encode_writes_what_the_codec_says(codec, run, audio_folder):
         np.testing.assert_allclose(store.mean(entry), mean[0], atol=1e-6)
         np.testing.assert_allclose(store.std(entry), std[0])
         assert entry.samples == samples.shape[1] and entry.label in ("a", "b")
-        mel = store.mel(entry)
+        mel = store.features(entry, "mel")
         assert mel.shape == (80, entry.frames) and 0 <= mel.min() < mel.max() <= 1
     result = runs.read_run(run.latents).result
     assert result["frames"] == sum(entry.frames for entry in store.entries)

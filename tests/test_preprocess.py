@@ -169,6 +169,18 @@ def test_bad_files_are_skipped_listed_and_accounted(tmp_path, run, write_wav, me
     assert_accounted(run)
 
 
+def test_a_dry_run_names_what_the_run_would_skip(tmp_path, run, write_wav, melody, caplog):
+    music = tmp_path / "music"
+    write_wav(music / "good.wav", melody(2))
+    write_wav(music / "six.wav", np.stack([melody(1)] * 6))
+    with caplog.at_level("INFO", logger="latentdiff"):
+        preprocess(run, project(channels=2), audio=[music], dry_run=True)
+    assert "would skip" in caplog.text and "6 channels cannot become 2" in caplog.text
+    assert "would read 1 files" in caplog.text
+    (line,) = preprocess(run, project(channels=2), audio=[music])
+    assert "6 channels cannot become 2" in line
+
+
 def test_stereo_is_kept_or_mixed_down_and_never_halved(tmp_path, write_wav, melody):
     right = np.stack([np.zeros(RATE), melody(1)])
     write_wav(tmp_path / "music" / "right.wav", right, subtype="FLOAT")

@@ -254,7 +254,7 @@ def test_a_continued_run_equals_an_uninterrupted_one(trained, database, tmp_path
         assert torch.equal(parts["state_dict"][name], value), name
     assert parts["lr_schedulers"] == once["lr_schedulers"]
     assert parts["callbacks"]["BetaWarmupCallback"] == once["callbacks"]["BetaWarmupCallback"]
-    assert raised == whole
+    assert raised.last == whole.last
     steps = [
         row["step"]
         for row in tracking.read_metrics(tmp_path / "rave")

@@ -107,8 +107,8 @@ class TestConditions:
         sample(run, project(), n=2, condition=[song, other], name="first")
         shapes = {name: z.shape[1] for name, z in drawn(run, "first").items()}
         assert shapes == {
-            "seed3-My-Song": pytest.approx(1.7 * 125, abs=2),
-            "seed4-My-Song": pytest.approx(1.7 * 125, abs=2),
+            "seed3-My-Söng": pytest.approx(1.7 * 125, abs=2),
+            "seed4-My-Söng": pytest.approx(1.7 * 125, abs=2),
             "seed3-other": pytest.approx(0.9 * 125, abs=2),
             "seed4-other": pytest.approx(0.9 * 125, abs=2),
         }

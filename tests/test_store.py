@@ -76,7 +76,7 @@ def test_our_store_round_trip(tmp_path):
     assert (entry.samples, entry.label, entry.source) == (70, "a", "/m/2.wav")
     np.testing.assert_array_equal(store.mean(entry), latents(7, seed=2))
     np.testing.assert_array_equal(store.std(entry), latents(7, seed=2))
-    assert store.mel(entry).shape == (6, 7)
+    assert store.features(entry, "mel").shape == (6, 7)
 
 
 def test_folder_of_samples_is_a_store(tmp_path):
@@ -105,7 +105,7 @@ def test_plain_folder_is_a_store(tmp_path, dtype):
     entry = by_key["sub/3"]
     expected = latents(8, seed=3).astype(dtype)
     np.testing.assert_array_equal(store.mean(entry), expected)
-    assert store.std(entry) is None and store.mel(entry) is None
+    assert store.std(entry) is None and store.features(entry, "mel") is None
     assert store.fingerprint() == LatentStore.open(tmp_path / "in").fingerprint()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -233,6 +234,16 @@ class TestChecks:
         with pytest.raises(UserError, match=r"training\.batch=10 or less"):
             train_diffusion(run, project())
 
+    def test_a_dry_run_fails_and_warns_as_the_run_would(self, run, make_store, monkeypatch, caplog):
+        make_store(run.latents)
+        short = project(diffusion={"schedule": {"name": "diffwave"}})
+        with caplog.at_level(logging.WARNING, logger="latentdiff"):
+            train_diffusion(run, short, dry_run=True)
+        assert "never reaches pure noise" in caplog.text
+        monkeypatch.setitem(sys.modules, "wandb", None)
+        with pytest.raises(UserError, match="Weights & Biases is not installed"):
+            train_diffusion(run, project(training={"wandb": "techno"}), dry_run=True)
+
     def test_statistics_missing(self, run, make_store):
         make_store(run.latents)
         (run.latents / "stats.safetensors").unlink()
@@ -241,7 +252,7 @@ class TestChecks:
 
     def test_mel_wanted_and_not_stored(self, run, make_store):
         make_store(run.latents)
-        with pytest.raises(UserError, match="no mel spectrogram of a/"):
+        with pytest.raises(UserError, match="no mel features of a/"):
             train_diffusion(run, project(condition={"kind": "mel"}))
 
     def test_other_mel_settings_than_the_latents_were_made_with(self, run, make_store):

@@ -57,9 +57,13 @@ class _Source:
     """Samples per block -> the blocks."""
 
 
-def probe(path: Path) -> AudioInfo:
-    """Read the header of an audio file. Raises AudioError if it is not one."""
+def probe(path: Path, channels: int | None = None) -> AudioInfo:
+    """Read the header of an audio file.
+
+    Raises AudioError if it is not one, or cannot be mixed to `channels` (None: any number).
+    """
     with _opened(path) as source:
+        _check_channels(path, source.info.channels, channels)
         return source.info
 
 
@@ -97,16 +101,16 @@ def read(
 def _converted(
     path: Path, source: _Source, rate: int, channels: int | None, block_seconds: float
 ) -> Iterator[NDArray[np.float32]]:
-    have = source.info.channels
-    want = channels or have
-    if want not in (1, have) and have != 1:
-        raise AudioError(
-            path,
-            f"{have} channels cannot become {want}: only mono can be repeated",
-        )
+    want = channels or source.info.channels
+    _check_channels(path, source.info.channels, channels)
     frames = max(1, round(block_seconds * source.info.sample_rate))
     mixed = (_mixed(block, want) for block in _checked(path, source, frames))
     yield from resample(mixed, source.info.sample_rate, rate)
+
+
+def _check_channels(path: Path, have: int, want: int | None) -> None:
+    if want not in (None, 1, have) and have != 1:
+        raise AudioError(path, f"{have} channels cannot become {want}: only mono can be repeated")
 
 
 def _checked(path: Path, source: _Source, frames: int) -> Iterator[NDArray[np.float32]]:

@@ -33,9 +33,10 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 @cli.group(cls=Group)
 def diagnose() -> None:
-    """Find out what is wrong: the sampler, the schedule, the latents, the condition, the training.
+    """Find out what is wrong, one question per command.
 
-    Each command prints its verdict in words, with the numbers behind it.
+    Is it the sampler, the schedule, the latents, the conditioning or the training? Each command
+    prints a verdict and the numbers behind it.
     """
 
 
@@ -46,39 +47,45 @@ clip_seconds_option = click.option(
     type=positive,
     default=3.0,
     show_default=True,
-    help="Length of a clip, if the files are long enough.",
+    help="Length of each clip; less if the files are short.",
 )
 
 
 def clips_option(least: int) -> Decorator:
-    """--n, at least so large."""
+    """--n, with a lower limit."""
     number = click.IntRange(min=least)
-    return click.option("--n", type=number, default=8, show_default=True, help="Clips.")
+    return click.option("--n", type=number, default=8, show_default=True, help="Number of clips.")
 
 
 REPORT_OPTIONS: Sequence[Decorator] = (
     config_options,
-    click.option("--run", type=PATH, help="A run directory whose settings to use."),
-    click.option("--out", type=PATH, help="Folder for files. [diagnosis/... of the run]"),
+    click.option("--run", type=PATH, help="Run directory whose settings to use."),
+    click.option("--out", type=PATH, help="Folder for the report. [diagnosis/... of the run]"),
     overwrite_option,
 )
 """Of questions that need no run."""
 
 OPTIONS: Mapping[str, Sequence[Decorator]] = {
     "sampler": (
-        click.option("--all", "everything", is_flag=True, help="Every schedule; takes minutes."),
+        click.option(
+            "--all", "everything", is_flag=True, help="Test every schedule; takes minutes."
+        ),
     ),
     "schedule": (
         click.option(
-            "--gallery", is_flag=True, help="Compare schedules of the literature and the notebook."
+            "--gallery", is_flag=True, help="Compare with schedules of papers and of the notebook."
         ),
         click.option(
             "--std", type=positive, help="Standard deviation of the latents. [the run's, or 1]"
         ),
     ),
     "latents": (
-        click.option("--latents", type=PATH, help="Other latents, also a folder of .npy files."),
-        click.option("--out", type=PATH, help="Folder for files. [diagnosis/latents of the run]"),
+        click.option(
+            "--latents", type=PATH, help="Other latents: a store, or a folder of .npy files."
+        ),
+        click.option(
+            "--out", type=PATH, help="Folder for the report. [diagnosis/latents of the run]"
+        ),
     ),
     "training": (diffusion_option, trained_latents_option),
     "noise-ladder": (
@@ -102,9 +109,9 @@ OPTIONS: Mapping[str, Sequence[Decorator]] = {
             is_flag=False,
             flag_value="drawn",
             metavar="[FILE]",
-            help="A PNG file; without a file: a drawing. [windows of latents, else the drawing]",
+            help="Use this PNG file, or without FILE a drawing. [latents, else the drawing]",
         ),
-        click.option("--latents", type=PATH, help="Where windows are taken from. [the run's]"),
+        click.option("--latents", type=PATH, help="Latents to take windows from. [the run's]"),
         click.option(
             "--windows", type=whole, default=1, show_default=True, help="Number of windows."
         ),
@@ -113,20 +120,20 @@ OPTIONS: Mapping[str, Sequence[Decorator]] = {
             type=whole,
             default=1500,
             show_default=True,
-            help="Training steps, in place of training.steps.",
+            help="Training steps, instead of training.steps.",
         ),
-        click.option("--minutes", type=positive, help="Train by the clock instead of --steps."),
+        click.option("--minutes", type=positive, help="Train for this long instead."),
         click.option("--as-in-notebook", is_flag=True, help="With the notebook's mistakes."),
     ),
 }
-"""Options of a question's own, by its name."""
+"""The options of each question, by its name."""
 
 RUN_REPLACED_BY = {"latents": "latents"}
-"""Questions that an option answers without a run directory, and that option."""
+"""Question -> the option that makes its run directory optional."""
 
 
 def _add(question: Question) -> None:
-    """The command of a question."""
+    """Add the command of a question to the group."""
     command = f"latentdiff diagnose {question.name} "
     example = "\n".join(command + line for line in question.example.splitlines())
     own = OPTIONS.get(question.name, ())

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +23,8 @@ from latentdiff.audio import file_stems
 from latentdiff.commands.encode_jobs import EncodeJob, EncodeJobs, find_jobs
 from latentdiff.commands.encode_pass import FilesPass, share_out
 from latentdiff.commands.encode_progress import EncodedFile, ProgressLog
-from latentdiff.conditions.settings import MelConfig
+from latentdiff.conditions.features import FeatureKind, feature_kind
+from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.errors import EXIT_FAILURE, UserError
 from latentdiff.evaluation.reconstruction import check_reconstruction
 from latentdiff.evaluation.sound import LevelMeter, json_db
@@ -116,7 +117,7 @@ def _open_stage(
         run.latents,
         "encode",
         sections=["latents"],
-        inputs=_inputs(codec, jobs, project.condition.mel),
+        inputs=_inputs(codec, jobs, _feature_kinds(project.condition)),
         overwrite=overwrite,
         harmless=_HARMLESS,
     )
@@ -127,13 +128,24 @@ def _open_stage(
     return stage
 
 
-def _inputs(codec: RaveCodec, jobs: EncodeJobs, mel: MelConfig) -> dict[str, Input]:
-    settings = json.dumps(mel.model_dump(mode="json"), sort_keys=True)
-    return {
+def _feature_kinds(condition: ConditionConfig) -> dict[str, FeatureKind]:
+    """By name: mel, so that a store serves most models, and what the run's own model follows."""
+    names = {"mel": None, condition.features or "mel": None}
+    return {name: feature_kind(name, condition) for name in names}
+
+
+def _inputs(
+    codec: RaveCodec, jobs: EncodeJobs, kinds: Mapping[str, FeatureKind]
+) -> dict[str, Input]:
+    inputs = {
         "codec": Input(str(codec.origin.path.resolve()), codec.fingerprint),
         "audio": jobs.source,
-        "condition.mel": Input(settings, hashlib.sha256(settings.encode()).hexdigest()),
     }
+    for name, kind in kinds.items():
+        settings = json.dumps(kind.identity(), sort_keys=True)
+        digest = hashlib.sha256(settings.encode()).hexdigest()
+        inputs[f"condition.{name}"] = Input(settings, digest)
+    return inputs
 
 
 def _announce(jobs: EncodeJobs, codec: Codec, directory: Path) -> None:
@@ -199,7 +211,8 @@ class _Encoding:
         self._root, self._stage, self._team = root, stage, team
         self._codec = codec
         stems = file_stems(job.key for job in jobs.jobs)
-        self._pass = FilesPass(root, codec, project.latents, project.condition.mel, stems)
+        kinds = _feature_kinds(project.condition)
+        self._pass = FilesPass(root, codec, project.latents, kinds, stems)
         self._log = ProgressLog(root, team.rank)
         self._keep = project.latents.keep
         self._jobs = jobs.jobs

@@ -1,6 +1,6 @@
 """One process's share of the files, and their way through the codec to disk.
 
-Shapes: D latent dimensions, K mel bands, N audio samples, T latent frames.
+Shapes: D latent dimensions, K condition features, N audio samples, T latent frames.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from latentdiff import audio as sound
 from latentdiff import streaming
 from latentdiff.commands.encode_jobs import EncodeJob
 from latentdiff.commands.encode_progress import EncodedFile
-from latentdiff.conditions.mel import mel_blocks
+from latentdiff.conditions.features import FeatureKind
 from latentdiff.conditions.resample import resample_blocks
-from latentdiff.conditions.settings import MelConfig
 from latentdiff.latents.settings import LatentConfig
 from latentdiff.latents.store import ArrayWriter, Entry, array_writer
 from latentdiff.specs import Codec
@@ -68,12 +67,13 @@ class FilesPass:
         root: Path,
         codec: Codec,
         settings: LatentConfig,
-        mel: MelConfig,
+        kinds: Mapping[str, FeatureKind],
         stems: Mapping[str, str],
     ) -> None:
-        """`stems`: key -> stem of its files, for all jobs of the store (see `audio.file_stems`)."""
+        """`kinds`: name -> condition features to store. `stems`: key -> stem of its files, for all
+        jobs of the store (see `audio.file_stems`)."""
         self._root, self._codec = root, codec
-        self._settings, self._mel = settings, mel
+        self._settings, self._kinds = settings, kinds
         self._stems = stems
 
     def together(self, job: EncodeJob) -> int:
@@ -112,16 +112,18 @@ class FilesPass:
                 yield encoded, piece.size / self._codec.sample_rate
 
     def _complete(self, job: EncodeJob, output: _Output) -> EncodedFile | None:
-        """The mel of a job, then its latents' final names.
+        """The features of a job, then its latents' final names.
 
-        In this order because the mel takes another pass over the recording, which can fail: then
-        the latents are discarded too.
+        In this order because features take another pass over the recording, which can fail: then
+        all its arrays are discarded.
         """
-        mel = f"mel/{self._stems[job.key]}.npy"
+        files = {name: f"{name}/{self._stems[job.key]}.npy" for name in self._kinds}
         try:
-            with array_writer(self._root / mel) as writer:
-                for features in self._features(job, output.frames):
-                    writer.append(features)
+            with ExitStack() as stack:
+                for name, kind in self._kinds.items():
+                    writer = stack.enter_context(array_writer(self._root / files[name]))
+                    for features in self._features(job, kind, output.frames):
+                        writer.append(features)
         except sound.AudioError as error:
             job.failed = error.why
             return None
@@ -134,17 +136,20 @@ class FilesPass:
             frames=output.frames,
             mean=output.mean,
             std=output.std,
-            mel=mel,
+            mel=files.pop("mel", None),
             label=job.label,
             start=job.start,
+            features=files,
         )
         return EncodedFile(entry, job.identity(), job.level, output.posterior())
 
-    def _features(self, job: EncodeJob, frames: int) -> Iterator[NDArray[np.float32]]:
-        """The mel spectrogram at the frame rate of the latents, in blocks [K, t]."""
-        mel = mel_blocks(job.slice(self._mel.sample_rate, 1), self._mel)
+    def _features(
+        self, job: EncodeJob, kind: FeatureKind, frames: int
+    ) -> Iterator[NDArray[np.float32]]:
+        """Features at the frame rate of the latents, in blocks [K, t]."""
+        features = kind.blocks(job.slice(kind.sample_rate, 1))
         seconds = self._codec.hop / self._codec.sample_rate
-        return resample_blocks(mel, frames, seconds * self._mel.sample_rate / self._mel.hop)
+        return resample_blocks(features, frames, kind.frames(seconds))
 
 
 class _Output:

@@ -40,7 +40,7 @@ class EncodedFile:
     def progress_row(self) -> dict[str, object]:
         """Its line in a progress file: all that the next run needs."""
         return {
-            **asdict(self.entry),
+            **self.entry.row(),
             "identity": self.identity,
             "level": asdict(self.level),
             "posterior": self.posterior,
@@ -48,12 +48,12 @@ class EncodedFile:
 
     def manifest_row(self) -> dict[str, object]:
         """Its line in the store's manifest."""
-        return {**asdict(self.entry), "level_db": json_db(self.level.db)}
+        return {**self.entry.row(), "level_db": json_db(self.level.db)}
 
     @classmethod
     def from_progress_row(cls, row: Mapping[str, Any]) -> EncodedFile:
         """Read a line that `progress_row` wrote."""
-        entry = Entry(**{field.name: row[field.name] for field in fields(Entry)})
+        entry = Entry(**{key.name: row[key.name] for key in fields(Entry) if key.name in row})
         return cls(entry, row["identity"], LevelMeter(**row["level"]), row["posterior"])
 
 
@@ -105,8 +105,7 @@ class ProgressLog:
         return [path for path in (self._first, *others) if path.exists()]
 
     def _is_complete(self, entry: Entry) -> bool:
-        names = [name for name in (entry.mean, entry.std, entry.mel) if name]
-        return all((self._root / name).is_file() for name in names)
+        return all((self._root / name).is_file() for name in entry.files())
 
 
 def _read(path: Path) -> Iterator[EncodedFile]:

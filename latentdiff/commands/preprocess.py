@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from latentdiff import audio as sound
@@ -248,10 +249,17 @@ def _report_files(files: list[DatasetFile]) -> None:
         log.info("%61s ... and %d more in %s", "", len(files) - _LISTED_FILES, MANIFEST_FILE)
 
 
-def _probe(found: sound.FoundAudio, workers: int) -> tuple[list[SourceFile], list[tuple[str, str]]]:
-    """The files whose header can be read; (path, reason) for the others."""
+def _probe(
+    found: sound.FoundAudio, workers: int, channels: int | None = None
+) -> tuple[list[SourceFile], list[tuple[str, str]]]:
+    """The files whose header can be read; (path, reason) for the others.
+
+    `channels`: also leave out files that cannot be mixed to that number of channels. (A real run
+    skips them when it reads them, with their length.)
+    """
     sources, skipped = [], list(found.skipped)
-    with closing(in_order(_header, found.files, workers, threading.Event())) as headers:
+    header_of = partial(_header, channels)
+    with closing(in_order(header_of, found.files, workers, threading.Event())) as headers:
         for index, ((key, path), header) in enumerate(zip(found.files, headers, strict=True)):
             if isinstance(header, str):
                 skipped.append((str(path), header))
@@ -268,10 +276,10 @@ def _probe(found: sound.FoundAudio, workers: int) -> tuple[list[SourceFile], lis
     return sources, skipped
 
 
-def _header(file: tuple[str, Path]) -> float | str:
+def _header(channels: int | None, file: tuple[str, Path]) -> float | str:
     """Seconds by the header, or the reason why it cannot be read."""
     try:
-        return sound.probe(file[1]).seconds
+        return sound.probe(file[1], channels).seconds
     except sound.AudioError as error:
         return error.why
 
@@ -340,7 +348,7 @@ def _fingerprint(found: sound.FoundAudio) -> str:
 
 def _dry_run(project: Project, directory: Path, found: sound.FoundAudio) -> None:
     spec = _record_spec(project)
-    sources, skipped = _probe(found, _worker_count(project))
+    sources, skipped = _probe(found, _worker_count(project), project.data.channels)
     seconds = sum(source.header_seconds for source in sources)
     log.info("would read %d files, %.1f s by their headers", len(sources), seconds)
     for path, reason in skipped:

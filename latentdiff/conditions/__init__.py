@@ -1,1 +1,1 @@
-"""What samples can be conditioned on: a mel spectrogram, a label, or both."""
+"""What samples can be conditioned on: features such as a mel spectrogram, or a label."""

@@ -6,17 +6,39 @@ Shapes: K mel bands, M mel frames, N audio samples.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentdiff.conditions.settings import MelConfig
+from latentdiff.conditions.features import FeatureKind
+from latentdiff.conditions.settings import ConditionConfig, MelConfig
+from latentdiff.config import Values
 from latentdiff.torchaudio_guard import import_torchaudio
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Mel(FeatureKind):
+    """The mel spectrogram of `condition.mel`; see `mel_blocks`."""
+
+    config: MelConfig
+
+    @classmethod
+    def of(cls, condition: ConditionConfig) -> Mel:
+        config = condition.mel
+        return cls(config.sample_rate, config.hop, config.bands, config)
+
+    def blocks(self, audio: Iterable[Floats]) -> Iterator[Floats]:
+        return mel_blocks(audio, self.config)
+
+    def identity(self) -> Values:
+        # In version 0.1 already; stores that were encoded then must stay valid.
+        return self.config.model_dump(mode="json")
 
 
 def mel_of_blocks(blocks: Iterable[Floats], config: MelConfig) -> Floats:

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from latentdiff.config import Section
+from latentdiff.conditions.registry import FEATURES
+from latentdiff.config import Section, catalogue
+
+KINDS = {
+    "none": "unconditional",
+    **{name: entry.summary for name, entry in FEATURES.items()},
+    "label": "one of several kinds of sound, named by the folders of the files",
+    "both": "a mel spectrogram and a label",
+}
+"""Name -> summary."""
+
+if TYPE_CHECKING:
+    KindName = str
+else:
+    # The registry is the only list of features; a type checker cannot look into it.
+    KindName = Literal[tuple(KINDS)]
 
 
 class MelConfig(Section):
@@ -49,9 +64,7 @@ class MelConfig(Section):
 class ConditionConfig(Section):
     """What the diffusion model is conditioned on."""
 
-    kind: Literal["none", "mel", "label", "both"] = "none"
-    """none: unconditional. mel: follows a spectrogram, frame by frame. label: one of several kinds
-    of sound, named by the folders of the files. both: a spectrogram and a label."""
+    kind: KindName = Field(default="none", description=catalogue(KINDS))
 
     labels: str | None = None
     """CSV file with the columns `key`, a recording's path as in the manifest of the latents, and
@@ -65,9 +78,10 @@ class ConditionConfig(Section):
     """The spectrogram of kinds mel and both."""
 
     @property
-    def follows_mel(self) -> bool:
-        """Whether the model is conditioned on a spectrogram."""
-        return self.kind in ("mel", "both")
+    def features(self) -> str | None:
+        """Name in the registry of the features that the model follows; None: none."""
+        name = "mel" if self.kind == "both" else self.kind
+        return name if name in FEATURES else None
 
     @property
     def follows_label(self) -> bool:

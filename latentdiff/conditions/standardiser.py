@@ -45,7 +45,7 @@ class Standardiser:
             raise UserError(
                 "the condition features cannot be used",
                 why="there are none" if count == 0 else "they contain NaN or infinite values",
-                do_this="run `latentdiff encode` with condition.kind=mel again.",
+                do_this="encode the recordings again.",
             )
         mean = total / count
         std = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))

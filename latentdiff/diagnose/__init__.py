@@ -2,8 +2,8 @@
 
 A question is a package of this room: `results` (what is measured, typed), `measure`, `report` (the
 text) and `picture`; the docstring of the package is the help of its command. QUESTIONS registers
-it: the command line, the README's table and the tests take their list from there. Options of its
-own, if it has any, stand in `latentdiff/cli/diagnose.py`.
+it: the command line and the tests take their list from there. Options of its own, if any, are
+declared in `latentdiff/cli/diagnose.py`.
 
 Imports nothing heavy: the help of the command line passes through here.
 """
@@ -51,7 +51,7 @@ class Question:
 QUESTIONS = (
     Question("sampler", "measure.sampler", "diffusion.schedule.name=flow", False),
     Question("schedule", "measure.schedule", "--run runs/techno\n--gallery --out schedules", False),
-    Question("latents", "measure.diagnose_latents", "runs/techno"),
+    Question("latents", "measure.diagnose_latents", "runs/techno\n--latents npy --out report"),
     Question("training", "diagnose.diagnose_training", "runs/techno"),
     Question("noise-ladder", "measure.diagnose_noise_ladder", "runs/techno --n 2 --seconds 1"),
     Question("conditioning", "measure.diagnose_conditioning", "runs/mel --n 2 --seconds 1"),

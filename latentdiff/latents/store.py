@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -47,7 +47,7 @@ TRANSPOSE = (
 )
 """Command that transposes arrays in place."""
 
-ManifestRow = dict[str, str | int | float | None]
+ManifestRow = dict[str, str | int | float | dict[str, str] | None]
 """A line of the manifest: the fields of an `Entry`."""
 
 
@@ -75,10 +75,20 @@ class Entry:
     """Name of the folder that the audio was in, or what a file of labels says."""
     start: float = 0.0
     """Seconds into the source at which it begins."""
+    features: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Name -> file [K, T] of the condition features other than mel."""
 
     def row(self) -> ManifestRow:
-        """Its line in the manifest."""
-        return asdict(self)
+        """Its line in the manifest; `features` only where there are any, as in version 0.1."""
+        return {key: value for key, value in asdict(self).items() if key != "features" or value}
+
+    def feature_files(self) -> dict[str, str]:
+        """Name -> file of all condition features."""
+        return ({} if self.mel is None else {"mel": self.mel}) | dict(self.features)
+
+    def files(self) -> list[str]:
+        """All its files."""
+        return [self.mean, *([self.std] if self.std else []), *self.feature_files().values()]
 
 
 _ENTRY = TypeAdapter(Entry)
@@ -147,9 +157,10 @@ class LatentStore:
         """Posterior standard deviations [D, T]; None: not stored."""
         return None if entry.std is None else self._read(entry, entry.std, self.latent_dim)
 
-    def mel(self, entry: Entry) -> np.ndarray | None:
-        """Mel features [K, T]; None: not stored."""
-        return None if entry.mel is None else self._read(entry, entry.mel, None)
+    def features(self, entry: Entry, name: str) -> np.ndarray | None:
+        """Condition features [K, T] of the kind `name`; None: not stored."""
+        file = entry.feature_files().get(name)
+        return None if file is None else self._read(entry, file, None)
 
     def statistics(self) -> LatentStatistics:
         """Statistics of the training files: saved by `encode`; of other latents, computed now.
@@ -164,16 +175,15 @@ class LatentStore:
     def fingerprint(self) -> str:
         """Identifies everything that training reads: `LATENTS` or `LATENTS+REST`, sha256 in hex.
 
-        LATENTS covers key, split, latents and mel features of each entry. REST covers their labels
-        and standard deviations, and is left out if no entry has any. Version 0.1 recorded LATENTS
-        alone: compare with `same_fingerprint`. Files are hashed once per process, and again when
-        their size or modification time changes.
+        LATENTS covers key, split, latents and features of each entry, REST their labels and
+        standard deviations; it is left out if no entry has any. Version 0.1 recorded LATENTS alone:
+        compare with `same_fingerprint`. A file whose size or time changes is hashed again.
         """
         latents, rest = hashlib.sha256(), hashlib.sha256()
         for entry in self.entries:
-            names = [name for name in (entry.mean, entry.mel) if name]
-            arrays = [_sha256(self.root / name) for name in names]
-            latents.update(f"{entry.key} {entry.split} {' '.join(arrays)}\n".encode())
+            names = entry.mean, *entry.feature_files().values()
+            arrays = " ".join(_sha256(self.root / name) for name in names)
+            latents.update(f"{entry.key} {entry.split} {arrays}\n".encode())
             std = "" if entry.std is None else _sha256(self.root / entry.std)
             rest.update(f"{entry.key} {entry.label!r} {std}\n".encode())
         bare = all(entry.label is None and entry.std is None for entry in self.entries)
@@ -291,9 +301,9 @@ def _entry(root: Path, row: Mapping[str, object]) -> Entry:
             f"{root / MANIFEST} has a line that is not ours",
             why=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
         ) from error
-    for name in (entry.mean, entry.std, entry.mel):
+    for name in entry.files():
         # A manifest may come from a stranger: it must not name anything outside its folder.
-        if name is not None and (Path(name).is_absolute() or ".." in Path(name).parts):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UserError(f"{root / MANIFEST} names a file outside its folder: {name}")
     return entry
 

@@ -1,12 +1,10 @@
-"""What samples follow: spectrograms of recordings, labels, or both.
+"""What samples follow: features of recordings, labels, or both.
 
 Shapes: B samples, K condition features, T latent frames.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +14,8 @@ import torch
 
 from latentdiff import audio
 from latentdiff.audio import AudioError
+from latentdiff.conditions.features import feature_kind
 from latentdiff.conditions.labels import label_index
-from latentdiff.conditions.mel import mel_of_blocks
 from latentdiff.conditions.resample import resample_time
 from latentdiff.errors import UserError
 from latentdiff.latents.store import Entry, LatentStore
@@ -35,7 +33,7 @@ class ConditionInput:
     source: str | None = None
     """File or label, as it was given; None: nothing, the sample is unconditional."""
     features: np.ndarray | None = None
-    """[K, T], standardised; None without a spectrogram."""
+    """[K, T], standardised; None where only a label is followed."""
     label: int | None = None
     """Index of the label; None without one."""
 
@@ -72,7 +70,7 @@ def condition_inputs(
 ) -> tuple[list[ConditionInput], list[str]]:
     """What to follow, and "path: reason" for files that could not be read.
 
-    `given`: audio files or folders for a model that follows spectrograms, names for one that
+    `given`: audio files or folders for a model that follows their features, names for one that
     follows labels; for one that follows both some of either, and each file is followed with each
     label. A file is followed for `seconds` or, None, to its end. Raises UserError where the model
     cannot follow what was given.
@@ -93,17 +91,17 @@ def condition_inputs(
             do_this="leave --condition out, or train one with condition.kind=mel.",
         )
     skipped: list[str] = []
-    if kind == "label":
+    if model.condition.features is None:
         keyed = _label_inputs(model, given)
-    elif kind == "mel":
-        keyed, skipped = _mel_inputs(model, given, seconds)
-    else:
+    elif model.condition.follows_label:
         keyed, skipped = _combined_inputs(model, given, seconds)
+    else:
+        keyed, skipped = _recording_inputs(model, given, seconds)
     return _distinctly_named(keyed), skipped
 
 
 def _choices(model: Model) -> str:
-    song = "--condition song.wav" if model.condition.follows_mel else ""
+    song = "--condition song.wav" if model.condition.features else ""
     one_of = f"--condition with one of: {', '.join(model.labels)}"
     label = one_of if model.condition.follows_label else ""
     return " and ".join(part for part in (song, label) if part)
@@ -113,7 +111,9 @@ def _label_inputs(model: Model, names: Sequence[Path]) -> dict[str, ConditionInp
     """By label."""
     labels = [str(name) for name in names]
     return {
-        label: ConditionInput(_slug(label), label, label=label_index(label, model.labels))
+        label: ConditionInput(
+            audio.readable_stem(label), label, label=label_index(label, model.labels)
+        )
         for label in labels
     }
 
@@ -131,10 +131,10 @@ def _combined_inputs(
             f"this model follows a recording and a label together, and no {missing} was given",
             do_this=_choices(model) + ".",
         )
-    mels, skipped = _mel_inputs(model, files, seconds)
+    recordings, skipped = _recording_inputs(model, files, seconds)
     both = {
-        f"{key}/{name}": replace(mel, name=f"{mel.name}-{label.name}", label=label.label)
-        for key, mel in mels.items()
+        f"{key}/{name}": replace(each, name=f"{each.name}-{label.name}", label=label.label)
+        for key, each in recordings.items()
         for name, label in labels.items()
     }
     return both, skipped
@@ -142,21 +142,11 @@ def _combined_inputs(
 
 def _distinctly_named(keyed: dict[str, ConditionInput]) -> list[ConditionInput]:
     """Inputs whose names, as parts of file names, are told apart by a hash of their keys."""
-    # Some file systems take `Techno` and `techno` for one.
-    counts = Counter(each.name.casefold() for each in keyed.values())
-    return [
-        each
-        if counts[each.name.casefold()] == 1
-        else replace(each, name=f"{each.name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}")
-        for key, each in keyed.items()
-    ]
+    names = audio.distinct_stems({key: each.name for key, each in keyed.items()})
+    return [replace(each, name=names[key]) for key, each in keyed.items()]
 
 
-def _slug(text: str) -> str:
-    return audio.file_stem(text).rsplit("-", 1)[0]
-
-
-def _mel_inputs(
+def _recording_inputs(
     model: Model, given: Sequence[Path], seconds: float | None
 ) -> tuple[dict[str, ConditionInput], list[str]]:
     """By the key of the file."""
@@ -169,7 +159,7 @@ def _mel_inputs(
         except AudioError as error:
             skipped.append(f"{path}: {error.why or error.what}")
             continue
-        inputs[key] = ConditionInput(_slug(key), str(path), features)
+        inputs[key] = ConditionInput(audio.readable_stem(Path(key).stem), str(path), features)
     if not inputs:
         raise UserError("no condition could be read", why="; ".join(skipped))
     return inputs, skipped
@@ -177,12 +167,11 @@ def _mel_inputs(
 
 def _features(model: Model, path: Path, seconds: float | None) -> np.ndarray:
     """Standardised features [K, T] of a file, as `encode` makes them for training."""
-    assert model.standardiser is not None
-    settings = model.condition.mel
-    mel = mel_of_blocks(audio.blocks(path, settings.sample_rate, 1), settings)
-    ratio = model.spec.seconds(1) * settings.sample_rate / settings.hop
-    # Mel frame M - 1 is centred on the last sample but less than a hop.
-    length = (
-        (mel.shape[1] - 1) * settings.hop / settings.sample_rate if seconds is None else seconds
-    )
-    return model.standardiser(resample_time(mel, model.spec.frames(length), ratio))
+    name = model.condition.features
+    assert name is not None and model.standardiser is not None
+    kind = feature_kind(name, model.condition)
+    raw = np.concatenate(list(kind.blocks(audio.blocks(path, kind.sample_rate, 1))), axis=1)
+    # Feature frame M - 1 is centred on the last sample but less than a hop.
+    length = (raw.shape[1] - 1) * kind.hop / kind.sample_rate if seconds is None else seconds
+    ratio = kind.frames(model.spec.seconds(1))
+    return model.standardiser(resample_time(raw, model.spec.frames(length), ratio))

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from latentdiff import config, runs
+from latentdiff.conditions.features import feature_kind
 from latentdiff.conditions.labels import label_names, labels_for, read_labels
-from latentdiff.conditions.settings import ConditionConfig, MelConfig
+from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.conditions.standardiser import Standardiser
 from latentdiff.errors import UserError
 from latentdiff.latents.statistics import LatentStatistics
@@ -59,9 +60,10 @@ def prepare(store: LatentStore, project: Project) -> TrainingData:
     """
     condition = project.condition
     standardiser, labels = None, []
-    if condition.follows_mel:
-        _check_mel(store, condition.mel)
-        standardiser = Standardiser.fit(_mel(store, entry) for entry in store.of("train"))
+    if (name := condition.features) is not None:
+        _check_features(store, condition, name)
+        train = store.of("train")
+        standardiser = Standardiser.fit(_features(store, entry, name) for entry in train)
     if condition.follows_label:
         store = labelled(store, condition)
         labels = label_names(entry.label for entry in store.entries)
@@ -157,7 +159,8 @@ def features_of(model: Model, store: LatentStore, entry: Entry) -> np.ndarray | 
 
     Raises UserError where they were not stored.
     """
-    return None if model.standardiser is None else _mel(store, entry)
+    name = model.condition.features
+    return None if name is None else _features(store, entry, name)
 
 
 def label_of(model: Model, entry: Entry) -> int | None:
@@ -224,31 +227,32 @@ def _assumed_codec(store: LatentStore, project: Project) -> CodecFacts:
     return CodecFacts("", rate, PLAIN_HOP, store.latent_dim, 1)
 
 
-def _check_mel(store: LatentStore, wanted: MelConfig) -> None:
-    """The spectrograms of the store must be of the kind that `sample` will compute."""
+def _check_features(store: LatentStore, condition: ConditionConfig, name: str) -> None:
+    """The features of the store must be those that `sample` will compute."""
+    key, wanted = f"condition.{name}", feature_kind(name, condition).identity()
     info = runs.read_run(store.root)
-    recorded = info.inputs.get("condition.mel") if info else None
+    recorded = info.inputs.get(key) if info else None
     made_with = None if recorded is None else json.loads(recorded.path)
-    changed = config.differences(made_with or {}, wanted.model_dump(mode="json"), "condition.mel.")
+    changed = config.differences(made_with or {}, wanted, f"{key}.")
     if made_with is not None and changed:
         raise UserError(
-            f"the mel spectrograms in {store.root} were made with other settings:\n    "
+            f"the {name} features in {store.root} were made with other settings:\n    "
             + "\n    ".join(changed),
-            why="samples would follow another kind of spectrogram than the model was trained on",
+            why="samples would follow other features than the model was trained on",
             do_this="drop those settings, or encode again.",
         )
 
 
-def _mel(store: LatentStore, entry: Entry) -> np.ndarray:
-    mel = store.mel(entry)
-    if mel is None:
+def _features(store: LatentStore, entry: Entry, name: str) -> np.ndarray:
+    features = store.features(entry, name)
+    if features is None:
         raise UserError(
-            f"there is no mel spectrogram of {entry.key} in {store.root}",
-            why="the model follows one, and the latents were encoded without",
-            do_this="encode the recordings with `latentdiff encode`, or train with "
+            f"there are no {name} features of {entry.key} in {store.root}",
+            why="the model follows them, and the latents were encoded without",
+            do_this=f"run `latentdiff encode` with condition.kind={name}, or train with "
             "condition.kind=none.",
         )
-    return mel
+    return features
 
 
 def _on_tensors(standardiser: Standardiser) -> Callable[[Tensor], Tensor]:

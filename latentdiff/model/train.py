@@ -18,6 +18,7 @@ from latentdiff.model.project import Project, begin
 from latentdiff.notebook.experiments.settings import SAMPLING_KEYS
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.tracking import Tracker, tensorboard_hint
+from latentdiff.tracking.wandb import require_wandb
 from latentdiff.training import checkpoint
 from latentdiff.training.data import Windows
 from latentdiff.training.fabric import Launch, make_fabric
@@ -106,8 +107,11 @@ class TrainingResult:
 def plan_training(run: Run, project: Project, latents: Path | None = None) -> TrainingPlan:
     """Prepare to train on `latents` (or the run's own); writes nothing.
 
-    Raises UserError if the latents and the settings do not fit together.
+    Raises UserError if the latents and the settings do not fit together, or Weights & Biases is
+    asked for and not installed.
     """
+    if project.training.wandb is not None:
+        require_wandb()
     store = LatentStore.open(latents or run.latents)
     project = fit_window(store, project)
     return TrainingPlan(run, project, prepare(store, project))

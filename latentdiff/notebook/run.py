@@ -45,14 +45,14 @@ def run(
     trained as well, for comparison. Every case has a folder in RUN/notebook; the same command again
     resumes. Returns the cases that could not be run, with reasons.
     """
-    where = latents or run.latents
+    store = latents or run.latents
     # Fails now rather than once for each case.
-    LatentStore.open(where)
+    LatentStore.open(store)
     options = {"seed": seed, "device": device}
     given = {key: value for key, value in options.items() if value is not None}
     overrides = config.merge(config.parse_overrides(settings), given)
     chosen = _chosen(names, every)
-    cases = [case for item in chosen.items() for case in _cases(run, where, *item, overrides)]
+    cases = [case for item in chosen.items() for case in _cases(run, store, *item, overrides)]
     if dry_run:
         _log_plan(cases)
         return []

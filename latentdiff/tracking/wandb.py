@@ -24,6 +24,17 @@ ID_FILE = "wandb-id.txt"
 """Holds the W&B id of a run, so that continuing it continues the same run there."""
 
 
+def require_wandb() -> None:
+    """Raises UserError if the package is not installed."""
+    try:
+        import wandb  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "training.wandb is set, but Weights & Biases is not installed",
+            do_this="pip install 'latentdiff[wandb]', or set training.wandb=null.",
+        ) from error
+
+
 class Wandb(Backend):
     """One W&B run per folder, in its subfolder `wandb/`; `resume_step` None begins a new run.
 
@@ -33,13 +44,9 @@ class Wandb(Backend):
     """
 
     def __init__(self, directory: Path, project: str, resume_step: int | None) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise UserError(
-                "training.wandb is set, but Weights & Biases is not installed",
-                do_this="pip install 'latentdiff[wandb]', or set training.wandb=null.",
-            ) from error
+        require_wandb()
+        import wandb
+
         self._wandb = wandb
         try:
             self._run = wandb.init(

@@ -115,10 +115,10 @@ class Trainer:
         self._fabric = fabric or make_fabric(Launch(device), settings.precision)
         self._group = ProcessGroup(self._fabric)
         self._learner = DenoiserLearner(denoiser, task, settings, self._fabric, self._group)
-        where = self._fabric.device
-        windows = train.to(where)
+        target = self._fabric.device
+        windows = train.to(target)
         self._batch_sampler = BatchSampler(
-            windows, task, settings.batch, condition_dropout, seed, self._group, where
+            windows, task, settings.batch, condition_dropout, seed, self._group, target
         )
         self._evaluator: Evaluator | None = None
         if validation is not None:

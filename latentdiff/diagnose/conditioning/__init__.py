@@ -1,6 +1,6 @@
-"""Does the model follow its condition? Ignored, weak or followed.
+"""Does the model follow its condition?
 
-Compares losses with right and wrong conditions; samples with the same noise and other conditions,
-and with the same condition and other noise: how different they are, as latents and as sound; and
-what guidance changes.
+Compares losses with right and wrong conditions; samples from the same noise under different
+conditions, and under the same condition from different noise, as latents and as audio; and what
+guidance changes. The verdict is ignored, weak or followed.
 """

@@ -57,7 +57,7 @@ def measure_losses(
         for name, wrong in _wrong_conditions(model, windows).items()
     }
     # Windows half a set away often share a label, so for labels alone only `other label` counts.
-    by_label = not model.condition.follows_mel
+    by_label = model.condition.features is None
     return Losses(
         windows=len(windows.files),
         right=own.loss,

@@ -35,6 +35,7 @@ from latentdiff.specs import Condition
 from latentdiff.training import verdict
 from latentdiff.training.data import generator_for, seed_of
 from latentdiff.training.fabric import pick_device
+from latentdiff.training.settings import VALIDATION
 
 NAME = "conditioning"
 GUIDANCE = (0.0, 1.0, 2.0, 4.0)
@@ -142,9 +143,7 @@ def diagnose_conditioning(
         directory,
         settings={
             "sampling": project.sampling.model_dump(mode="json"),
-            "training": project.training.model_dump(
-                include={"validation_windows", "validation_levels"}
-            ),
+            "training": project.training.model_dump(include=set(VALIDATION)),
             "seed": project.seed,
             "n": n,
             "seconds": seconds,
@@ -233,13 +232,11 @@ def _scales(model: Model) -> tuple[float, ...]:
 def _results(setup: Setup, samples: Mapping[str, SampleSet]) -> Results:
     model, right, clips = setup.model, samples["right"], samples["followed"]
     losses = measure_losses(model, setup.store, setup.split, setup.project.training, setup.scratch)
-    near = ("right", "other condition") if model.condition.follows_mel else ()
-    kind = model.condition.kind
-    assert kind != "none"  # refused before
+    near = ("right", "other condition") if model.condition.features else ()
     return Results(
         checkpoint=str(model.path),
         step=model.step,
-        kind=kind,
+        kind=model.condition.kind,
         clips=len(setup.clips.places),
         clip_seconds=round(model.spec.seconds(clips.latents.shape[-1]), 3),
         held_out=setup.split == "validation",
@@ -254,12 +251,12 @@ def _results(setup: Setup, samples: Mapping[str, SampleSet]) -> Results:
 
 def _guidance_row(setup: Setup, scale: float, samples: Mapping[str, SampleSet]) -> GuidanceRow:
     guided, free = samples[f"guidance {scale:g}"], samples[f"guidance {GUIDANCE[0]:g}"]
-    follows_mel = setup.model.condition.follows_mel
     strength = setup.strength(guided)
+    by_features = setup.model.condition.features is not None
     return GuidanceRow(
         spread=strength.spread,
         level_db=strength.level_db,
         scale=scale,
         from_free=guided.difference(free).latents,
-        to_followed=guided.difference(samples["followed"]).latents if follows_mel else None,
+        to_followed=guided.difference(samples["followed"]).latents if by_features else None,
     )

@@ -44,7 +44,7 @@ def _files(results: Results) -> str:
 
 def _head(r: Results) -> list[str]:
     return [
-        f"{r.checkpoint}, step {r.step}, follows {KINDS[r.kind]}; {r.clips} clips of "
+        f"{r.checkpoint}, step {r.step}, follows {KINDS.get(r.kind, r.kind)}; {r.clips} clips of "
         f"{r.clip_seconds:.1f} s from {_files(r)} files"
     ]
 

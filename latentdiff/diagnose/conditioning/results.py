@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from latentdiff.training.verdict import Grade
 
@@ -69,7 +68,8 @@ class Results:
     checkpoint: str
     step: int
     """Training steps behind the weights."""
-    kind: Literal["mel", "label", "both"]
+    kind: str
+    """What the model follows: `condition.kind`, not none."""
     clips: int
     clip_seconds: float
     held_out: bool

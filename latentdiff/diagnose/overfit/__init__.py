@@ -1,6 +1,6 @@
-"""Are fewer steps better? Overfit one picture or window, and sample it in 1 to 1000 steps.
+"""Are fewer sampling steps better? Overfits one target.
 
-A model of a single target has one answer at every noise level: however many steps the sampler
-takes, it must end there. Reports how far off samples of ddpm are, by number of steps. Network and
-noise are those of the settings; there is no condition.
+A model of one picture or one window of latents has a single right answer at every noise level, so
+its samples must end there in any number of steps. Reports the error of ddpm for 1 to 1000 steps.
+Network and noise come from the settings; there is no condition.
 """

@@ -1,4 +1,4 @@
-"""Is it the training or the sampling? Every sampler with a perfect model.
+"""Do the samplers work? Tests each with a perfect model.
 
 On latents whose best denoiser and exact probability flow are known, with 1 to 1000 steps of the
 configured schedule: errors of mean, covariance and end points, orders of convergence, conversion of

@@ -173,8 +173,8 @@ def _verdict(r: SamplerResults) -> list[str]:
     else:
         judgement = f". Up to {STEPS[-1]} steps do not improve that."
     return [
-        "verdict: is it the training or the sampling? The samplers work: with a perfect model all",
-        f"{len(r.orders)} orders of convergence are met, and every network output is converted "
+        "verdict: is it the training or the sampling? The samplers work: with a perfect model",
+        f"all {len(r.orders)} orders of convergence are met, and every network output is converted "
         "correctly.",
         f"As configured ({own.sampler}, {own.steps} steps by {r.spacing}) perfect samples are off "
         f"by {own.judged:.2g}{judgement}",

@@ -1,6 +1,6 @@
-"""Why a training went wrong: causes, most likely first, each with its evidence.
+"""What went wrong in training? Likely causes, with evidence.
 
 `diagnose training RUN`. Reads the metrics, and measures the model on the latents and conditions
-that it was trained on: losses by noise level, overfitting, gradients, pairing, magnitudes in the
-network, and a few samples. For a healthy run it reports that nothing was found.
+that it was trained on: losses by noise level, overfitting, gradients, pairing of conditions,
+activations, and a few samples. For a healthy run it reports that it found nothing.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -11,9 +11,6 @@ from latentdiff.config import Section, Values
 from latentdiff.diffusion.settings import DiffusionConfig
 from latentdiff.errors import UserError
 from latentdiff.networks.settings import NetworkConfig
-
-if TYPE_CHECKING:
-    pass
 
 
 class DataExperiment(Section):
@@ -146,7 +143,7 @@ class ExperimentConfig(Section):
                 mine.output == "one" and mine.layout != "frames"
             ),
             "network.layout=flat-stretched needs a spectrogram to stretch: condition.kind=mel": (
-                mine.layout == "flat-stretched" and not condition.follows_mel
+                mine.layout == "flat-stretched" and condition.features is None
             ),
             "network.norm=batch: the network tiny has no norms": (
                 mine.norm == "batch" and network.name == "tiny"

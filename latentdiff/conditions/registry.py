@@ -1,0 +1,25 @@
+"""The kinds of features that a model can follow, by the name in the settings.
+
+A new one is a file of its own and a line here. Its class says what belongs to it; see
+`features.FeatureKind`. This module imports none of them, because reading the settings must not
+import torch; `features.feature_kind` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FeatureEntry:
+    """Where a kind of features is found."""
+
+    place: str
+    """`module.Class` in this room."""
+    summary: str
+    """For the reference of the settings."""
+
+
+FEATURES = {
+    "mel": FeatureEntry("mel.Mel", "follows a mel spectrogram, frame by frame"),
+}
