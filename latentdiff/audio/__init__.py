@@ -2,7 +2,7 @@
 
 from latentdiff.audio.decode import AudioError, AudioInfo, blocks, probe, read
 from latentdiff.audio.find import EXTENSIONS, FoundAudio, find, printable
-from latentdiff.audio.names import distinct_stems, file_stem, file_stems, readable_stem
+from latentdiff.audio.names import distinct_stems, file_stems, readable_stem
 from latentdiff.audio.settings import DataConfig
 from latentdiff.audio.splice import splice
 from latentdiff.audio.write import AudioFormat, WriteReport, write
@@ -17,7 +17,6 @@ __all__ = [
     "WriteReport",
     "blocks",
     "distinct_stems",
-    "file_stem",
     "file_stems",
     "find",
     "printable",

@@ -28,15 +28,6 @@ def readable_stem(text: str) -> str:
     return stem or "audio"
 
 
-def file_stem(key: str) -> str:
-    """The stem of a file derived from `key`, unique without knowledge of other keys.
-
-    The key's own name, then 8 digits of the key's sha256. Where all keys are known, `file_stems`
-    does without the digits.
-    """
-    return _with_hash(readable_stem(PurePosixPath(key).stem), key, _HASH_DIGITS)
-
-
 def file_stems(keys: Iterable[str]) -> dict[str, str]:
     """Key -> the stem of the file derived from it: the key's own name where no other key has it.
 

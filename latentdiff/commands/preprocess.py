@@ -254,8 +254,8 @@ def _probe(
 ) -> tuple[list[SourceFile], list[tuple[str, str]]]:
     """The files whose header can be read; (path, reason) for the others.
 
-    `channels`: also leave out files that cannot be mixed to so many, which a real run finds out,
-    with their duration, when it reads them.
+    `channels`: also leave out files that cannot be mixed to that number of channels. (A real run
+    skips them when it reads them, with their length.)
     """
     sources, skipped = [], list(found.skipped)
     header_of = partial(_header, channels)

@@ -5,8 +5,6 @@ Shapes: B samples, K condition features, T latent frames.
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -113,7 +111,9 @@ def _label_inputs(model: Model, names: Sequence[Path]) -> dict[str, ConditionInp
     """By label."""
     labels = [str(name) for name in names]
     return {
-        label: ConditionInput(_slug(label), label, label=label_index(label, model.labels))
+        label: ConditionInput(
+            audio.readable_stem(label), label, label=label_index(label, model.labels)
+        )
         for label in labels
     }
 
@@ -142,18 +142,8 @@ def _combined_inputs(
 
 def _distinctly_named(keyed: dict[str, ConditionInput]) -> list[ConditionInput]:
     """Inputs whose names, as parts of file names, are told apart by a hash of their keys."""
-    # Some file systems take `Techno` and `techno` for one.
-    counts = Counter(each.name.casefold() for each in keyed.values())
-    return [
-        each
-        if counts[each.name.casefold()] == 1
-        else replace(each, name=f"{each.name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}")
-        for key, each in keyed.items()
-    ]
-
-
-def _slug(text: str) -> str:
-    return audio.file_stem(text).rsplit("-", 1)[0]
+    names = audio.distinct_stems({key: each.name for key, each in keyed.items()})
+    return [replace(each, name=names[key]) for key, each in keyed.items()]
 
 
 def _recording_inputs(
@@ -169,7 +159,7 @@ def _recording_inputs(
         except AudioError as error:
             skipped.append(f"{path}: {error.why or error.what}")
             continue
-        inputs[key] = ConditionInput(_slug(key), str(path), features)
+        inputs[key] = ConditionInput(audio.readable_stem(Path(key).stem), str(path), features)
     if not inputs:
         raise UserError("no condition could be read", why="; ".join(skipped))
     return inputs, skipped
