@@ -38,7 +38,7 @@ class Section(BaseModel):
         return frozenset(cls.model_fields) - {cls.method_key}
 
     def read_by_method(self) -> frozenset[str]:
-        """Those of `method_fields` that the chosen method reads."""
+        """The members of `method_fields` that the chosen method reads."""
         return self.method_fields()
 
     model_config = ConfigDict(

@@ -40,7 +40,7 @@ class Codec(Protocol):
 
 
 class Condition(NamedTuple):
-    """What a batch of samples is conditioned on; None: not conditioned on that."""
+    """The conditions of a batch of samples; a field that is None is not used."""
 
     features: Tensor | None = None
     """[B, K, T], standardised, aligned with the latent frames."""

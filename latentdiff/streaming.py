@@ -30,7 +30,7 @@ Array = NDArray[np.float32]
 Blocks = Iterable[Array]
 """One file as consecutive blocks [C, any length] of float32."""
 K = TypeVar("K", bound=Hashable)
-"""What the caller knows a file by."""
+"""The caller's key for a file."""
 
 POOL = 16
 """Batches' worth of short files that may wait for others of their length."""

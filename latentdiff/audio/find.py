@@ -19,7 +19,7 @@ EXTENSIONS = frozenset(f"{_LIBSNDFILE} {_FFMPEG} {_VIDEO}".split())
 
 @dataclass(frozen=True)
 class FoundAudio:
-    """What a search found, in the order of the keys."""
+    """Result of a search, sorted by key."""
 
     files: list[tuple[str, Path]] = field(default_factory=list)
     """(key, path): the key is the path below the folder that was searched, with `/` between."""

@@ -26,7 +26,7 @@ Subtype = Literal["PCM_16", "PCM_24", "FLOAT"]
 
 @dataclass(frozen=True)
 class WriteReport:
-    """What was written to a file."""
+    """Statistics of a written audio file."""
 
     seconds: float
     peak: float

@@ -45,7 +45,7 @@ class DecodedFile:
     """A line of the manifest of decoded audio."""
 
     key: str
-    """Of the latents; of the whole file where its two parts were decoded."""
+    """Key of the latents, or of the original file if its two parts were decoded."""
     file: str
     """Name of the audio file."""
     seconds: float
@@ -59,11 +59,11 @@ class DecodedFile:
 
 @dataclass(frozen=True)
 class DecodeResult:
-    """What `run.json` of decoded audio says."""
+    """The result that `run.json` stores for a folder of decoded audio."""
 
     files: int
     seconds: float
-    """Of audio, in all."""
+    """Total duration of the audio."""
     training_level_db: float | None
     """RMS in dBFS of the audio that the model was trained on; None: not known."""
 
@@ -154,7 +154,7 @@ def _usual_level(run: Run, codec: Codec) -> float | None:
 
 @dataclass(frozen=True)
 class _Recording:
-    """What becomes one file of audio: an entry, or both parts of a file whose end was held out."""
+    """The latents that make one audio file: one entry, or both parts of a partly held-out file."""
 
     key: str
     stem: str
@@ -236,7 +236,7 @@ def _audio(
 
 
 def _spans(parts: Sequence[Entry], codec: Codec) -> list[range]:
-    """Where in the decoded stream each part's audio is; the rest of its last frame is filler."""
+    """Sample range of each part in the decoded stream; the rest of its last frame is padding."""
     spans, start = [], 0
     for entry in parts:
         spans.append(range(start, start + _samples_of(entry, codec)))

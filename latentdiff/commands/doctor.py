@@ -52,7 +52,7 @@ class CheckResult:
     status: Status
     """`limited`: works, with restrictions."""
     part: str
-    """What was checked, such as `torch` or `disk`."""
+    """The component checked, such as `torch` or `disk`."""
     found: str
     do_this: str = ""
     """How to fix it; empty if nothing is wrong."""

@@ -129,7 +129,7 @@ def _open_stage(
 
 
 def _feature_kinds(condition: ConditionConfig) -> dict[str, FeatureKind]:
-    """By name: mel, so that a store serves most models, and what the run's own model follows."""
+    """Feature kinds by name: `mel`, which most models use, and the one in the run's config."""
     names = {"mel": None, condition.features or "mel": None}
     return {name: feature_kind(name, condition) for name in names}
 
@@ -171,28 +171,28 @@ def _announce(jobs: EncodeJobs, codec: Codec, directory: Path) -> None:
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """What `run.json` of a store says."""
+    """The result that `run.json` stores for a latent store."""
 
     sample_rate: int
-    """Of the codec, in Hz."""
+    """Sample rate of the codec in Hz."""
     hop: int
     """Audio samples per latent frame."""
     latent_dim: int
-    """D."""
+    """Number of latent dimensions D."""
     channels: int
-    """Of the audio."""
+    """Number of audio channels."""
     files: int
     """Number of recordings."""
     validation: int
-    """How many of them are held out, or their ends."""
+    """Number of recordings held out, entirely or at their end."""
     skipped: int
     """Number of recordings that could not be used."""
     frames: int
-    """Latent frames in all."""
+    """Total number of latent frames."""
     seconds: float
-    """Audio encoded in all."""
+    """Total duration of the encoded audio."""
     level_db: float | None
-    """RMS in dBFS of the audio to train on; None: digital silence."""
+    """RMS in dBFS of the training audio; None: digital silence."""
 
 
 class _Encoding:

@@ -29,7 +29,8 @@ LEAST_END = 0.5
 """Seconds; a shorter end of a file is not held out."""
 
 Identity = list[str | int | float | None]
-"""What tells whether a file is still the one that was encoded; as JSON holds it."""
+"""Values that identify a recording's content, as stored in JSON; if they differ, it is encoded
+again."""
 
 
 @dataclass(eq=False)
@@ -115,7 +116,7 @@ class EncodeJob:
 
 @dataclass(frozen=True)
 class EncodeJobs:
-    """What to encode, and what was skipped."""
+    """Recordings to encode, and recordings that were skipped."""
 
     jobs: list[EncodeJob]
     skipped: list[str]

@@ -101,7 +101,7 @@ def evaluate(
 
 
 def _remembered(settings: EvaluationSettings) -> dict[str, object]:
-    """What decides the result, for `run.json`: with other settings it is another evaluation."""
+    """Settings that affect the result, for `run.json`: if they differ, it is another evaluation."""
     return {
         "sampling": settings.sampling.model_dump(mode="json"),
         "training": settings.training.model_dump(mode="json", include=set(VALIDATION)),
@@ -138,7 +138,7 @@ def _announce(model: Model, clips: ClipSets, settings: EvaluationSettings) -> No
 def _write(
     directory: Path, result: EvaluationResult, clips: ClipSets, codec: RaveCodec | None
 ) -> None:
-    """All files of an evaluation; the table is shown too."""
+    """Write all files of an evaluation, and log the table."""
     runs.write_json(directory / RESULTS, to_json(result))
     text = table(result)
     runs.write_text(directory / TABLE, text + "\n")

@@ -35,10 +35,10 @@ _LISTED_FILES = 40
 
 @dataclass(frozen=True)
 class DatasetResult:
-    """What run.json keeps. Seconds add up: seconds_in = seconds_kept + all of dropped."""
+    """The result that `run.json` stores; seconds_in = seconds_kept + the sum of dropped."""
 
     seconds_in: float
-    """Of all files found, skipped ones by their header."""
+    """Duration of all files found; that of skipped ones is read from their header."""
     seconds_kept: float
     dropped: dict[str, float]
     """Reason (`silence`, `unreadable`) -> seconds."""

@@ -37,7 +37,7 @@ CLIPS = 4
 CLIP_SECONDS = 6.0
 
 FEW_SECONDS = 60.0
-"""Below this much audio, warn."""
+"""Warn if there is less audio than this."""
 TOLERANCE_DB = 12.0
 """Warn of a clip whose level is farther from the training audio's; of a reconstruction, by half."""
 

@@ -122,7 +122,7 @@ def _announce(model: Model, orders: list[Order], settings: SamplingConfig, direc
 
 
 def _codec_record(model: Model) -> dict[str, str | int | None]:
-    """What `decode` asks of a folder of latents; no fingerprint where none is known."""
+    """The codec information that `decode` needs; no fingerprint if it is unknown."""
     facts = asdict(model.codec)
     fingerprint = facts.pop("fingerprint")
     return {**facts, "codec": fingerprint or None, "step": model.step}
@@ -216,7 +216,7 @@ def _judge(spread: Tensor, calls: int, project: Project) -> None:
 
 
 def _advice(project: Project) -> list[str]:
-    """What can bring the spread of samples nearer to 1 and is not already so."""
+    """Settings that could bring the spread of samples closer to 1 and are not in use yet."""
     advice = []
     # A regression answers in one call, whatever the number of steps.
     if project.diffusion.parametrisation != "regression":

@@ -179,7 +179,7 @@ def _fit(training: RaveTraining) -> RaveTrainingResult:
 
 
 def _report(result: RaveTrainingResult) -> None:
-    """What came out, and a warning where the training did more harm than good."""
+    """Log the outcome; warn if training made the codec worse."""
     first, last, best = result.first, result.last, result.best
     # A training that has ended was validated before its first step and after its last one.
     assert first is not None and last is not None and best is not None

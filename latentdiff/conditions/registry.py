@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FeatureEntry:
-    """Where a kind of features is found."""
+    """Import location of a kind of features."""
 
     place: str
     """`module.Class` in this room."""
     summary: str
-    """For the reference of the settings."""
+    """One line for the settings reference."""
 
 
 FEATURES = {

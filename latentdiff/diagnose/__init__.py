@@ -27,7 +27,7 @@ class Question:
     With a run: `function(run, project, **options) -> list[str]`, the skipped parts with reasons.
     Without: `function(project, run=..., **options)`; False means that something is broken."""
     example: str
-    """What follows `latentdiff diagnose NAME` in the example of its help, one a line."""
+    """Arguments after `latentdiff diagnose NAME` in the help's example, one command a line."""
     needs_run: bool = True
     """Whether it is asked about a run directory; else of settings, which a run may supply."""
 

@@ -26,9 +26,9 @@ from latentdiff.specs import Codec
 log = logging.getLogger(__name__)
 
 FILES = 5
-"""How many files are checked."""
+"""Number of files checked."""
 SECONDS = 20.0
-"""How much of each, from its beginning."""
+"""Seconds checked of each file, from its beginning."""
 LEVEL_DB = -20.0
 """dBFS RMS that recordings are brought to for comparison, so that the floor of the distance lies
 60 dB below each recording's own level, however quiet it is."""
@@ -57,7 +57,8 @@ class Reconstruction:
     """The same if the codec put out silence: a codec must beat it, and on sparse recordings (few
     frequencies at a time) that is hard."""
     correlation: float | None
-    """Of the level changes over time, -1..1; see `mel.correlation`. None: too short or steady."""
+    """Correlation of the level changes over time, -1..1; see `mel.correlation`. None: too short or
+    too steady."""
 
     @property
     def verdict(self) -> Verdict | None:

@@ -40,7 +40,7 @@ class LatentStatistics:
     """Moments of the posterior means over all training frames, float64."""
 
     frames: int
-    """How many."""
+    """Number of frames."""
     mean: Array
     """[D]."""
     covariance: Array

@@ -72,14 +72,14 @@ class Entry:
     mel: str | None = None
     """File of the mel features [K, T]; None: not stored."""
     label: str | None = None
-    """Name of the folder that the audio was in, or what a file of labels says."""
+    """Name of the folder the audio was in, or the label from a label file."""
     start: float = 0.0
     """Seconds into the source at which it begins."""
     features: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Name -> file [K, T] of the condition features other than mel."""
 
     def row(self) -> ManifestRow:
-        """Its line in the manifest; `features` only where there are any, as in version 0.1."""
+        """The manifest row; `features` only if there are any, as in version 0.1."""
         return {key: value for key, value in asdict(self).items() if key != "features" or value}
 
     def feature_files(self) -> dict[str, str]:
@@ -96,7 +96,7 @@ _ENTRY = TypeAdapter(Entry)
 
 @dataclass(frozen=True)
 class CodecFacts:
-    """What a store remembers of the codec that made it."""
+    """The codec as a store records it."""
 
     fingerprint: str
     """sha256 of its weights."""

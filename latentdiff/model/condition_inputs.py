@@ -28,7 +28,7 @@ from latentdiff.specs import Condition
 
 @dataclass(frozen=True)
 class ConditionInput:
-    """What one sample follows."""
+    """The condition of one sample."""
 
     name: str
     """Part of the sample's file name."""
@@ -58,7 +58,7 @@ def as_condition(inputs: Sequence[ConditionInput]) -> Condition:
 def stored_input(
     model: Model, store: LatentStore, entry: Entry, start: int, frames: int
 ) -> ConditionInput:
-    """What the model follows in `frames` latent frames of a stored file, from `start` on."""
+    """The condition at `frames` latent frames of a stored file, from `start` on."""
     features = features_of(model, store, entry)
     if features is not None:
         assert model.standardiser is not None  # it has features
@@ -70,7 +70,7 @@ def stored_input(
 def condition_inputs(
     model: Model, given: Sequence[Path], seconds: float | None
 ) -> tuple[list[ConditionInput], list[str]]:
-    """What to follow, and "path: reason" for files that could not be read.
+    """The conditions to sample with, and "path: reason" for files that could not be read.
 
     `given`: audio files or folders for a model that follows their features, names for one that
     follows labels; for one that follows both some of either, and each file is followed with each
@@ -110,7 +110,7 @@ def _choices(model: Model) -> str:
 
 
 def _label_inputs(model: Model, names: Sequence[Path]) -> dict[str, ConditionInput]:
-    """By label."""
+    """Inputs by label."""
     labels = [str(name) for name in names]
     return {
         label: ConditionInput(_slug(label), label, label=label_index(label, model.labels))
@@ -141,7 +141,7 @@ def _combined_inputs(
 
 
 def _distinctly_named(keyed: dict[str, ConditionInput]) -> list[ConditionInput]:
-    """Inputs whose names, as parts of file names, are told apart by a hash of their keys."""
+    """Inputs under their keys; names that would give equal file names get a hash of their keys."""
     # Some file systems take `Techno` and `techno` for one.
     counts = Counter(each.name.casefold() for each in keyed.values())
     return [
@@ -159,7 +159,7 @@ def _slug(text: str) -> str:
 def _recording_inputs(
     model: Model, given: Sequence[Path], seconds: float | None
 ) -> tuple[dict[str, ConditionInput], list[str]]:
-    """By the key of the file."""
+    """Inputs by file key."""
     found = audio.find(given)
     skipped = [f"{path}: {reason}" for path, reason in found.skipped]
     inputs = {}

@@ -43,12 +43,12 @@ SHORTEST_WINDOW = 16
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What `train-diffusion` starts from."""
+    """Everything that training a diffusion model needs."""
 
     store: LatentStore
-    """With the labels that training uses."""
+    """The store, with the labels that training uses."""
     statistics: LatentStatistics
-    """Of the training files' raw latents."""
+    """Statistics of the training files' raw latents."""
     model: Model
     """Untrained."""
 

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Project(Section):
-    """Everything one YAML file can say; each command reads its sections."""
+    """All settings of a YAML file; each command reads its own sections."""
 
     data: DataConfig = Field(default_factory=DataConfig)
     rave: RaveConfig = Field(default_factory=RaveConfig)
@@ -42,9 +42,9 @@ class Project(Section):
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
     experiment: ExperimentConfig = Field(default_factory=ExperimentConfig)
     seed: int = Field(0, ge=0)
-    """Of everything drawn at random: the split, training, and the first sample."""
+    """Seed of all random draws: the split, training, and the first sample."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute; auto takes CUDA, then Apple's MPS, then the CPU."""
+    """Device to compute on; auto takes CUDA, then Apple's MPS, then the CPU."""
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Project:
@@ -55,7 +55,7 @@ class Project(Section):
 
     @property
     def recipe(self) -> Recipe:
-        """What makes the parts of the model that these settings describe."""
+        """The recipe that builds the model's parts from these settings."""
         # Here, as reading settings must not import torch.
         from latentdiff.notebook.experiments.recipe import make_recipe
 

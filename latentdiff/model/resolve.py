@@ -102,7 +102,7 @@ def find_codec(
 
 
 def codec_path(store: LatentStore) -> Path | None:
-    """Where the codec was when the latents were made; None where that was not recorded."""
+    """Path of the codec when the latents were made; None if it was not recorded."""
     info = runs.read_run(store.root)
     return info.input_path("codec") if info else None
 

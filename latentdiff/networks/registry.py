@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NetworkEntry:
-    """Where a network is found."""
+    """Import location of a network."""
 
     place: str
     """`module.Class` in this room."""
     summary: str
-    """For the reference of the settings."""
+    """One line for the settings reference."""
 
     def load(self) -> type[DenoisingNetwork]:
-        """Its class."""
+        """Import the network's class."""
         module, _, name = self.place.rpartition(".")
         found: type[DenoisingNetwork] = getattr(import_module(f"{__package__}.{module}"), name)
         return found

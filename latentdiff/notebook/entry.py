@@ -29,7 +29,7 @@ class Formula(Section):
     of: str
     """Name of the function."""
     given: Values = {}
-    """Its arguments by name."""
+    """Arguments by name."""
 
 
 class Case(Section):
@@ -56,7 +56,7 @@ class Case(Section):
     """`FILE:KEY.KEY`, with the same words in braces: a number in a JSON file; the median of a list
     of numbers; the length of any other list. null: the usual place of `measure`."""
     meaning: str | None = None
-    """What such a number means, in words."""
+    """Meaning of the number, in words."""
 
     @model_validator(mode="after")
     def _can_be_measured(self) -> Case:
@@ -75,11 +75,11 @@ class Entry(Section):
     title: str = Field(max_length=76)
     """One line."""
     saw: str | None = None
-    """What the user saw and concluded, unless the title says it."""
+    """The user's observation and conclusion, unless the title states them."""
     because: str | None = None
     """The cause of this entry, beyond that of the whole file."""
     cases: tuple[Case, ...] = ()
-    """What `notebook run` runs; empty if there is nothing to run."""
+    """Cases for `notebook run`; empty if there is nothing to run."""
     see: str | None = None
     """The command or page that answers an entry without cases."""
 
@@ -106,9 +106,9 @@ class Story(Section):
     cause: str
     """Why these entries came out as they did, as far as it is known."""
     answer: str
-    """What latentdiff does about it."""
+    """How latentdiff solves the problem."""
     entries: dict[str, Entry]
-    """By name, such as N34."""
+    """Entries by name, such as N34."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ _FIRST_MAP_BYTES = 1 << 26
 _BATCH_BYTES = 1 << 24
 """Audio written per transaction: few commits, little memory."""
 _FOREIGN_VALIDATION = 20
-"""Of a database without a manifest, one record in this many is held out."""
+"""Without a manifest, one record in this many is held out."""
 
 
 class DatabaseWriter:

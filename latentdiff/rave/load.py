@@ -24,7 +24,7 @@ _CODEC_PARTS = ("encoder.", "decoder.", "pqmf.")
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model came from."""
+    """Origin of a model."""
 
     path: Path
     step: int | None

@@ -119,7 +119,7 @@ def _named(place: Path, path: Path) -> Path:
 
 
 def _most_trained(paths: list[Path]) -> Path:
-    """The one with the most steps. One that cannot be read is reported and skipped."""
+    """The candidate with the most training steps; unreadable ones are logged and skipped."""
     steps: dict[Path, int] = {}
     failure = None
     for path in paths:

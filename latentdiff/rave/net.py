@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rave import RAVE
 
 SUPPORTED = ("VariationalEncoder", "WasserteinEncoder", "SphericalEncoder")
-"""Class names (RAVE's spelling) of the encoders whose latents are continuous."""
+"""Class names (RAVE's spelling) of encoders with continuous latents."""
 
 
 class CodecNet(Protocol):
@@ -91,7 +91,7 @@ def draws_noise(class_names: Iterable[str]) -> bool:
 
 
 def check_supported(kind: str, input_mode: str, recurrent: bool) -> None:
-    """Raise UserError for models whose latents a diffusion model cannot use.
+    """Raise UserError for models with latents that a diffusion model cannot use.
 
     `kind`: class name of the encoder; `input_mode`: RAVE's own setting; `recurrent`: whether it has
     recurrent layers.

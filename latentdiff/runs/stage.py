@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.yaml"
 LOCK_FILE = ".lock"
 ELSEWHERE_FILE = "elsewhere.json"
-"""Of a run: the dataset and RAVE outside it that its commands were given."""
+"""File of a run that records the dataset and RAVE model used from outside it."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Weights:
     header: Values
     """JSON: the sections the model was built from, codec facts, labels, step, validation."""
     tensors: dict[str, Tensor]
-    """By dotted name; see `group`."""
+    """Tensors by dotted name; see `group`."""
 
     def group(self, name: str) -> dict[str, Tensor]:
         """The tensors `<name>.*`, without the prefix; groups are `network`, `whitening`, ..."""

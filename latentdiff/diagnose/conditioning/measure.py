@@ -175,7 +175,7 @@ def _setup(
     seconds: float,
     scratch: Path,
 ) -> Setup:
-    """With clips of held-out files, or of training files where none are held out."""
+    """The model with clips of held-out files, or of training files if none are held out."""
     entries = store.of("validation") or store.of("train")
     wanted = model.spec.frames(seconds)
     frames = real_clips.shortened(entries, wanted, min(n, real_clips.FEWEST))

@@ -36,29 +36,29 @@ class DistanceRow:
 
 @dataclass(frozen=True)
 class Results:
-    """How near to what it has overfitted a model's samples come."""
+    """How closely a model reproduces the targets it was overfitted to."""
 
     target: str
-    """Where the targets are from."""
+    """Source of the targets: a file, a run, or `drawn`."""
     targets: int
-    """Their number."""
+    """Number of targets."""
     channels: int
     frames: int
     as_in_notebook: bool
     """Whether training and sampling repeat the notebook's mistakes."""
     steps: int
-    """Of training."""
+    """Training steps."""
     loss: float
     """Mean training loss at the end."""
     baseline: float
-    """The same of a denoiser that knows only the variance of each channel."""
+    """Mean loss of a denoiser that knows only the variance of each channel."""
     skill: float
     """1 - loss / baseline; 1: the target is learned at every noise level."""
     sampler: str
     samples: int
     """Seeds for each number of steps."""
     distances: list[DistanceRow]
-    """From one step to many."""
+    """One row per number of steps, in rising order."""
 
     @property
     def training_error(self) -> float:

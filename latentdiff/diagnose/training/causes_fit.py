@@ -141,7 +141,7 @@ def untrained_levels(
     baselines: Sequence[float],
     settings: Project,
 ) -> Finding | None:
-    """At some noise levels the model does worse than the baseline, on its own training files."""
+    """At some noise levels the model is worse than the baseline, even on its training files."""
     skills = [1 - loss / base for loss, base in zip(losses, baselines, strict=True)]
     bad = [i for i, skill in enumerate(skills) if skill < NOT_TRAINED]
     if not bad or max(skills) < NO_SKILL:

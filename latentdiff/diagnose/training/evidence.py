@@ -17,7 +17,7 @@ from latentdiff.runs import Run
 
 @dataclass(frozen=True)
 class RunEvidence:
-    """All that findings rest on."""
+    """Everything that the findings are based on."""
 
     curve: Curve
     failure: str | None
@@ -27,7 +27,7 @@ class RunEvidence:
     measured: ModelMeasurements | None
     """None without a checkpoint or without latents."""
     unseen: list[str]
-    """What could not be examined, and why."""
+    """Checks that could not be made, each with the reason."""
 
 
 def gather(

@@ -111,7 +111,7 @@ class ExperimentConfig(Section):
 
     @property
     def trained(self) -> ExperimentConfig:
-        """Only the mistakes that a model is trained with: those in sampling can change later."""
+        """The settings that affect training, without those of sampling, which can change later."""
         return self.model_copy(update={"sampling": NO_EXPERIMENT.sampling})
 
     def with_sampling_of(self, other: ExperimentConfig, model: str) -> ExperimentConfig:
