@@ -129,7 +129,7 @@ class Generator:
 
     @property
     def labels(self) -> list[str]:
-        """The labels it follows; empty where it follows none."""
+        """Label vocabulary; empty if the model is not conditioned on labels."""
         return list(self.model.labels)
 
     @cached_property
@@ -143,7 +143,9 @@ class Generator:
         if codec is None:
             raise UserError(
                 f"the codec of {self.model.path} was not found",
-                why=f"it was at {recorded or 'no recorded place'} when the model was trained",
+                why=f"during training it was at {recorded}"
+                if recorded
+                else "the model does not record it",
                 do_this="name it: latentdiff.load(run, rave=...).",
             )
         dimensions = self.model.whitening.dimensions

@@ -21,7 +21,7 @@ def held_out(keys: Iterable[str], share: float, seed: int) -> set[str]:
 
 
 def part_keys(key: str) -> tuple[str, str]:
-    """Keys of the two parts of a file whose end is held out: its beginning, and its end."""
+    """Keys of the two parts of a file with a held-out end: its beginning, and its end."""
     name = PurePosixPath(key)
     head, tail = (str(name.with_stem(f"{name.stem} {side}")) for side in ("train", "validation"))
     return head, tail

@@ -104,14 +104,14 @@ def measure(cell: Cell, latents: np.ndarray, options: argparse.Namespace) -> dic
     except UserError as error:
         print(f"{cell}: {error.what}")
         return {}
-    # Where compiling failed, the trainer has said so and gone on without.
+    # If compiling failed, the trainer has warned and continued uncompiled.
     if cell.compiled and parts.denoiser._compiled_call_impl is None:
         return {}
     return {**line, "flops": known.flops, "parameters": known.parameters}
 
 
 def row(cell: Cell, lines: list[dict[str, Any]], limit: float) -> dict[str, object]:
-    """Of the table; empty cells where it failed."""
+    """Table row; cells are empty if it failed."""
     lines = [line for line in lines if line]
     out: dict[str, object] = {
         "network": cell.network,

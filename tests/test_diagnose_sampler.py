@@ -165,7 +165,7 @@ def test_right_samplers_pass_and_files_are_left(few, logged, tmp_path):
     assert (tmp_path / "out" / "sampler.png").read_bytes().startswith(b"\x89PNG")
     # Read back instead of measured again, with the same verdict.
     assert sampler(own, out=tmp_path / "out")
-    with pytest.raises(UserError, match="made otherwise"):
+    with pytest.raises(UserError, match="made with other settings or inputs"):
         sampler(project(), out=tmp_path / "out")
 
 

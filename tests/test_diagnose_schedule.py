@@ -276,7 +276,7 @@ def test_a_run_without_latents_says_so(logged, tmp_path):
 def test_another_schedule_or_ladder_is_another_report(run):
     schedule(project(), run=run)
     schedule(project(), run=run)
-    with pytest.raises(UserError, match="made otherwise"):
+    with pytest.raises(UserError, match="made with other settings or inputs"):
         schedule(project(diffusion={"schedule": {"name": "flow"}}), run=run)
     ladder(run, 1.0)
     with pytest.raises(UserError, match="noise-ladder"):

@@ -236,7 +236,7 @@ def test_same_command_again(codec, run, audio_folder, caplog):
     assert encode(run, project(latents={"keep": 3}), audio=[audio_folder]) == []
     assert (run.latents / MANIFEST).stat().st_mtime_ns == before
     for changed in ({"latents": {"keep_std": True}}, {"condition": {"mel": {"bands": 40}}}):
-        with pytest.raises(UserError, match="made otherwise"):
+        with pytest.raises(UserError, match="made with other settings or inputs"):
             encode(run, project(**changed), audio=[audio_folder])
     codec.fingerprint = "e" * 64
     with pytest.raises(UserError, match="codec: another than then"):
@@ -462,7 +462,7 @@ def test_existing_output_is_kept(codec, run, caplog):
     decode(run, project(), latents=run.samples / "one", name="x")
     decode(run, project(), latents=run.samples / "one", name="x")
     assert "already done" in caplog.text
-    with pytest.raises(UserError, match="holds a decode made otherwise"):
+    with pytest.raises(UserError, match="holds a decode made with other settings or inputs"):
         decode(run, project(), latents=run.samples / "two", name="x")
     decode(run, project(), latents=run.samples / "two", name="x", overwrite=True)
     assert [path.name for path in (run.audio / "x").glob("*.wav")] == ["seed2.wav"]

@@ -153,7 +153,7 @@ def test_the_same_seed_gives_the_same_numbers_and_the_same_command_does_nothing(
     assert "already done" in caplog.text and "as far away as white noise" in caplog.text
     evaluate(run, settings, n=4, seconds=0.5, overwrite=True)
     assert results(run) == first
-    with pytest.raises(UserError, match="made otherwise"):
+    with pytest.raises(UserError, match="made with other settings or inputs"):
         evaluate(run, settings, n=5, seconds=0.5)
 
 

@@ -464,9 +464,9 @@ def test_a_worker_that_fails_ends_the_work(run, audio_folder, monkeypatch):
 
 
 def test_output_and_input_may_not_lie_in_each_other(audio_folder, tmp_path):
-    with pytest.raises(UserError, match="lies inside the audio folder"):
+    with pytest.raises(UserError, match="is inside the audio folder"):
         preprocess(Run(audio_folder / "runs"), project(), audio=[audio_folder])
-    with pytest.raises(UserError, match="lies inside the output"):
+    with pytest.raises(UserError, match="is inside the output"):
         preprocess(Run(tmp_path / "r"), project(), audio=[audio_folder], dataset=tmp_path)
     assert len(audio.find([audio_folder]).files) == 6
 

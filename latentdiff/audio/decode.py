@@ -40,7 +40,7 @@ class AudioInfo:
     """Metadata from a file's header, read without decoding it."""
 
     seconds: float
-    """0 if the header does not say."""
+    """0 if the header does not state it."""
     sample_rate: int
     """Hz."""
     channels: int

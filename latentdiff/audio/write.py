@@ -99,7 +99,7 @@ class _Tally:
         if not np.isfinite(block).all():
             raise UserError(
                 f"{self._path} was not written",
-                why="the audio has NaN or Inf samples, so whatever made it has failed",
+                why="the audio has NaN or Inf samples: the program that made it failed",
             )
         self.frames += block.shape[1]
         if block.size:

@@ -47,7 +47,7 @@ class WholeNumbers(click.ParamType):
 
 
 class Command(click.Command):
-    """A command whose help ends with an example to paste."""
+    """A command with a help text that ends with an example to paste."""
 
     def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -77,7 +77,7 @@ class Group(click.Group):
 
 
 class Root(Group):
-    """The program itself, whose help ends with the exit codes."""
+    """The top-level command; its help ends with the exit codes."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Exit codes"):

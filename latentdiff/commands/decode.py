@@ -95,7 +95,7 @@ def decode(
     if codec is None:
         raise UserError(
             f"no codec is known for the latents in {source}",
-            why=f"they recorded none that is still there, and {run.rave} does not exist",
+            why=f"the one they were made with is unknown or gone, and {run.rave} does not exist",
             do_this="name their codec with --rave.",
         )
     directory = run.audio / folder_name(name or source.resolve().with_suffix("").name)
@@ -252,7 +252,7 @@ def _finite(store: LatentStore, entry: Entry) -> Iterator[NDArray[np.float32]]:
         if not np.isfinite(block).all():
             raise UserError(
                 f"{store.root / entry.mean} has NaN or infinite latents",
-                why="whatever made it has failed, and it cannot be decoded",
+                why="the program that made it failed, and it cannot be decoded",
                 do_this="make it again with `latentdiff sample` or `encode`, or remove it.",
             )
         yield block

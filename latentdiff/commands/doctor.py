@@ -1,4 +1,4 @@
-"""`doctor`: what works on this machine, and how to fix the rest."""
+"""`doctor`: check this machine, and explain how to fix what is broken."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ def _tone() -> np.ndarray:
 
 
 def _try_formats(suffixes: Iterable[str], write: Callable[[Path], None]) -> dict[str, str]:
-    """Suffix -> reason, for each format whose tone did not survive writing and decoding."""
+    """Suffix -> reason, for each format that fails a round trip of writing and decoding a tone."""
     failed = {}
     with tempfile.TemporaryDirectory(prefix="latentdiff-doctor-") as scratch:
         for suffix in suffixes:

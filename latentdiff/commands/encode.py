@@ -76,7 +76,7 @@ def encode(
     jobs = find_jobs(run, project, audio, dataset)
     codec = _open_codec(rave or run.rave, ckpt, str(fabric.device))
     if dry_run:
-        _announce(jobs, codec, run.latents)
+        _log_plan(jobs, codec, run.latents)
         log.info("dry run: nothing was written")
         return jobs.skipped
     # From here on this runs in every process.
@@ -124,7 +124,7 @@ def _open_stage(
     if stage is None:
         return None
     stack.enter_context(stage)
-    _announce(jobs, codec, run.latents)
+    _log_plan(jobs, codec, run.latents)
     return stage
 
 
@@ -148,7 +148,7 @@ def _inputs(
     return inputs
 
 
-def _announce(jobs: EncodeJobs, codec: Codec, directory: Path) -> None:
+def _log_plan(jobs: EncodeJobs, codec: Codec, directory: Path) -> None:
     seconds = sum(job.seconds for job in jobs.jobs)
     frames = seconds * codec.sample_rate / codec.hop
     size = frames * codec.latent_dim * 4 / 1e6

@@ -77,7 +77,7 @@ def evaluate(
     # Nothing of an interrupted evaluation can be continued, so other settings may replace it.
     overwrite = overwrite or is_unfinished(directory, NAME)
     remembered, inputs = _remembered(settings), _inputs(model, store, codec)
-    _announce(model, clips, settings)
+    _log_plan(model, clips, settings)
     if already_done(directory, NAME, remembered, inputs, overwrite):
         log.info("%s", (directory / TABLE).read_text(encoding="utf-8"))
         return skipped
@@ -123,7 +123,7 @@ def _inputs(model: Model, store: LatentStore, codec: RaveCodec | None) -> dict[s
     return inputs
 
 
-def _announce(model: Model, clips: ClipSets, settings: EvaluationSettings) -> None:
+def _log_plan(model: Model, clips: ClipSets, settings: EvaluationSettings) -> None:
     log.info("model: %s, step %d", model.path, model.step)
     log.info(
         "%d samples of %.1f s; %d training clips per set and %d held-out clips of %.1f s",

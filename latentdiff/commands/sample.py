@@ -77,7 +77,7 @@ def sample(
     inputs = {"diffusion": model.as_input()}
     if model.codec.fingerprint:
         inputs["codec"] = Input(model.spec.codec_path, model.codec.fingerprint)
-    _announce(model, orders, project.sampling, directory)
+    _log_plan(model, orders, project.sampling, directory)
     if already_done(directory, "sample", settings, inputs, overwrite):
         return skipped
     if dry_run:
@@ -90,7 +90,7 @@ def sample(
         spread, calls = _draw_all(model, orders, project.sampling, directory)
         stage.record(network_calls=calls, spread=[round(x, 4) for x in spread.tolist()])
         _judge(spread, calls, project)
-    log.info("%d samples in %s; hear them: latentdiff decode", len(orders), directory)
+    log.info("%d samples in %s; to listen: latentdiff decode", len(orders), directory)
     return skipped
 
 
@@ -105,7 +105,7 @@ def _orders(
     ]
 
 
-def _announce(model: Model, orders: list[Order], settings: SamplingConfig, directory: Path) -> None:
+def _log_plan(model: Model, orders: list[Order], settings: SamplingConfig, directory: Path) -> None:
     longest = max(model.spec.seconds(order.frames) for order in orders)
     log.info("model: %s, step %d", model.path, model.step)
     log.info(

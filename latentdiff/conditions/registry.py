@@ -1,6 +1,6 @@
 """The kinds of features that a model can follow, by the name in the settings.
 
-A new one is a file of its own and a line here. Its class says what belongs to it; see
+A new one is a file of its own and a line here. Its class declares its settings; see
 `features.FeatureKind`. This module imports none of them, because reading the settings must not
 import torch; `features.feature_kind` does.
 """

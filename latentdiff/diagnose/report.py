@@ -96,7 +96,7 @@ def read_results(path: Path, results: type[R]) -> R:
         raise UserError(
             f"cannot read the report {path}",
             why=why,
-            do_this="another version may have written it; --overwrite makes it again.",
+            do_this="measure again with --overwrite; another version may have written it.",
         ) from error
 
 

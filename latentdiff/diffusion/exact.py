@@ -1,4 +1,4 @@
-"""Distributions of latents whose ideal denoiser and exact probability flow have closed forms.
+"""Distributions of latents with a closed-form ideal denoiser and exact probability flow.
 
 Along N = C T orthonormal directions the latents are independent, and each is a mixture of K
 normals; K = 1 is a correlated Gaussian. At every noise level the marginals are of the same kind and

@@ -121,7 +121,7 @@ def build(config: ScheduleConfig) -> Schedule:
 SILENCE = Schedule(
     "pure noise", lambda t: torch.full_like(t, NOISE_ONLY), lambda logsnr: torch.ones_like(logsnr)
 )
-"""The schedule of a regression, whose network never sees latents."""
+"""The schedule of a regression: its network never sees latents."""
 
 
 def linear_betas(start: float, end: float, steps: int) -> Tensor:

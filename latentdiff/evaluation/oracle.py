@@ -1,4 +1,4 @@
-"""Samplers tested on latents whose exact denoiser is known: is it the training or the sampling?
+"""Tests samplers on latents with a known exact denoiser: is training or sampling at fault?
 
 With a perfect model, every error of a sample is the sampler's own.
 

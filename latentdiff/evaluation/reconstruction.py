@@ -64,7 +64,7 @@ class Reconstruction:
     def verdict(self) -> Verdict | None:
         """Whether the codec renders the recording. No verdict on a silent or steady recording.
 
-        The distance has no say: silence and noise can win it on sparse recordings, while neither
+        The distance is not used: silence and noise can win it on sparse recordings, while neither
         has any correlation.
         """
         if self.original_db < SILENT_DB:

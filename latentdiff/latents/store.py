@@ -195,7 +195,7 @@ class LatentStore:
         if array.shape[1] != entry.frames or rows not in (None, array.shape[0]):
             wanted = f"[{rows or 'K'}, {entry.frames}]"
             raise UserError(
-                f"{path} is not what the manifest says",
+                f"{path} does not match the manifest",
                 why=f"it is {list(array.shape)}, not {wanted}",
                 do_this="delete the latents folder and run `latentdiff encode` again.",
             )
@@ -298,8 +298,9 @@ def _entry(root: Path, row: Mapping[str, object]) -> Entry:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(
-            f"{root / MANIFEST} has a line that is not ours",
+            f"{root / MANIFEST} has an invalid line",
             why=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            do_this="use a folder that `latentdiff encode` or `latentdiff sample` wrote.",
         ) from error
     for name in entry.files():
         # A manifest may come from a stranger: it must not name anything outside its folder.

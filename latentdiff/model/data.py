@@ -178,7 +178,7 @@ def labelled(store: LatentStore, condition: ConditionConfig) -> LatentStore:
 
 
 def without_unknown_labels(store: LatentStore, labels: list[str]) -> LatentStore:
-    """The store without files whose label the model never saw; says which.
+    """The store without files of labels that the model was not trained on; logs them.
 
     Raises UserError where none is left.
     """

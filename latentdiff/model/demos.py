@@ -213,7 +213,7 @@ class Demos:
         runs.make_directory(folder)
         if self._codec is not None:
             self._show_sound(tracker, step, folder, self._reference_clips(final))
-        # Last: it tells a continued training that all is there.
+        # Written last: a resumed training takes it as the sign that all files are there.
         self._show_picture(tracker, step, folder / LATENTS, stacked_latents(final.numpy()))
 
     def _reference_clips(self, final: Tensor) -> dict[str, np.ndarray]:

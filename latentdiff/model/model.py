@@ -105,7 +105,7 @@ class Model:
             raise UserError(
                 f"{path} does not fit the network that it describes",
                 why=str(error).splitlines()[0],
-                do_this="it was written by another version; train again.",
+                do_this="train again: another version of latentdiff wrote it.",
             ) from error
         validation = header.get("validation")
         return replace(

@@ -86,18 +86,18 @@ def resolve(
 
 
 def check_upstream(project: Project, stages: Iterable[Path]) -> None:
-    """Refuse settings that contradict what the stages this command reads were made with."""
+    """Raise UserError if settings differ from those that an upstream stage was made with."""
     for directory in stages:
         info = runs.read_run(directory)
         if info is None:
             continue
-        # Its seed was its own affair; so were settings that do not show in what it made.
+        # Its seed does not matter here, nor do settings that do not affect its result.
         changed = config.differences(info.config, project.sections(info.config))
         changed = _without(changed, ["seed", *info.may_change])
         if changed:
             raise UserError(
                 f"{directory} was made with other settings:\n    " + "\n    ".join(changed),
-                why="its files would not be what the config says",
+                why="the config would no longer describe its files",
                 do_this=f"drop those settings, use another --run, or delete {directory} "
                 "to make it anew.",
             )
@@ -158,15 +158,16 @@ def already_done(
     hard = _without(changed, may_change)
     if hard:
         raise UserError(
-            f"{directory} holds a {name} made otherwise:\n    " + "\n    ".join(hard),
+            f"{directory} holds a {name} made with other settings or inputs:\n    "
+            + "\n    ".join(hard),
             why="continuing would mix the two",
-            do_this="--overwrite makes it anew; another --run or --name keeps both.",
+            do_this="replace it with --overwrite, or keep both with another --run or --name.",
         )
     done = before.is_done and not changed
     if changed and not done:
         log.info("continuing with other settings than before:\n    %s", "\n    ".join(changed))
     if done:
-        log.info("%s: already done, nothing to do (--overwrite makes it anew)", directory)
+        log.info("%s: already done, nothing to do (--overwrite starts it over)", directory)
     return done
 
 

@@ -44,11 +44,11 @@ def log_residual_noise(
     baselines = errors_of(objective, validation.logsnr, validation.baselines)
     own, known = (crossing(validation.logsnr, e, std) for e in (errors, baselines))
     if own is None:
-        log.info("the model's estimates are that clean at every validated level")
+        log.info("the residual noise is inaudible at every validated level")
     elif known is not None:
         log.info(
-            "the model's estimates are that clean from log-SNR %+.1f up (knowing variances only: "
-            "from %+.1f)",
+            "the residual noise is inaudible from log-SNR %+.1f up (for the variance-only baseline, "
+            "from %+.1f up)",
             own,
             known,
         )

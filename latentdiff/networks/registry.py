@@ -1,6 +1,6 @@
 """The networks by the name in the settings. A new one is a file of its own and a line here.
 
-A network's class says what belongs to it; see `layers.DenoisingNetwork`. Classes are imported when
+A network's class declares its settings; see `layers.DenoisingNetwork`. Classes are imported when
 they are asked for, because reading the settings must not import torch.
 """
 

@@ -1,4 +1,4 @@
-"""The files of configs/notebook: what an entry says, and how it is reproduced."""
+"""The files of configs/notebook: the entries' texts, and how each is reproduced."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def find(names: Sequence[str]) -> dict[str, Experiment]:
             raise UserError(
                 f"the notebook has no entry {name}",
                 why=f"its entries are N1 to N{LAST}",
-                do_this="`latentdiff notebook list` shows all of them.",
+                do_this="list them with `latentdiff notebook list`.",
             )
     return {name: every[name] for name in every if name in wanted}
 

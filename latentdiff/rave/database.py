@@ -191,7 +191,7 @@ class RaveDatabase:
         return self.read(0).shape[1] if len(self) else 0
 
     def split(self) -> tuple[list[int], list[int]]:
-        """Record numbers (training, validation), as the manifest says.
+        """Record numbers (training, validation) from the manifest.
 
         Of a database without a manifest, by `rave preprocess`, the last twentieth is held out.
         """

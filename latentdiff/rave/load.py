@@ -28,9 +28,9 @@ class Origin:
 
     path: Path
     step: int | None
-    """Training steps; None: the file does not say."""
+    """Training steps; None: not recorded in the file."""
     phase: int | None
-    """1: distances only. 2: with the discriminator, encoder frozen. None: the file does not say."""
+    """1: distances only. 2: with the discriminator, encoder frozen. None: not recorded in the file."""
 
     def describe(self) -> str:
         """One line for people."""

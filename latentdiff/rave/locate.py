@@ -44,8 +44,8 @@ def find_run(run: Path, ckpt: str | Path | None = None) -> tuple[Path, Path]:
     place = _find(run)
     if place is None:
         raise UserError(
-            f"{run} is no RAVE run",
-            why=f"there is no {CONFIG} in it, which says how the model is built",
+            f"{run} is not a RAVE run",
+            why=f"it has no {CONFIG}, which describes the architecture",
             do_this=f"name the folder that holds {CONFIG}, or an exported model.ts.",
         )
     return place.config, _choose(place.checkpoints, ckpt)

@@ -339,7 +339,7 @@ def _accelerator(device: str) -> str:
         raise UserError(
             f"--device {device}: torch finds no such device on this machine",
             why=f"torch is {torch.__version__}",
-            do_this="`latentdiff doctor` lists the devices; --device cpu always works.",
+            do_this="use --device cpu, or a device that `latentdiff doctor` lists.",
         )
     return device
 

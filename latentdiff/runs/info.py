@@ -135,7 +135,7 @@ def require_done(directory: Path, stage: str, make_with: str) -> RunInfo:
         raise UserError(
             f"the {stage} in {directory} is not finished ({info.status})",
             why=info.error or "it was stopped before it ended",
-            do_this=f"`latentdiff {make_with}` continues it.",
+            do_this=f"continue it with `latentdiff {make_with}`.",
         )
     return info
 

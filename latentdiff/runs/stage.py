@@ -102,7 +102,7 @@ class Run:
 
 
 class Stage:
-    """An open stage folder, used as a context manager; its `run.json` says how it ended.
+    """An open stage folder, used as a context manager; its `run.json` records how it ended.
 
     Entering creates the folder, takes its lock and writes the status `running`. Leaving writes
     `done`, or `failed` with the reason. `record` adds facts worth keeping. `may_change` names keys

@@ -76,7 +76,7 @@ class StepActions(NamedTuple):
 
 
 class Trainer:
-    """Trains a denoiser on windows of latents, and says whether it learns anything.
+    """Trains a denoiser on windows of latents, and logs whether it learns anything.
 
     All randomness comes from (seed, step). So on one device a run that was stopped and continued
     is, bit for bit, the run that was not (on a GPU as far as its kernels are deterministic), unless

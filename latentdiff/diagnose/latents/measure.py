@@ -53,7 +53,7 @@ class OpenLatents:
     store: LatentStore
     statistics: LatentStatistics
     whitening: Whitening | None
-    """None if `latents.keep` cannot be met; then `trouble` says why."""
+    """None if `latents.keep` cannot be met; then `trouble` has the reason."""
     trouble: str = ""
 
     def chunks(self, what: str) -> Iterator[NDArray[np.float32]]:

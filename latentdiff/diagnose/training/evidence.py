@@ -42,7 +42,7 @@ def gather(
     if info is None:
         raise UserError(
             f"there is no training in {stage}",
-            do_this="start one: `latentdiff train-diffusion`; --diffusion names another.",
+            do_this="train one with `latentdiff train-diffusion`, or name another with --diffusion.",
         )
     measured, unseen, settings = None, [], project
     try:

@@ -96,7 +96,7 @@ def all_sets(
         compare.SHUFFLED: LatentSet(inputs.model.whiten(shuffled), shuffled),
     }
     found = ((name, sets[name]) for name in compare.ORDER)
-    # A single clip says nothing about the variety of a set.
+    # The spread of a set cannot be measured on a single clip.
     return {name: latents for name, latents in found if latents and len(latents.final) > 1}
 
 

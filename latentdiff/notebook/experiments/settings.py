@@ -75,7 +75,7 @@ class TrainingExperiment(Section):
 
     previous: int | None = Field(default=None, ge=1)
     """The network predicts the latents one step cleaner, of this many steps of the schedule's t,
-    with the same noise; null = it predicts what diffusion.parametrisation says. The notebook's
+    with the same noise; null = it predicts what diffusion.parametrisation names. The notebook's
     sampling: sampling.sampler=ddim, sampling.spacing=t and one step more than this."""
 
     @model_validator(mode="after")
