@@ -1,4 +1,4 @@
-"""How fast latentdiff encodes beside a plain loop, and whether its memory stays flat.
+"""Benchmarks encoding against a plain loop, and checks that its memory stays constant.
 
     python scripts/bench_encode.py --rave runs/techno/rave
 

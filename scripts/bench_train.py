@@ -1,10 +1,10 @@
-"""How fast networks train on this machine: steps and seconds of audio a second, and what is lost.
+"""Benchmarks training on this machine: steps and seconds of audio per second, and data wait.
 
     python scripts/bench_train.py --networks diffwave unet1d --batches 8 32 --windows 128
     python scripts/bench_train.py --device cuda --precisions 32 bf16-mixed --compile off on
 
 Every cell of the grid is a run of the real trainer on made-up latents, without validation and
-demos. Cells take turns, so that what disturbs the machine disturbs all of them; the figures are
+demos. Cells take turns, so that other load affects all of them; the figures are
 medians. Data wait: share of the time spent on cutting windows and drawing noise. Utilisation: the
 operations of the network's products, forward and backward, over those of one large product of
 matrices in the same precision in the same time; on a GPU 32 bit stands for TF32, which convolutions

@@ -1,7 +1,7 @@
 """What every command is built from: groups, shared options, logging, exit codes.
 
-`--help` must answer without importing torch, so no file of this room imports anything heavier than
-the errors at its top.
+`--help` must answer without importing torch, so no file of this package imports anything heavier
+than the errors at its top.
 """
 
 from __future__ import annotations

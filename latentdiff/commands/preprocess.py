@@ -254,8 +254,8 @@ def _probe(
 ) -> tuple[list[SourceFile], list[tuple[str, str]]]:
     """The files with a readable header; (path, reason) for the others.
 
-    `channels`: also leave out files that cannot be mixed to this number, which a real run finds out,
-    with their duration, when it reads them.
+    `channels`: also leave out files that cannot be mixed to this number of channels. A real run
+    finds these, and durations, when it reads the files.
     """
     sources, skipped = [], list(found.skipped)
     header_of = partial(_header, channels)

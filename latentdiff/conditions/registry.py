@@ -15,7 +15,7 @@ class FeatureEntry:
     """Import location of a kind of features."""
 
     place: str
-    """`module.Class` in this room."""
+    """`module.Class` in this package."""
     summary: str
     """One line for the settings reference."""
 

@@ -1,6 +1,6 @@
 """Questions about codecs, latents and models, each answered with numbers and in words.
 
-A question is a package of this room: `results` (what is measured, typed), `measure`, `report` (the
+A question is a subpackage: `results` (what is measured, typed), `measure`, `report` (the
 text) and `picture`; the docstring of the package is the help of its command. QUESTIONS registers
 it: the command line and the tests take their list from there. Options of its own, if any, are
 declared in `latentdiff/cli/diagnose.py`.

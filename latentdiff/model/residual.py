@@ -47,7 +47,7 @@ def log_residual_noise(
         log.info("the residual noise is inaudible at every validated level")
     elif known is not None:
         log.info(
-            "the residual noise is inaudible from log-SNR %+.1f up (for the variance-only baseline, "
+            "the residual noise is inaudible from log-SNR %+.1f up (variance-only baseline: "
             "from %+.1f up)",
             own,
             known,

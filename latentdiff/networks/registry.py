@@ -20,7 +20,7 @@ class NetworkEntry:
     """Import location of a network."""
 
     place: str
-    """`module.Class` in this room."""
+    """`module.Class` in this package."""
     summary: str
     """One line for the settings reference."""
 

@@ -30,7 +30,7 @@ class Origin:
     step: int | None
     """Training steps; None: not recorded in the file."""
     phase: int | None
-    """1: distances only. 2: with the discriminator, encoder frozen. None: not recorded in the file."""
+    """1: distances only. 2: with the discriminator, encoder frozen. None: not recorded."""
 
     def describe(self) -> str:
         """One line for people."""

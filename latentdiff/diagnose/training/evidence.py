@@ -42,7 +42,7 @@ def gather(
     if info is None:
         raise UserError(
             f"there is no training in {stage}",
-            do_this="train one with `latentdiff train-diffusion`, or name another with --diffusion.",
+            do_this="run `latentdiff train-diffusion`, or name another training with --diffusion.",
         )
     measured, unseen, settings = None, [], project
     try:
