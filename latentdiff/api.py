@@ -269,15 +269,15 @@ class Generator:
     def _input(
         self, condition: str | Path | Sequence[str | Path], seconds: float
     ) -> ConditionInput:
-        """The one thing that clips follow."""
+        """The condition that all clips follow. Raises UserError if there is not exactly one."""
         one = isinstance(condition, (str, Path))
         given = [Path(condition)] if one else [Path(each) for each in condition]  # type: ignore[arg-type, union-attr]
         inputs, skipped = condition_inputs(self.model, given, seconds)
         if skipped or len(inputs) != 1:
             raise UserError(
-                "clips follow one condition at a time",
+                "sample() takes one condition at a time",
                 why="; ".join(skipped) or f"{len(inputs)} were given",
-                do_this="call sample() once for each.",
+                do_this="call sample() once for each condition.",
             )
         return inputs[0]
 

@@ -23,7 +23,7 @@ from latentdiff.errors import ConfigError, UserError
 S = TypeVar("S", bound="Section")
 
 Values = dict[str, Any]
-"""A mapping as YAML and JSON hold it: text, numbers, lists and mappings of these."""
+"""A mapping of plain values as in YAML and JSON: text, numbers, lists and mappings."""
 
 
 class Section(BaseModel):

@@ -1,4 +1,4 @@
-"""The one family of errors that a user may see, and the exit codes of every command."""
+"""Errors that are shown to the user, and the exit codes of every command."""
 
 from __future__ import annotations
 

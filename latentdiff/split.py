@@ -28,7 +28,8 @@ def part_keys(key: str) -> tuple[str, str]:
 
 
 def whole_key(head: str, tail: str) -> str | None:
-    """The key of the file that two keys are the parts of, see `part_keys`; None if of none."""
+    """The key of the file that two keys are the parts of, see `part_keys`; None if they are not
+    parts."""
     name = PurePosixPath(head)
     key = str(name.with_stem(name.stem.removesuffix(" train") or name.stem))
     return key if part_keys(key) == (head, tail) else None

@@ -79,7 +79,7 @@ class Training:
         self.waits.append(statistics.median(line["data_wait"] for line in lines))
 
     def end(self) -> None:
-        """Let it write its checkpoint and go."""
+        """Let it write its checkpoint and exit."""
         self.process.send_signal(signal.SIGCONT)
         self.process.send_signal(signal.SIGTERM)
         self.process.wait()

@@ -183,7 +183,7 @@ def train_peer(ground: Ground, name: str, seed: int, folder: Path) -> Trained:
 
 
 def cut_windows(store: LatentStore, split: str, case: Case, space: Space | None) -> Windows:
-    """Windows as the case cuts them: raw, or (given its space) as it sees them."""
+    """Windows cut as the case needs them: raw or, if its space is given, normalised."""
     entries = store.of(split)
     files = [Recording(entry.key, store.mean(entry)) for entry in entries]
     if case.joins:

@@ -57,7 +57,7 @@ def cpu_name() -> str:
 def latentdiff(
     *words: object, threads: int | None = None, **options: object
 ) -> subprocess.Popen[str]:
-    """The command line started in a process of its own; further options are Popen's."""
+    """Start the command line in a child process; further options are Popen's."""
     environment = dict(os.environ)
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)

@@ -55,7 +55,7 @@ class Turns:
 
 @dataclass(frozen=True)
 class Interrupted(Task):
-    """A task that lets something else run whenever levels are drawn, which is once a step."""
+    """A task that runs other code whenever levels are drawn, once a step."""
 
     turns: Turns | None = None
 

@@ -123,7 +123,7 @@ def skills(
 def _errors(
     denoise: Estimate, level: float, space: Space, windows: Tensor, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Mean squares [C] of the errors of a model and of the one that knows mean and variance."""
+    """Mean squared errors [C] of a model and of one that knows only mean and variance."""
     clean = space.to_model(windows)
     centre = space.to_model(space.mean[:, None])
     snr = torch.tensor(level).exp()

@@ -120,7 +120,7 @@ def test_conditions_and_settings_are_checked(load, tmp_path, write_wav, melody):
         model.sample(0.5, stepz=3)
 
 
-def test_a_codec_that_is_gone_is_said(load, rave):
+def test_a_missing_codec_raises(load, rave):
     gone = load(codec_path="/nowhere/best.ckpt")
     with pytest.raises(UserError, match=r"was not found[\s\S]*rave=\.\.\."):
         gone.decode(np.zeros((6, 10), np.float32))
@@ -128,7 +128,7 @@ def test_a_codec_that_is_gone_is_said(load, rave):
     assert moved.decode(np.zeros((6, 10), np.float32)).shape == (1, 1, 640)
 
 
-def test_a_run_without_a_model_is_said(tmp_path):
+def test_a_run_without_a_model_raises(tmp_path):
     with pytest.raises(UserError, match="no diffusion checkpoint"):
         latentdiff.load(tmp_path)
 

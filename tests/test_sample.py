@@ -193,7 +193,7 @@ class TestConditions:
         with pytest.raises(UserError, match="regression needs a condition"):
             make_best(diffusion={"parametrisation": "regression"})
 
-    def test_spread_is_told_beside_that_of_the_training(self, run, make_best):
+    def test_spread_is_logged_relative_to_that_of_the_training(self, run, make_best):
         spreads = []
         for variance in (None, torch.tensor([4.0, 0.25])):
             make_best(variance=variance, gain=0.0)
@@ -237,7 +237,7 @@ class TestRefusals:
         sample(run, project(), name="first", dry_run=True)
         assert not run.samples.exists()
 
-    def test_samples_that_explode_are_said(self, run, make_best, caplog):
+    def test_samples_that_explode_raise(self, run, make_best, caplog):
         make_best(gain=3.0)
         with caplog.at_level(logging.INFO, logger="latentdiff"):
             sample(run, project(), n=1, seconds=1, name="first")

@@ -108,7 +108,8 @@ class _Search:
 
 
 def printable(path: Path | str) -> str:
-    """The path as text that can be printed and written as UTF-8, whatever its bytes are."""
+    """The path as text that can be printed and written as UTF-8, even if its bytes are not
+    UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

@@ -60,7 +60,7 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group that lists its commands in the order declared and suggests the one meant."""
+    """A group that lists commands in the order declared and suggests names for mistyped ones."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

@@ -55,7 +55,7 @@ class CheckResult:
     """The component checked, such as `torch` or `disk`."""
     found: str
     do_this: str = ""
-    """How to fix it; empty if nothing is wrong."""
+    """How to fix the problem; empty if there is none."""
 
     def __str__(self) -> str:
         advice = f"; {self.do_this}" if self.do_this else ""
@@ -133,7 +133,7 @@ def check_torch() -> CheckResult:
 def describe_torch(
     *, version: str, cuda_build: str | None, gpus: list[str], mps: bool, driver: bool, threads: int
 ) -> CheckResult:
-    """The result for a build of torch that sees these devices."""
+    """The result for a build of torch with these devices."""
     cpu = f"cpu ({threads} threads)"
     if gpus:
         return CheckResult("ok", "torch", f"{version}: {cpu}, cuda ({', '.join(gpus)})")

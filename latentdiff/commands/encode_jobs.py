@@ -49,7 +49,7 @@ class EncodeJob:
     sha256: str | None = None
     """The file's hash when the dataset was made; None: not checked."""
     failed: str = ""
-    """Why it could not be encoded; empty while nothing is wrong."""
+    """Why the recording could not be encoded; empty if there was no problem."""
     samples: int = 0
     """N read so far, at the codec's rate."""
     level: LevelMeter = field(default_factory=LevelMeter)
@@ -62,7 +62,7 @@ class EncodeJob:
         return PurePosixPath(self.key).parent.name or None
 
     def identity(self) -> Identity:
-        """See `Identity`; empty, which equals no file's, if the file is gone."""
+        """The current `Identity`; if the file is gone, it is empty, which matches no file."""
         try:
             info = self.path.stat()
         except OSError:

@@ -27,7 +27,7 @@ class Report(Generic[R]):
     """The answer to a question."""
 
     results: R
-    """Everything measured, as NAME.json holds it."""
+    """Measurements in the structure of NAME.json."""
     text: str
     """The tables and the verdict."""
     files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)

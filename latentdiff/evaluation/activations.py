@@ -109,7 +109,7 @@ def _saturated(signal: Tensor, condition: Tensor | None) -> float:
 
 @contextmanager
 def _recorded(modules: list[nn.Module]) -> Iterator[Signals]:
-    """Records what goes into and comes out of the modules while the context is open."""
+    """Record the modules' inputs and outputs while the context is open."""
     signals: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     def record(

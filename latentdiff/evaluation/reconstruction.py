@@ -30,7 +30,7 @@ FILES = 5
 SECONDS = 20.0
 """Seconds checked of each file, from its beginning."""
 LEVEL_DB = -20.0
-"""dBFS RMS that recordings are brought to for comparison, so that the floor of the distance lies
+"""dBFS RMS to which recordings are normalised for comparison, so that the floor of the distance is
 60 dB below each recording's own level, however quiet it is."""
 TOO_QUIET_DB = 20.0
 """Drop in level from which a decoded file counts as silent. Codecs that smooth the spectrum lose
@@ -44,7 +44,7 @@ Verdict = Literal["follows", "silent", "unrelated"]
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """A recording beside what the codec makes of it."""
+    """A recording compared with its reconstruction by the codec."""
 
     key: str
     original_db: float

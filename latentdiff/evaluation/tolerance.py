@@ -55,7 +55,7 @@ class LadderSummary:
     """k, in standard deviations of the whitened latents; None as in `Tolerance`."""
     tolerance_logsnr: float | None
     kept: int
-    """Directions that the model sees."""
+    """Number of directions that the model uses."""
     dimensions: int
     """Latent dimensions of the codec."""
 
@@ -104,7 +104,7 @@ def crossing(x: Sequence[float], y: Sequence[float], limit: float) -> float | No
 
 
 def error_of(objective: Objective, loss: float, logsnr: float) -> float:
-    """The root mean square error of z_0 that a mean loss at a noise level amounts to.
+    """The root mean square error of z_0 that corresponds to a mean loss at a noise level.
 
     Exact for mse; assumes normal errors for l1, and errors below its delta for huber.
     """

@@ -112,7 +112,7 @@ class CodecFacts:
 
 @dataclass(frozen=True)
 class LatentStore:
-    """Latents on disk; arrays are read only when asked for."""
+    """Latents on disk; arrays are read on demand."""
 
     root: Path
     entries: list[Entry]

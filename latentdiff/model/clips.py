@@ -47,9 +47,9 @@ class Clips:
 
     places: list[Place]
     raw: Tensor
-    """[B, D, T] as the codec encoded them."""
+    """[B, D, T], raw latents of the codec."""
     final: Tensor
-    """[B, C, T] as the network sees them."""
+    """[B, C, T], whitened latents of the network."""
 
     def __len__(self) -> int:
         """B."""

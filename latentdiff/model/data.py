@@ -210,7 +210,7 @@ def _recording(model: Model, store: LatentStore, entry: Entry, source: Entry) ->
 
 
 def _variance(model: Model, store: LatentStore, settings: TrainingConfig) -> Tensor:
-    """[C] mean square of the training windows as the network sees them."""
+    """[C] mean square of the whitened training windows."""
     windows = windows_of(model, store, "train", memory_gb=settings.memory_gb)
     assert windows is not None  # `fit_window` saw the files
     return windows.spread(VARIANCE_WINDOWS).latents.square().mean(dim=(0, 2))

@@ -125,7 +125,7 @@ class Model:
         checkpoint.save_weights(path, tensors, header)
 
     def constants(self) -> dict[str, Mapping[str, Tensor]]:
-        """Named groups of tensors that a checkpoint holds beside the network's weights."""
+        """Named groups of tensors in a checkpoint besides the network's weights."""
         groups: dict[str, Mapping[str, Tensor]] = {"whitening": self.whitening.state_dict()}
         if self.standardiser is not None:
             arrays = self.standardiser.arrays()

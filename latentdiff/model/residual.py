@@ -55,7 +55,7 @@ def log_residual_noise(
 
 
 def errors_of(objective: Objective, logsnr: list[float], losses: list[float]) -> list[float]:
-    """Root mean square errors of the latents that the losses at these levels amount to."""
+    """Root mean square errors of the latents that correspond to the losses at these levels."""
     pairs = zip(losses, logsnr, strict=True)
     return [error_of(objective, loss, level) for loss, level in pairs]
 

@@ -95,7 +95,7 @@ class ModelSpec:
 
     @property
     def is_regression(self) -> bool:
-        """Whether it answers in one network call, whatever sampling.steps is."""
+        """Whether the model answers in one network call, for any sampling.steps."""
         return self.diffusion.parametrisation == "regression"
 
     def frames(self, seconds: float) -> int:

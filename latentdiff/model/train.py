@@ -61,7 +61,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The result of a training as `run.json` holds it."""
+    """The result of a training as stored in `run.json`."""
 
     step: int
     """The last step."""

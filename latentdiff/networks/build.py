@@ -73,7 +73,7 @@ def describe(
 
 
 def flops(network: DenoisingNetwork, frames: int) -> int:
-    """Floating-point operations of a call on one sample of `frames`; nothing is computed."""
+    """Floating-point operations of one call on one sample of `frames`; does not run the network."""
     shadow = deepcopy(network).to("meta")
     z = torch.zeros(1, network.channels, frames, device="meta")
     features = network.condition_features

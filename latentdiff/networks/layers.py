@@ -115,7 +115,7 @@ class DenoisingNetwork(nn.Module):
     default_depth: ClassVar[int] = 1
     """Depth if `network.blocks` is null."""
     reads: ClassVar[frozenset[str]]
-    """The fields of `NetworkConfig` that the network reads, `name` apart."""
+    """The fields of `NetworkConfig` that the network reads, except `name`."""
     attention: ClassVar[bool] = False
     """Whether there always is an attention; networks that read `attention_every` have one where it
     is set."""

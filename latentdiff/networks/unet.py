@@ -87,7 +87,8 @@ class UNetStage(nn.Module):
 
 
 class UNet(DenoisingNetwork):
-    """[B, C, T] of any T -> [B, C, T]; padded to a multiple of the coarsest frame, and cut back."""
+    """[B, C, T] for any T -> [B, C, T]; padded to a multiple of the coarsest frame, then
+    cropped."""
 
     axes: ClassVar[int]
     default_depth = 2

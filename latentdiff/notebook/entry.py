@@ -104,7 +104,7 @@ class Story(Section):
     title: str
     """Title of the file."""
     cause: str
-    """Why these entries came out as they did, as far as it is known."""
+    """Why these entries turned out as they did, as far as known."""
     answer: str
     """How latentdiff solves the problem."""
     entries: dict[str, Entry]

@@ -271,7 +271,7 @@ class Supervisor:
 def _show_sound(
     tracker: tracking.Tracker, validation: RaveValidation, step: int, sample_rate: int
 ) -> None:
-    """The first clips in TensorBoard, each original beside its reconstruction."""
+    """Show the first clips in TensorBoard, each original next to its reconstruction."""
     originals, reconstructions = validation.original[:_CLIPS], validation.reconstruction[:_CLIPS]
     for number, pair in enumerate(zip(originals, reconstructions, strict=True)):
         for name, clip in zip(("original", "reconstruction"), pair, strict=True):

@@ -18,7 +18,7 @@ _CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True)
 class Weights:
-    """A checkpoint, and the description of the model it belongs to."""
+    """A checkpoint with the config of its model."""
 
     checkpoint: Path
     config: Path | None
@@ -65,7 +65,7 @@ def find_weights(path: Path) -> Weights:
 
 
 def _find(run: Path) -> _Place | None:
-    """The config.gin that belongs to `run`, and where its checkpoints are."""
+    """The config.gin of `run`, and the folder of its checkpoints."""
     here = run if run.is_dir() else run.parent
     # For a checkpoint, its folder or a version's folder, the config lies up to two levels higher:
     # RUN/config.gin, RUN/version_0/checkpoints/best.ckpt. Further up begin other people's files.

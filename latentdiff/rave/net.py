@@ -35,7 +35,7 @@ class CodecNet(Protocol):
     kind: str
     """Class name of RAVE's encoder, one of SUPPORTED."""
     noise_channels: int
-    """Channels beside the latents that RAVE fills with noise (noise augmentation)."""
+    """Extra latent channels that RAVE fills with noise (noise augmentation)."""
     noisy: bool
     """Whether the decoder draws noise."""
 
@@ -86,7 +86,7 @@ def hop_of(model: RAVE) -> int:
 
 
 def draws_noise(class_names: Iterable[str]) -> bool:
-    """Whether a decoder made of these classes shapes noise of its own."""
+    """Whether a decoder with these classes has a noise generator."""
     return any(name.startswith("NoiseGenerator") for name in class_names)
 
 

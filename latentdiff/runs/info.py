@@ -49,7 +49,7 @@ class RunInfo:
     stage: str
     """Name of the command that made it, such as `encode`."""
     status: Status
-    """`running` too where the process was killed; `runs.is_locked` tells these apart."""
+    """`running` also if the process was killed; `runs.is_locked` tells these apart."""
     command: str
     """The command line as typed, ready to be pasted."""
     config: Values

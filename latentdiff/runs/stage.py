@@ -193,7 +193,7 @@ class Stage:
             self._release()
 
     def _release(self) -> None:
-        """Close the log file and give back the lock, whatever happened before."""
+        """Close the log file and release the lock, even after an error."""
         try:
             if self._log_handler:
                 logging.getLogger("latentdiff").removeHandler(self._log_handler)

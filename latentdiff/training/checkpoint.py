@@ -93,7 +93,7 @@ def average(directory: Path, halflife: float) -> Path:
 
 
 def kept(directory: Path, step: int) -> tuple[Path, Path]:
-    """Weights and state of a step that are kept beside `last`."""
+    """Paths of a step's weights and state that are kept beside `last`."""
     stem = directory / FOLDER / f"step-{step:08d}"
     return stem.with_suffix(".safetensors"), stem.with_suffix(".state.pt")
 

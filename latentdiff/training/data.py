@@ -162,7 +162,7 @@ class Windows:
         return self._cut(places[chosen])
 
     def resized(self, window: int) -> Windows:
-        """The same files cut into windows of another length; the frames are not copied."""
+        """The same files with another window length; the frames are not copied."""
         other = copy.copy(self)
         other.window, other._positions = window, self._ends(window)
         return other

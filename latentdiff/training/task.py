@@ -78,7 +78,7 @@ class Task:
         return self._levels.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from such a state."""
+        """Restore a state from `state_dict`."""
         self._levels.load_state_dict(state)
 
     def levels(self, count: int) -> Tensor:
@@ -101,7 +101,7 @@ class Task:
         return self.objective(denoise, batch.latents, logsnr, noise, batch.condition, batch.mask)
 
     def baseline_losses(self, windows: Windows, levels: int = 64) -> BaselineLosses:
-        """Losses of untrained denoisers on the data that the windows are cut from."""
+        """Losses of closed-form baselines on the files of these windows."""
         variance = torch.ones(windows.channels) if self.variance is None else self.variance.cpu()
         logsnr, spectrum = self.levels(levels), spectrum_of(windows) * variance[:, None]
         return BaselineLosses(

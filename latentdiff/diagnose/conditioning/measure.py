@@ -101,7 +101,7 @@ class Setup:
         return SampleSet(final, real_clips.decode(self.codec, raw, self.project.latents, what))
 
     def strength(self, samples: SampleSet) -> Strength:
-        """How strong they are beside the training latents."""
+        """Strength of the clips compared with the training latents."""
         deviation = self.model.whitening.variance.cpu().sqrt()[:, None]
         return Strength(
             round(float((samples.latents / deviation).square().mean().sqrt()), 4),

@@ -1,4 +1,4 @@
-"""What `diagnose conditioning` measures, as `conditioning.json` holds it."""
+"""Results of `diagnose conditioning`, in the structure of `conditioning.json`."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class LatentsResults:
     keep: str | int | float
     """The setting `latents.keep`."""
     kept: list[int]
-    """Indices of the directions that a model sees; empty if `keep` cannot be met."""
+    """Indices of the directions that the model uses; empty if `keep` cannot be met."""
     trouble: str
     """Why `keep` cannot be met; else empty."""
     noise: int
@@ -110,5 +110,5 @@ class LatentsResults:
     directions: list[Direction]
     """Falling in variance."""
     extent: Mapping[str, Range]
-    """`raw`: latents as stored; `final`: those that a model sees, if `keep` can be met."""
+    """`raw`: stored latents; `final`: the model's whitened latents, if `keep` can be met."""
     loss: LatentLosses

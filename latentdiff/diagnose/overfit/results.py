@@ -1,4 +1,4 @@
-"""What `diagnose overfit` measures, as `overfit.json` holds it."""
+"""Results of `diagnose overfit`, in the structure of `overfit.json`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ ROUNDING = 0.005
 LEARNED = 0.3
 """Distance up to which a sample is the target, and training error up to which it is learned."""
 EXPLAINED = 2.0
-"""Times the training error by which samples may miss the target for want of training alone: errors
-of many steps add up. Undertrained networks without mistakes came to 1.4 at most."""
+"""Largest ratio of sample error to training error that undertraining alone explains: errors of many
+steps add up. Undertrained networks without mistakes reached 1.4 at most."""
 
 Verdict = Literal[
     "not learned", "fewer steps are better", "not reached", "more steps are not worse"

@@ -46,7 +46,7 @@ class Target:
         return (error.amin(dim=1) / self.latents.square().mean()).sqrt()
 
     def model(self, project: Project) -> Model:
-        """An untrained, unconditional model that generates the targets as they are."""
+        """An untrained, unconditional model of the targets, without whitening."""
         _, channels, frames = self.latents.shape
         variance = self.latents.square().mean(dim=(0, 2)).clamp(min=LEAST_VARIANCE)
         as_they_are = Whitening(

@@ -57,7 +57,7 @@ class LatentFacts:
     """Measurements of a run's latents and decoder."""
 
     variance: Tensor = field(default_factory=lambda: torch.ones(1, dtype=torch.float64))
-    """[C], of the latents that the model sees."""
+    """Variance [C] of the model's (whitened) latents."""
     encoder_noise: Sequence[float] = ()
     """[C], the log-SNR at which the schedule's noise equals the encoder's own, by direction."""
     tolerance: float | None = None
@@ -265,7 +265,7 @@ def _of_run(run: Run, project: Project) -> LatentFacts:
 
 
 def _variance(statistics: LatentStatistics, project: Project) -> Tensor:
-    """[C] of the latents that the model sees."""
+    """Variance [C] of the model's (whitened) latents."""
     keep, scaling = project.latents.keep, project.latents.scaling
     return Whitening.from_statistics(statistics, keep, scaling).variance.double()
 

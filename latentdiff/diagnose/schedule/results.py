@@ -58,7 +58,7 @@ class LatentVariance:
     """The latents that the losses are computed for."""
 
     variance: list[float]
-    """[C], of the latents that the model sees."""
+    """Variance [C] of the model's (whitened) latents."""
 
     @property
     def mean(self) -> float:

@@ -39,7 +39,7 @@ def sampled_posteriors(settings: Project, stored: bool) -> str:
 
 
 def kept_noise(settings: Project, kept: int) -> str:
-    """`kept`: number of directions that the model sees."""
+    """Advice when noise directions are kept; `kept`: number of directions that the model uses."""
     keep, steps = settings.latents.keep, []
     if keep != "auto":
         steps.append("set latents.keep=auto")
@@ -79,7 +79,7 @@ def ignored_condition(settings: Project) -> str:
 
 
 def _repaired(settings: Project) -> str:
-    """Deliberate mistakes that spoil the condition; empty where there are none."""
+    """Deliberate mistakes that corrupt the condition; empty if there are none."""
     fixes = settings.recipe.undo("data.pairing", "network.layout")
     return f"set {' and '.join(fixes)}, and train again." if fixes else ""
 

@@ -34,7 +34,7 @@ class Finding:
     severity: Severity
     title: str
     evidence: tuple[str, ...]
-    """Measurements, each beside its healthy value."""
+    """Measurements, each with its healthy value."""
     do_this: str
     """Advice that can help with the settings in force."""
 

@@ -184,7 +184,7 @@ def _growth(model: Model) -> float:
 def _batch_norms(
     model: Model, windows: Windows, settings: TrainingConfig
 ) -> BatchNormLosses | None:
-    """The loss in use beside the loss with the statistics of batches of one level."""
+    """Losses with BatchNorm's running statistics and with those of single-level batches."""
     other = copy.deepcopy(model.denoiser)
     layers = {name: m for name, m in other.named_modules() if isinstance(m, _BatchNorm)}
     if not layers:

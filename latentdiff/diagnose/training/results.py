@@ -1,4 +1,4 @@
-"""What `diagnose training` finds and measures, as `training.json` holds it."""
+"""Results of `diagnose training`, in the structure of `training.json`."""
 
 from __future__ import annotations
 

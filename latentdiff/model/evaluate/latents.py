@@ -36,7 +36,7 @@ class LatentSet:
     """Clips of equal length as latents."""
 
     final: Tensor
-    """[B, C, T] as the network sees them."""
+    """[B, C, T], whitened."""
     raw: Tensor
     """[B, D, T] as the codec decodes them."""
     network_calls: int = 0

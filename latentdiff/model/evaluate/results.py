@@ -62,7 +62,7 @@ class Spread:
     """Standard deviation of the samples' latents over that of the training clips."""
 
     median: float
-    """Over directions. 1: like the training latents; lower: quieter and more alike."""
+    """Median over directions. 1: like the training latents; lower: quieter and less varied."""
     directions: list[float]
     """[C] of each latent direction."""
     labels: dict[str, LabelSpread]
@@ -149,7 +149,7 @@ class SamplingFacts:
     autoguidance: float
     """Strength of autoguidance; 1 is none."""
     regression: bool
-    """Whether the model is a regression, which makes one network call whatever `steps` is."""
+    """Whether the model is a regression, which makes one network call for any `steps`."""
 
 
 @dataclass(frozen=True)
