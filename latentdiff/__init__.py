@@ -30,7 +30,11 @@ def load(
     """The generator that a run directory, or a diffusion checkpoint, holds.
 
     `rave`, `ckpt`: its codec, in case the run's was moved. `device`: `auto`, `cpu`, `cuda` or
-    `mps`. Raises `latentdiff.errors.UserError` where there is no trained model.
+    `mps`. Raises `latentdiff.errors.UserError` if there is no trained model.
+
+    >>> model = load(run)
+    >>> model.sample(seconds=0.5, n=2, seed=3).shape
+    (2, 1, 4032)
     """
     from latentdiff import api
 

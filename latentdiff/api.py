@@ -84,6 +84,10 @@ class Clips:
         `path` ends in .wav or .flac: that file; of several clips `song-0.wav`, `song-1.wav`, ....
         Any other path is a folder for `0.wav`, `1.wav`, .... Raises UserError where a file exists,
         unless `overwrite`.
+
+        >>> clips = Clips(np.zeros((2, 1, 8000), np.float32), sample_rate=8000)
+        >>> [path.name for path in clips.save(folder / "song.flac")]
+        ['song-0.flac', 'song-1.flac']
         """
         path = Path(path)
         kind: audio.AudioFormat = "flac" if path.suffix.lower() == ".flac" else "wav"
@@ -129,7 +133,7 @@ class Generator:
 
     @property
     def labels(self) -> list[str]:
-        """The labels it follows; empty where it follows none."""
+        """Label vocabulary; empty if the model is not conditioned on labels."""
         return list(self.model.labels)
 
     @cached_property
@@ -143,7 +147,9 @@ class Generator:
         if codec is None:
             raise UserError(
                 f"the codec of {self.model.path} was not found",
-                why=f"it was at {recorded or 'no recorded place'} when the model was trained",
+                why=f"during training it was at {recorded}"
+                if recorded
+                else "the model does not record it",
                 do_this="name it: latentdiff.load(run, rave=...).",
             )
         dimensions = self.model.whitening.dimensions
@@ -244,6 +250,10 @@ class Generator:
         `seconds`: length of a sample; None: sampling.seconds. `compare_steps`: further numbers of
         sampler steps to score. `sampling`: as for `sample`. Without a codec only latents are
         compared. Raises UserError if the latents are missing, of another codec, or too short.
+
+        >>> found = model.evaluate(n=8, seconds=0.5)
+        >>> -1 < found.held_out.skill < 1, found.samples
+        (True, 8)
         """
         settings = EvaluationSettings(
             sampling=self._settings(sampling),
@@ -262,20 +272,20 @@ class Generator:
 
     def _settings(self, given: dict[str, Any]) -> SamplingConfig:
         values = config.merge(self._project.sampling.model_dump(mode="json"), given)
-        return config.build(SamplingConfig, values, source="sample()")
+        return config.build(SamplingConfig, values, source="sample()", given=given)
 
     def _input(
         self, condition: str | Path | Sequence[str | Path], seconds: float
     ) -> ConditionInput:
-        """The one thing that clips follow."""
+        """The condition that all clips follow. Raises UserError if there is not exactly one."""
         one = isinstance(condition, (str, Path))
         given = [Path(condition)] if one else [Path(each) for each in condition]  # type: ignore[arg-type, union-attr]
         inputs, skipped = condition_inputs(self.model, given, seconds)
         if skipped or len(inputs) != 1:
             raise UserError(
-                "clips follow one condition at a time",
+                "sample() takes one condition at a time",
                 why="; ".join(skipped) or f"{len(inputs)} were given",
-                do_this="call sample() once for each.",
+                do_this="call sample() once for each condition.",
             )
         return inputs[0]
 
@@ -298,15 +308,12 @@ def load(
     ckpt: str | None = None,
     device: str = "auto",
 ) -> Generator:
-    """The generator that a run directory, or a diffusion checkpoint, holds.
-
-    `rave`, `ckpt`: its codec, where the run does not know. `device`: `auto`, `cpu`, `cuda` or
-    `mps`. Raises UserError where there is no trained model.
-    """
+    """See `latentdiff.load`."""
     found = checkpoint.find(Path(run))
-    # RUN/diffusion/checkpoints/best.safetensors
-    home = Run(found.parent.parent.parent)
     model = Model.load(found, pick_device(device))
+    # RUN/diffusion/checkpoints/best.safetensors; a file that was copied elsewhere has no run.
+    inside = found.parent.name == checkpoint.FOLDER
+    home = Run(found.parent.parent.parent if inside else found.with_suffix(""))
     return Generator(home, resolve(home), model, None if rave is None else Path(rave), ckpt)
 
 

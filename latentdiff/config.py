@@ -23,14 +23,14 @@ from latentdiff.errors import ConfigError, UserError
 S = TypeVar("S", bound="Section")
 
 Values = dict[str, Any]
-"""A mapping as YAML and JSON hold it: text, numbers, lists and mappings of these."""
+"""A mapping of plain values as in YAML and JSON: text, numbers, lists and mappings."""
 
 
 class Section(BaseModel):
     """A frozen group of settings. Unknown keys are errors; field docstrings are the reference."""
 
     method_key: ClassVar[str | None] = None
-    """The field that names a method, in a section whose methods read different fields."""
+    """The field that selects a method, in a section where methods read different fields."""
 
     @classmethod
     def method_fields(cls) -> frozenset[str]:
@@ -38,7 +38,7 @@ class Section(BaseModel):
         return frozenset(cls.model_fields) - {cls.method_key}
 
     def read_by_method(self) -> frozenset[str]:
-        """Those of `method_fields` that the chosen method reads."""
+        """The members of `method_fields` that the chosen method reads."""
         return self.method_fields()
 
     model_config = ConfigDict(
@@ -75,7 +75,7 @@ def read_yaml(path: Path) -> Values:
         loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise UserError(
-            f"no config file at {path}", do_this="`latentdiff config init` writes one."
+            f"no config file at {path}", do_this="write one with `latentdiff config init`."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the config file {path}", why=str(error)) from error

@@ -1,4 +1,4 @@
-"""The one family of errors that a user may see, and the exit codes of every command."""
+"""Errors that are shown to the user, and the exit codes of every command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXIT_CODES = {
     EXIT_OK: "finished; everything asked for was done",
     EXIT_FAILURE: "a check failed (doctor, diagnose sampler), another process of the same command "
     "failed, or a bug in latentdiff (with a traceback)",
-    EXIT_USER_ERROR: "an error you can fix; the message says how",
+    EXIT_USER_ERROR: "an error you can fix; the message explains how",
     EXIT_SKIPPED: "finished, but something was skipped; each skipped file is listed with its "
     "reason",
     EXIT_INTERRUPTED: "interrupted by Ctrl-C or SIGTERM; the same command continues",

@@ -40,7 +40,7 @@ class Codec(Protocol):
 
 
 class Condition(NamedTuple):
-    """What a batch of samples is conditioned on; None: not conditioned on that."""
+    """The conditions of a batch of samples; a field that is None is not used."""
 
     features: Tensor | None = None
     """[B, K, T], standardised, aligned with the latent frames."""
@@ -51,7 +51,7 @@ class Condition(NamedTuple):
 
 
 class Network(Protocol):
-    """A denoising network as the rest of the program sees it; see `networks/`."""
+    """Interface of a denoising network; see `networks/`."""
 
     def __call__(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
         """Noisy latents [B, C, T] of any length T, log-SNR [B] -> network output [B, C, T]."""
@@ -59,7 +59,7 @@ class Network(Protocol):
 
 
 class Denoise(Protocol):
-    """A model as samplers, losses and metrics see it."""
+    """Interface of a model for samplers, losses and metrics."""
 
     def __call__(self, z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
         """Noisy latents [B, C, T] at log-SNR [B] -> estimate of the clean latents [B, C, T]."""

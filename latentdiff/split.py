@@ -21,14 +21,15 @@ def held_out(keys: Iterable[str], share: float, seed: int) -> set[str]:
 
 
 def part_keys(key: str) -> tuple[str, str]:
-    """Keys of the two parts of a file whose end is held out: its beginning, and its end."""
+    """Keys of the two parts of a file with a held-out end: its beginning, and its end."""
     name = PurePosixPath(key)
     head, tail = (str(name.with_stem(f"{name.stem} {side}")) for side in ("train", "validation"))
     return head, tail
 
 
 def whole_key(head: str, tail: str) -> str | None:
-    """The key of the file that two keys are the parts of, see `part_keys`; None if of none."""
+    """The key of the file that two keys are the parts of, see `part_keys`; None if they are not
+    parts."""
     name = PurePosixPath(head)
     key = str(name.with_stem(name.stem.removesuffix(" train") or name.stem))
     return key if part_keys(key) == (head, tail) else None

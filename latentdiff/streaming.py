@@ -30,7 +30,7 @@ Array = NDArray[np.float32]
 Blocks = Iterable[Array]
 """One file as consecutive blocks [C, any length] of float32."""
 K = TypeVar("K", bound=Hashable)
-"""What the caller knows a file by."""
+"""The caller's key for a file."""
 
 POOL = 16
 """Batches' worth of short files that may wait for others of their length."""
@@ -38,7 +38,7 @@ POOL = 16
 
 @dataclass(frozen=True)
 class Piece(Generic[K]):
-    """A stretch of one file's result. The pieces of a file arrive in order and without gaps."""
+    """A piece of one file's result. The pieces of a file arrive in order and without gaps."""
 
     key: K
     first: int
@@ -228,7 +228,7 @@ def _windows(
 
 
 class _Buffer:
-    """The stretch of a file that coming windows may need; columns count from the file's start."""
+    """The part of a file that later windows may need; columns count from the file's start."""
 
     def __init__(self, unit: int) -> None:
         self._unit = unit

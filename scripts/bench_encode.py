@@ -1,4 +1,4 @@
-"""How fast latentdiff encodes beside a plain loop, and whether its memory stays flat.
+"""Benchmarks encoding against a plain loop, and checks that its memory stays constant.
 
     python scripts/bench_encode.py --rave runs/techno/rave
 
@@ -105,7 +105,7 @@ def memory(options: argparse.Namespace, scratch: Path) -> None:
 
 
 def peak_of(path: Path, rave: Path) -> dict[str, float]:
-    """Encode one file with the whole command and tell what it took."""
+    """Encode one file with the whole command; return time and memory."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         project = build(Project, {"device": "cpu"})

@@ -1,10 +1,10 @@
-"""How fast networks train on this machine: steps and seconds of audio a second, and what is lost.
+"""Benchmarks training on this machine: steps and seconds of audio per second, and data wait.
 
     python scripts/bench_train.py --networks diffwave unet1d --batches 8 32 --windows 128
     python scripts/bench_train.py --device cuda --precisions 32 bf16-mixed --compile off on
 
 Every cell of the grid is a run of the real trainer on made-up latents, without validation and
-demos. Cells take turns, so that what disturbs the machine disturbs all of them; the figures are
+demos. Cells take turns, so that other load affects all of them; the figures are
 medians. Data wait: share of the time spent on cutting windows and drawing noise. Utilisation: the
 operations of the network's products, forward and backward, over those of one large product of
 matrices in the same precision in the same time; on a GPU 32 bit stands for TF32, which convolutions
@@ -104,14 +104,14 @@ def measure(cell: Cell, latents: np.ndarray, options: argparse.Namespace) -> dic
     except UserError as error:
         print(f"{cell}: {error.what}")
         return {}
-    # Where compiling failed, the trainer has said so and gone on without.
+    # If compiling failed, the trainer has warned and continued uncompiled.
     if cell.compiled and parts.denoiser._compiled_call_impl is None:
         return {}
     return {**line, "flops": known.flops, "parameters": known.parameters}
 
 
 def row(cell: Cell, lines: list[dict[str, Any]], limit: float) -> dict[str, object]:
-    """Of the table; empty cells where it failed."""
+    """Table row; cells are empty if it failed."""
     lines = [line for line in lines if line]
     out: dict[str, object] = {
         "network": cell.network,

@@ -1,13 +1,13 @@
-"""Trains on two million frames of 128 latents, and tells memory and pace beside a small store.
+"""Measures memory and speed of training on two million frames of 128 latents and on a small store.
 
     python scripts/big_store.py --out runs/big
 
 Both stores are plain folders of `.npy`, made up, all directions kept; what the trainer holds of
 them is memory-mapped (`training.memory_gb` 0). Each trains in a process of its own, and once both
-have begun they are let go on in turns, one stopped while the other works: what disturbs the machine
-disturbs both alike. Peak: the largest resident size of the process. Of it, pages of mapped files
-are the kernel's to drop whenever memory is wanted, so the peak without them is told too (looked at
-20 times a second).
+have begun they run in turns, one stopped while the other works, so that other load on the machine
+affects both alike. Peak: the largest resident size of the process. Of it, pages of mapped files
+can be dropped by the kernel whenever memory is needed, so the peak without them is reported too
+(polled 20 times a second).
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from latentdiff.tracking import read_metrics
 DIMENSIONS = 128
 FILE = 100_000
 """Frames of a file."""
-GLANCE = 0.05
-"""Seconds between looks at a process."""
+POLL = 0.05
+"""Seconds between measurements of a process."""
 
 
 @dataclass
 class Training:
-    """A process that trains, and tells of every step."""
+    """A training process that logs every step."""
 
     process: subprocess.Popen[str]
     folder: Path
     paces: list[float] = field(default_factory=list)
-    """Steps a second, of each turn."""
+    """Steps per second in each turn."""
     waits: list[float] = field(default_factory=list)
-    """Share of the time that it waited for data, likewise."""
+    """Share of the time spent waiting for data in each turn."""
     resident: int = 0
     anonymous: int = 0
-    """Kilobytes, the largest seen."""
+    """Peak in kilobytes."""
 
-    def look(self) -> None:
-        """At its memory. Raises RuntimeError where it has ended."""
+    def poll_memory(self) -> None:
+        """Update the peaks. Raises RuntimeError if the process has ended."""
         if self.process.poll() is not None:
             raise RuntimeError(f"the training has ended: see {self.folder / 'log.txt'}")
         sizes = memory_kilobytes(self.process.pid)
@@ -60,26 +60,26 @@ class Training:
     def begin(self) -> None:
         """Wait for its first step, then stop it."""
         while not self._lines():
-            self.look()
-            time.sleep(GLANCE)
+            self.poll_memory()
+            time.sleep(POLL)
         self.process.send_signal(signal.SIGSTOP)
 
     def take(self, seconds: float) -> None:
-        """Let it work for `seconds`."""
+        """Let it run for `seconds`, and record its speed."""
         before = len(self._lines())
         self.process.send_signal(signal.SIGCONT)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            time.sleep(GLANCE)
-            self.look()
+            time.sleep(POLL)
+            self.poll_memory()
         self.process.send_signal(signal.SIGSTOP)
-        # The first line tells of a step that was stopped amid.
+        # The first line covers a step that was interrupted by the stop.
         lines = self._lines()[before + 1 :]
         self.paces.append(1 / statistics.median(line["step_seconds"] for line in lines))
         self.waits.append(statistics.median(line["data_wait"] for line in lines))
 
     def end(self) -> None:
-        """Let it write its checkpoint and go."""
+        """Let it write its checkpoint and exit."""
         self.process.send_signal(signal.SIGCONT)
         self.process.send_signal(signal.SIGTERM)
         self.process.wait()

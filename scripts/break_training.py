@@ -1,11 +1,11 @@
-"""Breaks trainings on purpose and asks `diagnose training` what is wrong with them.
+"""Breaks trainings on purpose and checks that `diagnose training` finds the cause.
 
     python scripts/break_training.py --latents runs/techno/latents --out runs/broken --seeds 0,1,2
 
 Five runs that are broken, each in one way, and three that are not, for every seed; then a table of
-what was found first. Latents and conditions are broken on disk, where no setting tells of it. The
+the first findings. Latents and conditions are broken on disk, where no setting shows it. The
 latents need posterior deviations (latents.keep_std=true) and mel spectrograms. The same command
-again trains nothing anew, and diagnoses once more. Exit code 1 where a cause is not named first,
+again only diagnoses once more. Exit code 1 if a cause is not named first,
 or anything is found in a healthy run.
 """
 
@@ -26,7 +26,7 @@ from latentdiff.latents import statistics
 from latentdiff.latents.store import MANIFEST, STATISTICS, LatentStore
 
 RATE = 0.004
-"""Learns fast on a CPU, and soundly."""
+"""A learning rate that is fast and stable on a CPU."""
 SETTINGS = {
     "training.batch": 16,
     "training.window": 64,
@@ -39,7 +39,7 @@ SETTINGS = {
 MEL: dict[str, object] = {"condition.kind": "mel"}
 NOTHING = "nothing"
 LEAST_FRAMES = 200
-"""Of the file that is learned by heart."""
+"""Shortest file that may be overfitted to."""
 
 Break = Callable[[LatentStore, int], None]
 
@@ -48,11 +48,13 @@ def main() -> None:
     options = arguments()
     rows = []
     for seed in options.seeds:
-        for case, (expected, spoil, settings) in CASES.items():
+        for case, (expected, break_latents, settings) in CASES.items():
             if options.cases and case not in options.cases:
                 continue
             root = options.out / f"{case}-{seed}"
-            latents = prepared(options.latents, options.out / f"{case}-{seed}-latents", spoil, seed)
+            latents = prepared(
+                options.latents, options.out / f"{case}-{seed}-latents", break_latents, seed
+            )
             train(root, latents, settings, seed, options)
             found = diagnose(root, latents)
             first = found[0] if found else NOTHING
@@ -85,14 +87,14 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split(","))
 
 
-def prepared(source: Path, target: Path, spoil: Break | None, seed: int) -> Path:
-    """The latents to train on: those given, or a copy that was spoilt."""
-    if spoil is None:
+def prepared(source: Path, target: Path, break_latents: Break | None, seed: int) -> Path:
+    """The latents to train on: those given, or a copy that was broken."""
+    if break_latents is None:
         return source
     if target.exists():
         shutil.rmtree(target)
     shutil.copytree(source, target)
-    spoil(LatentStore.open(target), seed)
+    break_latents(LatentStore.open(target), seed)
     return target
 
 
@@ -140,7 +142,7 @@ def exchange_conditions(store: LatentStore, seed: int) -> None:
 
 
 def leave_one(store: LatentStore, seed: int) -> None:
-    """One short training file left, of those that hold a few windows."""
+    """Keep one short training file, of those that hold a few windows."""
     rows = runs.read_jsonl(store.root / MANIFEST)
     train = [row for row in rows if row["split"] == "train" and row["frames"] >= LEAST_FRAMES]
     train = sorted(train, key=lambda row: row["frames"])[:3]
@@ -179,7 +181,7 @@ CASES: dict[str, tuple[str, Break | None, dict[str, object]]] = {
     "mel": (NOTHING, None, MEL),
     "transformer": (NOTHING, None, TRANSFORMER),
 }
-"""What must be found first, how the latents are spoilt, and settings."""
+"""Case -> expected first finding, how the latents are broken, and settings."""
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Write the map of the code in CONTRIBUTING.md: a phrase a file, from the docstrings.
 
 python scripts/code_map.py            rewrite it
-python scripts/code_map.py --check    only say whether it is up to date (exit code 1: it is not)
+python scripts/code_map.py --check    only check whether it is up to date (exit code 1: it is not)
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def lines(folder: Path, depth: int) -> Iterator[str]:
-    """The files of a folder, then its folders, each with what its docstring says."""
+    """The files of a folder, then its folders, each with the summary of its docstring."""
     files = sorted(path for path in folder.glob("*.py") if path.stem != "__init__")
     for path in files:
         yield f"{'  ' * depth}{path.name:24}{phrase(path)}"
@@ -46,7 +46,7 @@ def phrase(path: Path) -> str:
     """The first sentence of a file's docstring."""
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     first = " ".join(docstring.partition("\n\n")[0].split())
-    return re.split(r"(?<=[a-z)`])[.?] ", first)[0].rstrip(".")
+    return re.split(r"(?<=[a-z)`][.?]) ", first)[0].rstrip(".")
 
 
 if __name__ == "__main__":

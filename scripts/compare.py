@@ -31,7 +31,7 @@ from latentdiff import runs
 from latentdiff.runs import Run
 
 ASKED = "asked.json"
-"""What a run was started with, beside its stages."""
+"""File beside a run's stages that holds the options it was started with."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Job:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What must be equal for a finished run to be the one that is wanted."""
+        """Options that must match for a finished run to be reused."""
         return {"train": list(self.train), "threads": self.threads, "jobs": self.jobs}
 
     def finish(self) -> dict[str, Any]:
@@ -145,13 +145,13 @@ def job_of(options: argparse.Namespace, case: Case, seed: int) -> Job:
     common += _given("--device", options.device)
     budget = ["training.steps=null", f"training.hours={options.minutes / 60:g}"]
     train = [*common, *_given("--config", options.config), *budget, "training.demo_samples=0"]
-    heard = [*common, *_given("--rave", options.rave), *_given("--n", options.samples)]
+    evaluate = [*common, *_given("--rave", options.rave), *_given("--n", options.samples)]
     return Job(
         case,
         seed,
         Run(options.out / f"{case.name}-{seed}"),
         (*train, *options.set, *case.settings),
-        tuple(heard) if options.evaluate else None,
+        tuple(evaluate) if options.evaluate else None,
         options.threads,
         options.jobs,
     )
@@ -186,7 +186,7 @@ def is_done(stage: Path) -> bool:
 
 
 def figures(run: Run) -> dict[str, Any]:
-    """Of a finished run; None for what it does not tell.
+    """Results of a finished run; None for what it does not record.
 
     Losses and skills are those of the best validation; `skill at the end` is of the last one.
     """
@@ -229,7 +229,7 @@ def _size(shape: Sequence[int]) -> int:
 
 
 def scores(path: Path) -> dict[str, float | None]:
-    """Of the samples, by kind of features; nothing where there was no evaluation."""
+    """Scores of the samples by kind of features; empty without an evaluation."""
     if not path.exists():
         return {}
     results = json.loads(path.read_text(encoding="utf-8"))
@@ -243,17 +243,17 @@ def report(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> str:
     """A line a case: medians over its seeds, and the worst and best skill."""
     by_case = {case.name: [r for r in rows if r["case"] == case.name] for case in options.cases}
     lines = [summary(name, own) for name, own in by_case.items() if own]
-    told = {key: None for line in lines for key, value in line.items() if value is not None}
+    columns = {key: None for line in lines for key, value in line.items() if value is not None}
     threads = "torch's own" if options.threads is None else options.threads
     return (
         f"{options.minutes:g} minutes each, {options.jobs} at a time with {threads} threads of "
         f"{cpu_name()}; medians over seeds {', '.join(map(str, options.seeds))}\n\n"
-        + markdown([{key: line.get(key) for key in told} for line in lines])
+        + markdown([{key: line.get(key) for key in columns} for line in lines])
     )
 
 
 def summary(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over runs of one case, of those that tell."""
+    """Medians over the runs of one case, without those that lack a value."""
     line: dict[str, Any] = {"case": name, "runs": len(rows)}
     for key in (key for key in rows[0] if key not in ("case", "seed")):
         values = [row[key] for row in rows if row.get(key) is not None]

@@ -3,7 +3,7 @@
     pip install .[compare]
     python scripts/compare_peers.py runs/techno/latents --out runs/peers --minutes 5 --seeds 0 1 2
 
-Every case trains for so many minutes on the store's training files, is measured on its held-out
+Every case trains for `--minutes` minutes on the store's training files, is measured on its held-out
 files (see peer_measures.py), and draws samples, kept as raw latents in OUT/CASE-seed/samples for
 `latentdiff decode --latents`. Scores are those of `latentdiff evaluate`, of the kept directions
 and, with --rave, of the sound. Started again it continues with the cases that are not finished.
@@ -43,40 +43,40 @@ from latentdiff.training.data import Recording, Windows, generator_for
 
 OURS = "latentdiff"
 LEVELS = 32
-"""Of each model's own, for its skill."""
+"""Number of the model's own noise levels at which its skill is measured."""
 COMMON = 12
-"""Of our default schedule, for the matched skill."""
+"""Number of levels of our default schedule for the matched skill."""
 MOST_WINDOWS = 64
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What all cases share."""
+    """Settings and data shared by all cases."""
 
     options: argparse.Namespace
     store: LatentStore
     data: TrainingData
     kept: int
-    """Directions of the latents that our models see."""
+    """Number of latent directions that our models use."""
     frames: int
-    """Of a sample."""
+    """Length of a sample."""
     codec: RaveCodec | None
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A case that has been trained: what it scores, and its samples."""
+    """A trained case: its scores and samples."""
 
     what: str
     parameters: int
     steps: int
-    """Of training."""
+    """Training steps."""
     skills: Skills
     raw: Tensor
     """[B, D, T]."""
     sampler_steps: int
     seconds: float
-    """That the sampling took."""
+    """Sampling time."""
 
 
 def main() -> None:
@@ -183,7 +183,7 @@ def train_peer(ground: Ground, name: str, seed: int, folder: Path) -> Trained:
 
 
 def cut_windows(store: LatentStore, split: str, case: Case, space: Space | None) -> Windows:
-    """Windows as the case cuts them: raw, or (given its space) as it sees them."""
+    """Windows cut as the case needs them: raw or, if its space is given, normalised."""
     entries = store.of(split)
     files = [Recording(entry.key, store.mean(entry)) for entry in entries]
     if case.joins:
@@ -201,7 +201,10 @@ def whole(batch: Any) -> Tensor:
 
 
 def fit(peer: Peer, case: Case, cut: Windows, seconds: float, seed: int) -> int:
-    """Train for so many seconds; the number of steps. Leaves the weights to sample from."""
+    """Train for `seconds`; returns the number of steps.
+
+    The network keeps the weights to sample from.
+    """
     optimizer = torch.optim.AdamW(
         peer.network.parameters(), case.learning_rate, weight_decay=case.weight_decay
     )
@@ -229,7 +232,7 @@ def fit(peer: Peer, case: Case, cut: Windows, seconds: float, seed: int) -> int:
 
 
 def shape(progress: float) -> float:
-    """Of the learning rate: 2 % of warm-up, then a cosine to zero."""
+    """Learning-rate factor: 2 % warm-up, then a cosine to zero."""
     return min(1.0, progress / 0.02) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
@@ -261,10 +264,9 @@ def train_ours(ground: Ground, name: str, seed: int, folder: Path) -> Trained:
         threads=options.threads,
     )
     model = Model.load(checkpoint.find(run.diffusion))
-    header = checkpoint.load_weights(model.path).header
-    parametrisation = header["diffusion"]["parametrisation"]
+    parametrisation = model.spec.diffusion.parametrisation
     space = whitened_space(model.whitening, ground.data.statistics)
-    plain = Case(name, "", CASES["unet1d"].build, 0, window=model.window)
+    plain = Case(name, "", CASES["unet1d"].build, 0, window=model.spec.window)
     held = cut_windows(ground.store, "validation", plain, None).spread(MOST_WINDOWS)
     times = (torch.arange(LEVELS) + 0.5) / LEVELS
     found = skills(
@@ -276,7 +278,7 @@ def train_ours(ground: Ground, name: str, seed: int, folder: Path) -> Trained:
         model.whitening.channels,
         common_levels(),
     )
-    settings = model.draws(SamplingConfig(steps=options.steps or SamplingConfig().steps))
+    settings = model.resolve(SamplingConfig(steps=options.steps or SamplingConfig().steps))
     seeds = [1000 * seed + k for k in range(options.samples)]
     begun = time.perf_counter()
     drawn = torch.cat(
@@ -295,7 +297,7 @@ def train_ours(ground: Ground, name: str, seed: int, folder: Path) -> Trained:
     )
     seconds = time.perf_counter() - begun
     count = sum(p.numel() for p in model.denoiser.parameters())
-    what = " ".join([f"latentdiff {header['network']['name']}, {settings.sampler}", *options.set])
+    what = " ".join([f"latentdiff {model.spec.network.name}, {settings.sampler}", *options.set])
     steps = runs.read_jsonl(run.diffusion / "metrics.jsonl")[-1]["step"]
     return Trained(what, count, steps, found, space.to_raw(drawn), settings.steps, seconds)
 

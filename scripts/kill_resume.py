@@ -1,4 +1,4 @@
-"""Kills a training twenty times at random moments and holds what comes out to an undisturbed one.
+"""Kills a training twenty times at random moments and compares it with an uninterrupted one.
 
     python scripts/kill_resume.py --out runs/kill --kills 20
 
@@ -6,7 +6,7 @@ Both are `latentdiff train-diffusion` on the same made-up latents in processes o
 by SIGKILL anywhere between their start and their end, and started again by the same command. At
 the end weights, averages and optimiser must be equal bit for bit, no file left that the
 undisturbed run does not have, and no line of metrics lost, doubled or different (but for times).
-Exit code 1 where that is not so.
+Exit code 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from latentdiff import runs
 from latentdiff.training import checkpoint
 
 TIMES = ("seconds", "hours", "per_second", "data_wait", "share_of_time")
-"""Parts of the names of what a clock decides."""
+"""Parts of the names of metrics that depend on the clock."""
 START = 5.0
-"""Seconds in which a training starts."""
+"""Longest start-up time of a training in seconds."""
 
 
 def main() -> None:
@@ -126,7 +126,7 @@ def kill_once(command: list[object], folder: Path, draw: random.Random, longest:
 
 
 def size(folder: Path) -> int:
-    """Of the metrics file, which grows when training runs."""
+    """Bytes of the metrics file, which grows while training runs."""
     path = folder / "metrics.jsonl"
     return path.stat().st_size if path.exists() else 0
 
@@ -137,13 +137,13 @@ def finished(folder: Path) -> bool:
 
 
 def last_step(folder: Path) -> int:
-    """Of the newest whole checkpoint."""
+    """Step of the newest complete checkpoint."""
     state = checkpoint.load_newest_state(folder) if folder.exists() else None
     return 0 if state is None else state["step"]
 
 
 def differences(whole: Path, parts: Path) -> list[str]:
-    """What is not as it is in the undisturbed run."""
+    """Differences from the uninterrupted run, one line each."""
     faults = []
     states = [checkpoint.load_state(checkpoint.state(folder)) for folder in (whole, parts)]
     for key in ("step", "seen", "model", "ema", "more_ema", "optimizer", "levels"):
@@ -168,7 +168,7 @@ def differences(whole: Path, parts: Path) -> list[str]:
 
 
 def names_in(folder: Path) -> set[str]:
-    """All files but those of TensorBoard, whose names hold the time."""
+    """All files but those of TensorBoard, which have the time in their names."""
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return {str(path) for path in files if "tfevents" not in path.name}
 

@@ -31,7 +31,7 @@ FRAME_RATE = 44100 / 2048
 
 @dataclass(frozen=True)
 class Parts:
-    """What a trainer is made of."""
+    """The parts of a trainer."""
 
     project: Project
     denoiser: Denoiser
@@ -52,7 +52,7 @@ def slow_noise(rng: np.random.Generator, channels: int, frames: int) -> np.ndarr
 
 
 def make_parts(values: dict[str, Any], latents: np.ndarray) -> Parts:
-    """By the settings `values` (sections of the YAML), on latents [C, F] taken as they are."""
+    """Parts from the settings `values` (YAML sections), on unwhitened latents [C, F]."""
     project = build(Project, values)
     channels = latents.shape[0]
     denoiser = project.recipe.make_denoiser(channels=channels)
@@ -64,7 +64,7 @@ def make_parts(values: dict[str, Any], latents: np.ndarray) -> Parts:
 
 
 def fit_metrics(parts: Parts, device: str) -> list[dict[str, Any]]:
-    """Train to the end of the budget in a folder that is then removed; its lines of metrics."""
+    """Train in a temporary folder until the budget is spent; returns the rows of metrics."""
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
             parts.denoiser,

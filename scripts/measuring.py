@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: taking turns, medians, memory, tables, children."""
+"""Helpers for the scripts: timing in turns, medians, memory, tables, child processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = Mapping[str, object]
 
 
 def in_turns(loops: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
-    """Seconds of each loop, run after each other `repeats` times, after one round for warmth."""
+    """Seconds of each loop, run after each other `repeats` times, after a warm-up round."""
     times: list[list[float]] = [[] for _ in loops]
     for repeat in range(repeats + 1):
         for loop, seconds in zip(loops, times, strict=True):
@@ -26,18 +26,18 @@ def in_turns(loops: Sequence[Callable[[], object]], repeats: int) -> list[list[f
 
 
 def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """Of times taken in turns: what disturbs a round disturbs both sides of its ratio."""
+    """Median ratio of times measured in turns: other load on the machine affects both sides."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def peak_kilobytes() -> int:
-    """Of this program since it started. Not ru_maxrss: a child inherits that of its parent."""
+    """Peak memory of this process. Not ru_maxrss: a child inherits that of its parent."""
     return memory_kilobytes("self")["VmHWM"]
 
 
 def memory_kilobytes(process: int | str) -> dict[str, int]:
-    """Of a process: VmHWM, its largest resident size so far, and RssAnon, what it holds now that
-    is not mapped from files, which the kernel cannot drop. Empty when it has ended."""
+    """Memory of a process: VmHWM, its peak resident size, and RssAnon, its current memory that is
+    not mapped from files, which the kernel cannot drop. Empty if the process has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -47,7 +47,7 @@ def memory_kilobytes(process: int | str) -> dict[str, int]:
 
 
 def cpu_name() -> str:
-    """The processor, as the system names it."""
+    """Name of the processor, and its number of threads."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return f"{line.partition(':')[2].strip()}, {os.cpu_count()} threads"
@@ -57,7 +57,7 @@ def cpu_name() -> str:
 def latentdiff(
     *words: object, threads: int | None = None, **options: object
 ) -> subprocess.Popen[str]:
-    """The command line started in a process of its own; further options are Popen's."""
+    """Start the command line in a child process; further options are Popen's."""
     environment = dict(os.environ)
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
@@ -66,7 +66,7 @@ def latentdiff(
 
 
 def run_latentdiff(*words: object, threads: int | None = None) -> str:
-    """Its output once it has ended well; RuntimeError with its last lines where it has not."""
+    """Run a command and return its output. Raises RuntimeError with its last lines if it fails."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     child = latentdiff(*words, threads=threads, **pipes)
     output, _ = child.communicate()

@@ -1,12 +1,13 @@
-"""What the trainer adds to a step of the bare network, on this machine.
+"""Measures the trainer's overhead over a step of the bare network on this machine.
 
     python scripts/overhead.py --steps 200
 
-Between the trainer's steps, with the default settings, runs a step of what one would write by
-hand: the same network, noisy latents and targets of the same shapes that lie ready, forward, mean
+Between the trainer's steps, with the default settings, runs a step of what one would write by hand:
+the same network, noisy latents and targets of the same shapes prepared in advance, forward, mean
 square, backward, AdamW. The trainer's step also draws windows, levels and noise, clips the
-gradient, measures the baseline, follows the average and writes metrics; validation, checkpoints
-and demos are left out. Taking turns step by step, both suffer alike from whatever else runs here.
+gradient, measures the baseline, updates the averaged weights and writes metrics; validation,
+checkpoints and demos are left out. They alternate step by step, so that other load on the machine
+affects both alike.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Turns:
 
 @dataclass(frozen=True)
 class Interrupted(Task):
-    """A task that lets something else run whenever levels are drawn, which is once a step."""
+    """A task that runs other code whenever levels are drawn, once a step."""
 
     turns: Turns | None = None
 
@@ -72,7 +73,9 @@ def main() -> None:
     values = {"network": {"name": options.network}, "training": training}
     parts, device = make_parts(values, latents), options.device
     turns = Turns(plain_step(parts, device), lambda: now(device))
-    task = Interrupted(parts.task.objective, parts.task.schedule, parts.task.drawn, turns=turns)
+    task = Interrupted(
+        parts.task.objective, parts.task.schedule, parts.task.noise_level_sampler, turns=turns
+    )
     fit_metrics(replace(parts, task=task), device)
     trainer, plain = turns.trainer[WARMTH:], turns.plain[WARMTH:]
     median, whole = median_ratio(trainer, plain), sum(trainer) / sum(plain)

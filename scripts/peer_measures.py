@@ -1,4 +1,4 @@
-"""One yardstick for models that see the same latents through different eyes.
+"""Comparable measures for models that normalise the same latents differently.
 
 A model sees raw latents through a linear map, and its noise is white there. Along each principal
 direction of the training latents that is unit variance in noise of some log-SNR of its own: where
@@ -8,8 +8,8 @@ direction has the log-SNR asked for (matched skill: the kept directions, evenly 
 Directions stronger than the one read are then cleaner than a model on whitened latents has them,
 weaker ones noisier. Its own skill is of its own loss, over its own levels and all that it sees.
 
-Shapes: B windows, C principal directions, D latent dimensions, E what the model sees, L levels, T
-frames.
+Shapes: B windows, C principal directions, D latent dimensions, E channels that the model sees, L
+levels, T frames.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Estimate = Callable[[Tensor, float], Tensor]
 
 @dataclass(frozen=True)
 class Space:
-    """How a model sees latents."""
+    """The normalisation of latents that a model uses."""
 
     to_model: Callable[[Tensor], Tensor]
     """Raw [B, D, T] -> [B, E, T]."""
@@ -52,7 +52,7 @@ class Space:
 
 
 def global_space(statistics: LatentStatistics) -> Space:
-    """One mean and one deviation for all dimensions: what the peers see."""
+    """The peers' normalisation: one mean and one deviation for all dimensions."""
     centre = float(statistics.mean.mean())
     variances, directions = statistics.principal()
     power = np.diag(statistics.covariance) + (statistics.mean - centre) ** 2
@@ -69,7 +69,7 @@ def global_space(statistics: LatentStatistics) -> Space:
 
 
 def whitened_space(whitening: Whitening, statistics: LatentStatistics) -> Space:
-    """What our models see."""
+    """Our models' normalisation: whitening."""
     directions = whitening.directions.double().numpy()
     deviation = np.sqrt(np.einsum("cd,de,ce->c", directions, statistics.covariance, directions))
     return Space(
@@ -83,12 +83,12 @@ def whitened_space(whitening: Whitening, statistics: LatentStatistics) -> Space:
 
 @dataclass(frozen=True)
 class Skills:
-    """1 - loss / that of the best denoiser which knows the variances."""
+    """1 - loss / loss of the best denoiser that knows only the variances."""
 
     own: float
-    """In the model's own loss, over its own levels and everything it sees."""
+    """Skill in the model's own loss, over its own levels and all its inputs."""
     matched: float
-    """In v, over levels common to all and the kept directions."""
+    """Skill in v, over levels common to all models and the kept directions."""
 
 
 @torch.no_grad()
@@ -101,7 +101,7 @@ def skills(
     kept: int,
     common: Sequence[float],
 ) -> Skills:
-    """On held-out raw windows [B, D, T], with noise that is fixed for a level.
+    """Skills on held-out raw windows [B, D, T], with fixed noise for each level.
 
     `levels`: the model's own; `common`: those of the matched skill; `kept`: directions counted.
     """
@@ -123,7 +123,7 @@ def skills(
 def _errors(
     denoise: Estimate, level: float, space: Space, windows: Tensor, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Mean squares [C] of the errors of a model and of the one that knows mean and variance."""
+    """Mean squared errors [C] of a model and of one that knows only mean and variance."""
     clean = space.to_model(windows)
     centre = space.to_model(space.mean[:, None])
     snr = torch.tensor(level).exp()
@@ -139,7 +139,7 @@ def _errors(
 
 
 def _own_weight(level: float, parametrisation: str) -> float:
-    """Of a squared error of the clean latents in the loss: 1 / (d clean / d output)^2."""
+    """Weight of a squared error of the clean latents in the loss: 1 / (d clean / d output)^2."""
     snr = float(np.exp(level))
     return snr if parametrisation == "eps" else 1 + snr
 
@@ -156,12 +156,12 @@ def _read(values: Tensor, at: Tensor, common: Sequence[float]) -> float:
 def scores(
     raw: Tensor, store: LatentStore, whitening: Whitening, codec: RaveCodec | None
 ) -> dict[str, float]:
-    """Of samples [B, D, T], as `latentdiff evaluate` has them: of the kept directions and, with a
-    codec, of the sound. 0 where samples are not finite."""
+    """Scores of samples [B, D, T] as in `latentdiff evaluate`: of the kept directions and, with a
+    codec, of the sound. 0 if samples are not finite."""
     if not torch.isfinite(raw).all():
         return {"latent score": 0.0} | ({} if codec is None else {"mel score": 0.0})
-    seer: Any = SimpleNamespace(whitening=whitening)
-    real = evaluate_sets.gather(seer, store, len(raw), raw.shape[-1])
+    model: Any = SimpleNamespace(whiten=whitening.whiten)
+    real = evaluate_sets.gather(model, store, len(raw), raw.shape[-1])
     raw = raw[..., : real.frames]
     white = windows.white_noise(real.other.final, generator_for("peers", "white noise"))
     sounding = {
@@ -182,7 +182,7 @@ def scores(
 
 
 def _score(sets: Mapping[str, Tensor]) -> float:
-    """Of the samples; NaN where noise is as near as sound."""
+    """Score of the samples; NaN where noise is as near as sound."""
     score = compare.compare_clips(sets).score(compare.SAMPLES)
     return float("nan") if score is None else score
 

@@ -1,4 +1,4 @@
-"""What else one could train on these latents: each peer as its own authors configure it.
+"""Other models for the same latents, each configured as by its authors.
 
 Peers see globally standardised latents: one mean and one deviation for all dimensions, as
 RAVE-Latent-Diffusion's preprocess.py does it. They come with `pip install .[compare]`.
@@ -24,14 +24,14 @@ class Peer(Protocol):
 
     network: nn.Module
     parametrisation: str
-    """What its loss is measured in: eps or v."""
+    """The target of its loss: eps or v."""
 
     def loss(self, y: Tensor) -> Tensor:
-        """Of a batch of clean latents [B, D, T]."""
+        """Training loss on a batch of clean latents [B, D, T]."""
         ...
 
     def levels(self, count: int) -> list[float]:
-        """So many log-SNRs, as evenly spread over its own time as it trains on them."""
+        """`count` log-SNRs, spread over its own time as in its training."""
         ...
 
     def denoise(self, y_t: Tensor, logsnr: float) -> Tensor:
@@ -46,7 +46,7 @@ class Peer(Protocol):
 class UNet1D:
     """diffusers' UNet1DModel under DDPMScheduler's defaults: betas 1e-4..0.02, 1000 steps, eps.
 
-    Sampled with DDIM, or with all the steps of DDPM where so many are asked for. Of the defaults
+    Sampled with DDIM, or with DDPM if all its steps are requested. Of the defaults
     only `clip_sample` is off: it would cut latents of unit deviation off at one deviation.
     """
 
@@ -99,7 +99,7 @@ class UNetV0:
     parametrisation = "v"
 
     def __init__(self, dimensions: int, **shape: Any) -> None:
-        # It imports torchaudio, whose native part may not fit the torch at hand.
+        # It imports torchaudio, which may be built for another version of torch.
         import_torchaudio()
         from audio_diffusion_pytorch import DiffusionModel, VDiffusion, VSampler
         from audio_diffusion_pytorch import UNetV0 as Network
@@ -135,9 +135,9 @@ class Case:
     name: str
     what: str
     build: Callable[[int], Peer]
-    """Of D dimensions."""
+    """Builds the peer for D latent dimensions."""
     steps: int
-    """Of its sampler."""
+    """Sampler steps."""
     batch: int = 32
     window: int = 128
     """Frames."""

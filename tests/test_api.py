@@ -13,9 +13,11 @@ import soundfile
 import torch
 
 import latentdiff
-from latentdiff import api, runs
+from latentdiff import api, config, runs
+from latentdiff.commands.encode import encode
 from latentdiff.errors import ConfigError, UserError
 from latentdiff.latents.store import CodecFacts
+from latentdiff.model.project import Project
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.training import checkpoint
 
@@ -45,11 +47,19 @@ def load(tmp_path, make_model, rave, facts):
     return load
 
 
-def test_the_examples_of_the_docstrings(load):
-    globs = {"model": load(), "np": np, **vars(api)}
-    found = doctest.DocTestFinder().find(api, "api", globs=globs)
+def test_the_examples_of_the_docstrings(load, tmp_path, audio_folder, rave_run):
+    run = runs.Run(tmp_path / "run")
+    encode(run, config.build(Project, {}), audio=[audio_folder], rave=rave_run)
+    globs = {"model": load(), "np": np, "run": run.root, "folder": tmp_path}
+    finder = doctest.DocTestFinder()
+    found = [
+        test
+        for module in (api, latentdiff)
+        for test in finder.find(module, module.__name__, globs={**vars(module), **globs})
+    ]
     examples = [test for test in found if test.examples]
-    assert len(examples) >= 5
+    public = {"load", "Clips", "save", "sample", "sample_latents", "encode", "decode", "evaluate"}
+    assert public <= {test.name.split(".")[-1] for test in examples}
     for test in examples:
         failed, _ = doctest.DocTestRunner(verbose=False).run(test)
         assert not failed, test.name
@@ -112,15 +122,17 @@ def test_conditions_and_settings_are_checked(load, tmp_path, write_wav, melody):
     assert model.labels == ["drums", "strings"]
     clips = model.sample(0.5, n=2, condition=[song, "drums"], steps=2, guidance=2.0)
     assert clips.shape[:2] == (2, 1)
-    with pytest.raises(UserError, match="knows no label"):
+    with pytest.raises(UserError, match="has no label"):
         model.sample(0.5, condition=[song, "drum"])
     with pytest.raises(UserError, match="one condition at a time"):
         model.sample(0.5, condition=[song, "drums", "strings"])
     with pytest.raises(ConfigError, match="stepz"):
         model.sample(0.5, stepz=3)
+    with pytest.raises(ConfigError, match="eta: not read by sampler=heun"):
+        model.sample(0.5, sampler="heun", eta=0.5)
 
 
-def test_a_codec_that_is_gone_is_said(load, rave):
+def test_a_missing_codec_raises(load, rave):
     gone = load(codec_path="/nowhere/best.ckpt")
     with pytest.raises(UserError, match=r"was not found[\s\S]*rave=\.\.\."):
         gone.decode(np.zeros((6, 10), np.float32))
@@ -128,7 +140,7 @@ def test_a_codec_that_is_gone_is_said(load, rave):
     assert moved.decode(np.zeros((6, 10), np.float32)).shape == (1, 1, 640)
 
 
-def test_a_run_without_a_model_is_said(tmp_path):
+def test_a_run_without_a_model_raises(tmp_path):
     with pytest.raises(UserError, match="no diffusion checkpoint"):
         latentdiff.load(tmp_path)
 

@@ -1,4 +1,4 @@
-"""The floors of the building: imports only point down, foreign libraries stay in their rooms."""
+"""Layers: imports only point down, and third-party libraries stay in their packages."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "latentdiff"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# Rooms from the ground up; an import may only point to a lower floor. Ground rooms need no torch.
+# Packages from the bottom up; an import may only point to a lower layer. Layer 0 needs no torch.
 GROUND = ("specs", "errors", "interrupt", "split", "synth", "child")
-FLOORS = (
+LAYERS = (
     GROUND,
     ("streaming", "config", "runs", "torchaudio_guard"),
     ("networks", "diffusion", "latents", "conditions", "audio", "tracking"),
@@ -26,14 +26,14 @@ FLOORS = (
     ("cli", "api"),
     ("__main__",),
 )
-FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+LAYER_OF = {package: number for number, layer in enumerate(LAYERS) for package in layer}
 # Modules that command-line help and config reading pass through: they must not import torch.
 LIGHT = (*GROUND, "config", "runs", "tracking")
 
 RAVE_ONLY = ("rave", "gin", "absl", "pytorch_lightning", "cached_conv", "udls", "lmdb")
 
-# Foreign library -> the only rooms that may import it.
-ROOM_OF = {
+# Third-party library -> the only packages that may import it.
+PACKAGES_OF = {
     **{name: {"rave"} for name in RAVE_ONLY},
     "click": {"cli"},
     "lightning": {"training"},
@@ -42,11 +42,11 @@ ROOM_OF = {
 }
 
 
-def room(module: str) -> str:
-    """`latentdiff.rave.codec` -> `rave`: the innermost room that FLOORS names."""
+def package_of(module: str) -> str:
+    """`latentdiff.rave.codec` -> `rave`: the innermost package that LAYERS names."""
     parts = module.split(".")[1:]
     inner = ".".join(parts[:2])
-    return inner if inner in FLOOR_OF else parts[0]
+    return inner if inner in LAYER_OF else parts[0]
 
 
 def module_of(path: Path) -> str:
@@ -78,12 +78,12 @@ def modules_imported(path: Path) -> set[str]:
 def test_imports_point_down(path):
     if path == PACKAGE / "__init__.py":
         return
-    here = room(module_of(path))
+    here = package_of(module_of(path))
     for name in modules_imported(path):
-        there = room(name)
-        below = FLOOR_OF[there] < FLOOR_OF[here]
-        # Modules of the lower floors are rooms of one file and may use each other.
-        ground = FLOOR_OF[there] == FLOOR_OF[here] <= 1
+        there = package_of(name)
+        below = LAYER_OF[there] < LAYER_OF[here]
+        # Single modules of the lower layers may import each other.
+        ground = LAYER_OF[there] == LAYER_OF[here] <= 1
         assert there == here or below or ground, f"{here} imports {name}"
 
 
@@ -97,8 +97,10 @@ def test_no_two_files_import_each_other():
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_foreign_libraries_stay_in_their_room(path):
     for name in imports(path):
-        rooms = ROOM_OF.get(name.split(".")[0])
-        assert rooms is None or room(module_of(path)) in rooms, f"{path.name} imports {name}"
+        packages = PACKAGES_OF.get(name.split(".")[0])
+        assert packages is None or package_of(module_of(path)) in packages, (
+            f"{path.name} imports {name}"
+        )
 
 
 def test_no_module_is_a_novel():
@@ -131,7 +133,7 @@ def test_importing_everything_does_nothing():
 import importlib, logging, sys
 floor0 = [n for n in {names!r} if n.split('.')[1] in {LIGHT!r}]
 for name in floor0: importlib.import_module(name)
-assert 'torch' not in sys.modules, 'floor 0 imports torch'
+assert 'torch' not in sys.modules, 'layer 0 imports torch'
 for name in {names!r}: importlib.import_module(name)
 import torch
 assert torch.is_grad_enabled()

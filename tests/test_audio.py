@@ -119,7 +119,7 @@ def test_a_file_named_by_itself_may_have_any_extension(tmp_path):
     assert [key for key, _ in audio.find([touch(tmp_path / "take.bin")]).files] == ["take.bin"]
 
 
-def test_find_says_what_is_wrong_with_a_place(tmp_path):
+def test_find_reports_what_is_wrong_with_a_path(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         audio.find([tmp_path / "nowhere"])
     touch(tmp_path / "readme.txt")
@@ -165,7 +165,7 @@ def test_file_names_are_distinct_whatever_is_lost_of_the_keys():
     assert stems == audio.file_stems(reversed(keys))
 
 
-def test_equal_hashes_are_told_apart_too(monkeypatch):
+def test_equal_hashes_get_distinct_names_too(monkeypatch):
     from latentdiff.audio import names
 
     monkeypatch.setattr(names, "_HASH_DIGITS", 1)
@@ -246,7 +246,7 @@ def test_channels_mono_is_repeated_equal_numbers_stay_others_are_refused(tmp_pat
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_no_numbers_are_an_error_that_says_when(tmp_path, write_wav, bad):
+def test_samples_that_are_not_finite_raise_with_their_position(tmp_path, write_wav, bad):
     samples = sine(2, 8000)
     samples[12_000] = bad
     path = write_wav(tmp_path / "x.wav", samples, subtype="FLOAT")

@@ -57,7 +57,7 @@ def test_help_ends_with_an_example(name):
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "expected"),
     [
         (["train-rave", "\u2014run", "x"], "type --run"),
         (["train-rave", "--run", "x", "\u2013ckpt", "y"], "type --ckpt"),
@@ -70,10 +70,10 @@ def test_help_ends_with_an_example(name):
         (["inspect", "nothing-here"], "nothing at"),
     ],
 )
-def test_wrong_words_are_explained_without_a_traceback(tmp_path, words, says):
+def test_wrong_words_are_explained_without_a_traceback(tmp_path, words, expected):
     done = run(*words, cwd=tmp_path)
     assert done.returncode == 2
-    assert says in done.stderr
+    assert expected in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
@@ -103,12 +103,12 @@ def test_help_lists_every_exit_code():
 
 
 @pytest.mark.parametrize(
-    ("skipped", "says"),
+    ("skipped", "expected"),
     [(["a: x"], "finished; 1 file skipped:"), (["a: x", "b: y"], "finished; 2 files skipped:")],
 )
-def test_skipped_files_are_counted_and_listed(skipped, says, caplog):
+def test_skipped_files_are_counted_and_listed(skipped, expected, caplog):
     assert base.finish(skipped) == 3
-    assert [record.getMessage().strip() for record in caplog.records] == [says, *skipped]
+    assert [record.getMessage().strip() for record in caplog.records] == [expected, *skipped]
     assert base.finish([]) == 0
 
 

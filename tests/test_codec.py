@@ -284,7 +284,7 @@ def test_exports_that_are_none(tmp_path):
     with pytest.raises(UserError, match="damaged, or no TorchScript"):
         RaveCodec.open(tmp_path / "text.ts")
     torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / "linear.ts"))
-    with pytest.raises(UserError, match="is no RAVE"):
+    with pytest.raises(UserError, match="is not an exported RAVE model"):
         RaveCodec.open(tmp_path / "linear.ts")
 
 

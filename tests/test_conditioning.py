@@ -21,7 +21,7 @@ def sine(hertz: float, seconds: float, level: float = 1.0) -> np.ndarray:
     return (level * np.sin(2 * np.pi * hertz * t)).astype(np.float32)[None]
 
 
-def test_mel_has_the_length_range_and_pitch_it_says():
+def test_mel_has_the_documented_length_range_and_pitch():
     audio = sine(1000, 1.0)
     mel = mel_of_blocks([audio], CONFIG)
     assert mel.shape == (80, 1 + audio.shape[1] // CONFIG.hop)
@@ -103,7 +103,7 @@ def test_standardised_features_have_unit_variance_and_come_from_the_statistics()
 
 
 @pytest.mark.parametrize("files", [[], [np.full((2, 3), np.nan, np.float32)]])
-def test_features_that_cannot_be_standardised_are_told(files):
+def test_features_that_cannot_be_standardised_are_reported(files):
     with pytest.raises(UserError, match="cannot be used"):
         Standardiser.fit(files)
 
@@ -117,7 +117,7 @@ def test_labels():
 
 
 @pytest.mark.parametrize("labels", [[], ["a", "a"], ["a", "b", None], [None]])
-def test_labels_that_tell_nothing_are_refused(labels):
+def test_uninformative_labels_are_refused(labels):
     with pytest.raises(UserError, match="cannot be conditioned on labels"):
         label_names(labels)
 
@@ -168,7 +168,7 @@ class TestLabelFiles:
             ("key,label\na,x\na,y\n", "two labels for a: 'x' and 'y'"),
         ],
     )
-    def test_files_that_cannot_be_used_are_told(self, tmp_path, text, message):
+    def test_files_that_cannot_be_used_are_reported(self, tmp_path, text, message):
         path = tmp_path / "labels.csv"
         path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=message):

@@ -80,7 +80,7 @@ def test_empty_section_means_defaults(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("a: [1,", "not valid YAML"),
         ("- 1\n- 2\n", "holds a list"),
@@ -88,10 +88,10 @@ def test_empty_section_means_defaults(tmp_path):
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
     ],
 )
-def test_bad_yaml_is_explained(tmp_path, text, says):
+def test_bad_yaml_is_explained(tmp_path, text, expected):
     path = tmp_path / "c.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=expected):
         config.read_yaml(path)
 
 

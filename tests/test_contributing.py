@@ -92,6 +92,12 @@ def test_a_recipe_touches_one_file_or_package_and_one_registry_line(title):
     assert len({Path(name) if name.count("/") == 2 else Path(name).parent for name in others}) == 1
 
 
+def test_the_map_says_what_the_docstrings_say():
+    script = [sys.executable, ROOT / "scripts" / "code_map.py", "--check"]
+    done = subprocess.run(script, cwd=ROOT)
+    assert done.returncode == 0, "run scripts/code_map.py"
+
+
 def test_the_map_names_every_file_once():
     block = re.search(r"## Map of the code\n.*?```text\n(.*?)```", TEXT, re.S).group(1)
     named, folder = [], Path()

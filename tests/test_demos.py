@@ -42,7 +42,7 @@ class Subject(NamedTuple):
 
 
 class Follower(torch.nn.Module):
-    """Denoises towards the condition's first feature (or nothing): its samples tell what it saw."""
+    """Denoises towards the condition's first feature (or nothing): its samples reveal its input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ def build(tmp_path, subject, fake_codec):
 
 @pytest.fixture
 def make(tmp_path, build):
-    """The same, told to a tracker in `tmp_path` that goes on where the one before it ended."""
+    """The same, logged to a tracker in `tmp_path` that continues where the one before it ended."""
 
     @contextmanager
     def make(*subject, **options):
@@ -253,7 +253,7 @@ def test_without_a_codec_latents_are_shown(tmp_path, make):
     assert not list(folder.rglob("*.wav"))
 
 
-def test_a_codec_that_is_not_at_hand_is_said(tmp_path, subject, caplog):
+def test_a_missing_codec_is_reported(tmp_path, subject, caplog):
     assert demos._codec(Run(tmp_path), subject.store, "cpu") is None
     assert "make no sound: their codec was not found" in caplog.text
 
@@ -270,15 +270,15 @@ def test_a_codec_that_was_trained_further_is_not_used(tmp_path, subject, rave_ru
     assert "are of another codec" in caplog.text
 
 
-def test_a_failing_demo_is_told_once_and_training_goes_on(tmp_path, make, caplog):
+def test_a_failing_demo_is_reported_once_and_training_continues(tmp_path, make, caplog):
     model = Follower()
     model.gain.data.fill_(float("nan"))
     with caplog.at_level(logging.WARNING, logger="latentdiff"), make() as show:
         show(0, model)
         show(1, model)
         show(2, Follower())
-    (said,) = [r.message for r in caplog.records if "no demo" in r.message]
-    assert "step 0" in said and "NaN" in said
+    (message,) = [r.message for r in caplog.records if "no demo" in r.message]
+    assert "step 0" in message and "NaN" in message
     assert (tmp_path / "demos" / "step-000002" / "sample-0.wav").exists()
 
 

@@ -126,7 +126,7 @@ def test_regression_has_no_levels_to_weigh():
         build_section(DiffusionConfig, {"parametrisation": "regression", "weighting": "edm"})
 
 
-def test_network_output_of_another_shape_is_told():
+def test_network_output_of_another_shape_is_refused():
     broadcastable = Denoiser(lambda z, logsnr, c: z[:, :1])
     with pytest.raises(ValueError, match=r"\(5, 1, 7\).*\(5, 3, 7\)"):
         broadcastable(torch.zeros(5, 3, 7), LEVELS, FREE)

@@ -96,7 +96,7 @@ def test_an_interrupted_report_does_not_block_one_with_other_settings(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         ask(tmp_path / "q", interrupt, n=8)
     assert ask(tmp_path / "q", n=4) == FOUND
-    with pytest.raises(UserError, match="made otherwise"):
+    with pytest.raises(UserError, match="made with other settings or inputs"):
         ask(tmp_path / "q", n=8)
 
 

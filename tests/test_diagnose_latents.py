@@ -241,7 +241,7 @@ def plain_folder(folder):
 
 
 def test_unknown_noise_is_not_called_zero(tmp_path, caplog):
-    """A plain folder says nothing of the encoder's posterior: no share of noise can be claimed."""
+    """A plain folder has no posterior: the share of noise is unknown."""
     folder = plain_folder(tmp_path / "means")
     with caplog.at_level(logging.INFO, logger="latentdiff"):
         diagnose_latents(None, project(), latents=folder, out=tmp_path / "out")
@@ -264,7 +264,7 @@ def test_latents_need_no_run(tmp_path):
         cli.cli.main(["diagnose", "latents"], standalone_mode=False)
 
 
-def test_where_nothing_can_be_kept_it_says_why(run, store):
+def test_where_nothing_can_be_kept_it_reports_why(run, store):
     diagnose_latents(run, project(latents={"keep": 40}))
     text = (run.root / "diagnosis" / "latents" / "latents.txt").read_text(encoding="utf-8")
     assert "latents.keep=40 cannot be met: latents.keep asks for 40 directions" in text

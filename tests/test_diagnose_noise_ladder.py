@@ -158,7 +158,7 @@ def test_the_same_seed_gives_the_same_ladder(run, encoded):
     first = results(run)
     diagnose_noise_ladder(run, encoded, n=2, seconds=0.5, overwrite=True)
     assert results(run) == first
-    with pytest.raises(UserError, match="made otherwise"):
+    with pytest.raises(UserError, match="made with other settings or inputs"):
         diagnose_noise_ladder(run, encoded, n=3, seconds=0.5)
 
 

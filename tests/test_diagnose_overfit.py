@@ -129,7 +129,7 @@ def test_once_learned_the_headline_follows_the_distances(medians, rises):
         (math.nan, (math.nan, math.nan, math.nan)),
     ],
 )
-def test_too_little_training_says_nothing_about_steps(skill, medians):
+def test_too_little_training_allows_no_verdict_on_steps(skill, medians):
     headline, *advice = verdict(found(*medians, skill=skill))
     assert "FEWER" not in headline and "not learned yet" in headline
     assert "Train longer" in advice[0]

@@ -59,7 +59,7 @@ def logged(caplog):
     return lambda: caplog.text
 
 
-def test_every_method_is_tested_and_draws_noise_only_if_it_says_so():
+def test_every_method_is_tested_and_draws_noise_only_if_it_declares_it():
     assert {variant.sampler for variant in VARIANTS.values()} == set(METHODS)
     z = torch.zeros(1, 2, 4)
     for name, variant in VARIANTS.items():
@@ -122,7 +122,7 @@ def test_fresh_noise_is_uncorrelated_with_what_was_seen():
     torch.testing.assert_close(fresh.mean(0), torch.zeros(6).double())
 
 
-def test_pure_noise_costs_what_arithmetic_says():
+def test_pure_noise_costs_what_arithmetic_predicts():
     """From a start of unit variance the exact flow takes S to S / (alpha^2 S + sigma^2)."""
     here = problem({"name": "diffwave"})
     variance = here.exact.variances[:, 0]
@@ -165,7 +165,7 @@ def test_right_samplers_pass_and_files_are_left(few, logged, tmp_path):
     assert (tmp_path / "out" / "sampler.png").read_bytes().startswith(b"\x89PNG")
     # Read back instead of measured again, with the same verdict.
     assert sampler(own, out=tmp_path / "out")
-    with pytest.raises(UserError, match="made otherwise"):
+    with pytest.raises(UserError, match="made with other settings or inputs"):
         sampler(project(), out=tmp_path / "out")
 
 

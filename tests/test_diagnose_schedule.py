@@ -202,17 +202,17 @@ def test_advice_names_settings_that_the_schedule_reads(logged, run, settings, to
 
 
 @pytest.mark.parametrize(
-    ("chain", "says"),
+    ("chain", "expected"),
     [
         ((1e-5, 0.0085), "never reaches pure noise (12% of the signal is left)"),
         ((1e-4, 0.05), "gain 3.41e+05: 31% of the levels lie beyond log-SNR -12"),
         ((1e-4, 1.0), "gain infinite: 85% of the levels"),
     ],
 )
-def test_faults_are_named(logged, chain, says):
+def test_faults_are_named(logged, chain, expected):
     own = betas(*chain).model_dump()
     schedule(project(diffusion={"schedule": own}))
-    assert says in logged()
+    assert expected in logged()
     assert "nothing wrong" not in logged()
 
 
@@ -222,7 +222,7 @@ def test_the_deviation_of_the_latents_can_be_given(logged):
     assert "0.150" in logged()
 
 
-def test_a_run_tells_where_its_latents_lie(logged, run):
+def test_a_run_places_its_latents_on_the_schedule(logged, run):
     ladder(run, 2.0)
     schedule(project(latents={"keep": "all"}), run=run)
     found = json.loads((run.root / "diagnosis" / "schedule" / "schedule.json").read_text())
@@ -266,7 +266,7 @@ def test_a_clean_end_too_noisy_for_the_decoder_is_named(logged, run):
     assert "its clean end, log-SNR 8.0, is noisier than the decoder tolerates (9.0)" in logged()
 
 
-def test_a_run_without_latents_says_so(logged, tmp_path):
+def test_a_run_without_latents_reports_it(logged, tmp_path):
     run = Run(tmp_path)
     run.config.write_text("{}")
     schedule(project(), run=run)
@@ -276,7 +276,7 @@ def test_a_run_without_latents_says_so(logged, tmp_path):
 def test_another_schedule_or_ladder_is_another_report(run):
     schedule(project(), run=run)
     schedule(project(), run=run)
-    with pytest.raises(UserError, match="made otherwise"):
+    with pytest.raises(UserError, match="made with other settings or inputs"):
         schedule(project(diffusion={"schedule": {"name": "flow"}}), run=run)
     ladder(run, 1.0)
     with pytest.raises(UserError, match="noise-ladder"):

@@ -122,8 +122,8 @@ def test_dpm_solver_multistep():
     assert_same(ours("dpmpp-2m", timesteps), trajectory)
 
 
-def test_another_method_is_told_apart():
-    """What the comparisons above can tell: methods that differ only in second order."""
+def test_another_method_is_distinguished():
+    """What the comparisons above distinguish: methods that differ only in second order."""
     timesteps = list(range(951, 0, -50))
     first, second = ours("ddim", timesteps), ours("dpmpp-2m", timesteps)
     assert (first[-1] - second[-1]).abs().max() > 100 * CLOSE["atol"]

@@ -23,13 +23,13 @@ def lines(caplog):
 @pytest.mark.real
 def test_this_machine(tmp_path, caplog):
     assert d.doctor(Run(tmp_path / "runs" / "new")) is True
-    said = [line.split()[:2] for line in lines(caplog)[:-1]]
-    parts = [part for _, part in said]
+    statuses = [line.split()[:2] for line in lines(caplog)[:-1]]
+    parts = [part for _, part in statuses]
     assert parts == [
         *["python", "torch", "torchaudio", "rave", "formats", "formats"],
         *["disk", "memory", "writing"],
     ]
-    assert all(status in ("ok", "limited") for status, _ in said)
+    assert all(status in ("ok", "limited") for status, _ in statuses)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -52,7 +52,7 @@ def test_python(version, status):
 
 
 @pytest.mark.parametrize(
-    ("facts", "status", "said"),
+    ("facts", "status", "expected"),
     [
         ({}, "ok", "no GPU"),
         ({"gpus": ["H200"], "cuda_build": "12.6"}, "ok", "cuda (H200)"),
@@ -61,10 +61,10 @@ def test_python(version, status):
         ({"driver": True}, "limited", "has no CUDA"),
     ],
 )
-def test_torch(facts, status, said):
+def test_torch(facts, status, expected):
     base = {"version": "2.9", "cuda_build": None, "gpus": [], "mps": False, "driver": False}
     result = d.describe_torch(**{**base, **facts}, threads=2)
-    assert result.status == status and said in result.found
+    assert result.status == status and expected in result.found
     assert bool(result.do_this) == (status == "limited")
 
 

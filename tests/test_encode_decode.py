@@ -59,7 +59,7 @@ def table(path):
     return runs.read_jsonl(path / MANIFEST)
 
 
-def test_encode_writes_what_the_codec_says(codec, run, audio_folder):
+def test_encode_writes_what_the_codec_returns(codec, run, audio_folder):
     assert encode(run, project(latents={"keep_std": True}), audio=[audio_folder]) == []
     store = LatentStore.open(run.latents)
     assert [entry.key for entry in store.entries][:2] == ["a/same.wav", "a/tune 1.wav"]
@@ -236,7 +236,7 @@ def test_same_command_again(codec, run, audio_folder, caplog):
     assert encode(run, project(latents={"keep": 3}), audio=[audio_folder]) == []
     assert (run.latents / MANIFEST).stat().st_mtime_ns == before
     for changed in ({"latents": {"keep_std": True}}, {"condition": {"mel": {"bands": 40}}}):
-        with pytest.raises(UserError, match="made otherwise"):
+        with pytest.raises(UserError, match="made with other settings or inputs"):
             encode(run, project(**changed), audio=[audio_folder])
     codec.fingerprint = "e" * 64
     with pytest.raises(UserError, match="codec: another than then"):
@@ -290,7 +290,7 @@ def test_a_file_changed_since_the_interruption_is_encoded_again(
     assert runs.read_run(run.latents).result["level_db"] < -1
 
 
-def test_check_tells_level_and_distance(codec, run, audio_folder, caplog):
+def test_check_reports_level_and_distance(codec, run, audio_folder, caplog):
     caplog.set_level(logging.INFO)
     encode(run, project(), audio=[audio_folder], check=True)
     assert "mean multi-scale spectral distance" in caplog.text
@@ -353,7 +353,7 @@ def test_encode_then_decode_gives_the_sound_back(codec, run, audio_folder):
 def test_a_file_whose_end_was_held_out_comes_back_in_one_piece(
     codec, run, tmp_path, write_wav, melody, seconds
 ):
-    """Both parts end within a frame: what fills it must not be heard between them."""
+    """Both parts end within a frame: the padding must not sound between them."""
     settings = {"data": {"sample_rate": 8000, "validation": 0.3}}
     settings["latents"] = {"chunk_seconds": seconds}
     path = write_wav(tmp_path / "one.wav", melody(5)[:-7])
@@ -381,7 +381,7 @@ def test_parts_that_do_not_follow_each_other_stay_apart(codec, run, tmp_path, wr
     assert [row["key"] for row in table(run.audio / "end")] == ["one validation.wav"]
 
 
-def test_names_tell_the_seed_and_the_newest_samples_are_taken(codec, run):
+def test_names_contain_the_seed_and_the_newest_samples_are_taken(codec, run):
     write_samples(run, "old", {"seed1-free": latents(9)}, codec, started="2026-01-02")
     write_samples(
         run, "new", {"seed3-free": latents(9), "seed4-free": latents(5)}, codec, "2026-02-01"
@@ -462,13 +462,13 @@ def test_existing_output_is_kept(codec, run, caplog):
     decode(run, project(), latents=run.samples / "one", name="x")
     decode(run, project(), latents=run.samples / "one", name="x")
     assert "already done" in caplog.text
-    with pytest.raises(UserError, match="holds a decode made otherwise"):
+    with pytest.raises(UserError, match="holds a decode made with other settings or inputs"):
         decode(run, project(), latents=run.samples / "two", name="x")
     decode(run, project(), latents=run.samples / "two", name="x", overwrite=True)
     assert [path.name for path in (run.audio / "x").glob("*.wav")] == ["seed2.wav"]
 
 
-def test_levels_clipping_and_near_silence_are_told(codec, run, audio_folder, caplog):
+def test_levels_clipping_and_near_silence_are_reported(codec, run, audio_folder, caplog):
     encode(run, project(), audio=[audio_folder])
     usual = runs.read_run(run.latents).result["level_db"]
     arrays = {"seed1": latents(200), "seed2": latents(200, 1e-4), "seed3": latents(200, 30)}

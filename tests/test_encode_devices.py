@@ -129,9 +129,9 @@ def test_followers_fail_where_nothing_could_be_encoded(tmp_path, rave_run):
         )
         for rank in range(2)
     ]
-    said = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [EXIT_USER_ERROR, EXIT_FAILURE], said
-    assert "nothing could be encoded" in said[0] and "error" not in said[1]
+    stderr = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [EXIT_USER_ERROR, EXIT_FAILURE], stderr
+    assert "nothing could be encoded" in stderr[0] and "error" not in stderr[1]
 
 
 @pytest.mark.real

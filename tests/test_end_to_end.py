@@ -202,7 +202,7 @@ def check_dataset(directory):
 
 
 def check_metrics(run):
-    """Both trainings were stopped and resumed: every step told once, in order, to the end."""
+    """Both trainings were stopped and resumed: every step logged once, in order, to the end."""
     for stage, last in (("rave", 30), ("diffusion", 300)):
         steps = [row["step"] for row in tracking.read_metrics(run / stage) if "loss" in row]
         assert steps == sorted(set(steps)), stage
@@ -229,7 +229,7 @@ def test_the_same_seed_gives_the_same_latents(studio):
     np.testing.assert_allclose(first[name], second[name], atol=1e-5)
 
 
-def test_finished_stages_say_so_and_refuse_other_settings(studio):
+def test_finished_stages_report_it_and_refuse_other_settings(studio):
     for stage in ("train-rave", "train-diffusion"):
         out = latentdiff(studio, f"latentdiff {stage} --run runs/techno")
         assert "already done" in out

@@ -40,7 +40,7 @@ SCHEDULE = noise.build(ScheduleConfig())
 
 
 def walks(seed, files=6, frames=200):
-    """Windows of slow random walks, about unit variance, with a condition that tells them."""
+    """Windows of slow random walks, about unit variance, with a condition that determines them."""
     rng = np.random.default_rng(seed)
     steps = rng.standard_normal((files, 2, frames)).astype(np.float32)
     arrays = [np.stack([np.convolve(c, np.ones(16) / 4, "same") for c in z]) for z in steps]
@@ -149,7 +149,7 @@ class TestMetrics:
 
 
 class TestSpeed:
-    def test_lines_tell_what_limits_the_speed(self, tmp_path):
+    def test_metrics_show_what_limits_the_speed(self, tmp_path):
         make_trainer(tmp_path).fit()
         row = next(row for row in read_metrics(tmp_path) if "loss" in row)
         assert row["windows_per_second"] == pytest.approx(12 / row["step_seconds"])
@@ -195,7 +195,7 @@ class TestAverages:
         (average,) = trainer._learner.averages
         assert farthest(average.module.state_dict(), kept["more_ema"][0]) == 0
 
-    def test_what_the_settings_say_outlives_a_resume(self, tmp_path):
+    def test_the_settings_outlive_a_resume(self, tmp_path):
         make_trainer(tmp_path, steps=5).fit()
         trainer = make_trainer(tmp_path, steps=6, weight_decay=0.25)
         trainer.fit()
@@ -203,9 +203,7 @@ class TestAverages:
 
 
 class TestCompile:
-    def test_where_it_fails_the_reason_is_told_and_training_goes_on(
-        self, tmp_path, monkeypatch, caplog
-    ):
+    def test_on_failure_it_warns_and_trains_uncompiled(self, tmp_path, monkeypatch, caplog):
         def broken(*args, **kwargs):
             raise RuntimeError("no C++ compiler was found")
 
@@ -235,14 +233,14 @@ def validation(loss, training=None):
 
 
 class TestWatch:
-    def test_overfitting_is_said_once_after_a_while(self):
+    def test_overfitting_is_warned_of_once_after_a_while(self):
         tracker = BestTracker()
         assert tracker.update(100, validation(0.5, training=0.5))
-        said = []
+        warned = []
         for k in range(IN_A_ROW + 2):
             assert not tracker.update(200 + k, validation(0.6, training=0.4))
-            said.append(tracker.overfitting())
-        assert said == [False] * (IN_A_ROW - 1) + [True, False, False]
+            warned.append(tracker.overfitting())
+        assert warned == [False] * (IN_A_ROW - 1) + [True, False, False]
         assert tracker.best_step == 100 and tracker.since == IN_A_ROW + 2
 
     @pytest.mark.parametrize(("loss", "training"), [(0.6, 0.55), (0.505, 0.4)])
@@ -253,7 +251,7 @@ class TestWatch:
             tracker.update(200 + k, validation(loss, training=training))
             assert not tracker.overfitting()
 
-    def test_a_new_best_begins_anew(self):
+    def test_a_new_best_resets_the_count(self):
         tracker = BestTracker()
         for loss in [0.5, 0.6, 0.6, 0.4, 0.5, 0.5]:
             tracker.update(0, validation(loss, training=loss - 0.4))
@@ -282,7 +280,7 @@ class TestWatch:
 
 
 class TestOverfitting:
-    def test_it_is_said_while_training_and_patience_ends_it(self, tmp_path, caplog):
+    def test_it_is_warned_of_while_training_and_patience_ends_it(self, tmp_path, caplog):
         # One file to learn by heart, at a rate that does so quickly; held out is white noise.
         trainer = make_trainer(
             tmp_path, steps=400, validate_every=10, patience=6, learning_rate=0.03, dropout=0.0
@@ -311,7 +309,7 @@ class TestValidation:
         rows = [row for row in read_metrics(tmp_path) if "validation/loss" in row]
         assert all(0 < row["validation/share_of_time"] < 1 for row in rows) and len(rows) == 2
 
-    def test_a_thinned_grid_tells_nearly_what_the_whole_tells(self):
+    def test_a_thinned_grid_agrees_with_the_whole_one(self):
         task = Task(Objective(), SCHEDULE)
         windows = walks(0).spread(60)
 
@@ -383,7 +381,7 @@ class TestCheckpoints:
         checkpoint.load_weights(checkpoint.last(tmp_path))
         assert not list(tmp_path.rglob("*.partial"))
 
-    def test_a_full_disk_between_checkpoints_is_told_too(self, tmp_path, monkeypatch):
+    def test_a_full_disk_between_checkpoints_is_reported_too(self, tmp_path, monkeypatch):
         def full(metrics, step, values):
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -394,7 +392,7 @@ class TestCheckpoints:
         assert "No space left" in str(error.value) and "same command continues" in str(error.value)
         assert make_trainer(tmp_path).fit().step == 30
 
-    def test_torchs_own_writer_failing_is_told_as_a_failed_write(self, tmp_path):
+    def test_torchs_own_writer_failing_is_reported_as_a_failed_write(self, tmp_path):
         class Full:
             def write(self, data):
                 raise OSError(errno.ENOSPC, "No space left on device")
@@ -486,7 +484,7 @@ class TestFailure:
         ],
         ids=["cuda", "cpu", "python"],
     )
-    def test_out_of_memory_says_what_to_try(self, failure):
+    def test_out_of_memory_suggests_what_to_try(self, failure):
         settings = TrainingConfig(batch=32, accumulate=2)
         device = torch.device("cuda" if "CUDA" in str(failure) else "cpu")
         with (

@@ -130,7 +130,7 @@ def test_everything_is_measured_and_written(run, ready):
     assert not list(folder.rglob("*.partial"))
 
 
-def test_the_table_says_what_its_numbers_mean(run, ready):
+def test_the_table_explains_its_numbers(run, ready):
     evaluate(run, ready(), n=4, seconds=0.5, steps=(2,))
     text = (run.root / "evaluation" / "evaluation.txt").read_text(encoding="utf-8")
     for words in (
@@ -153,7 +153,7 @@ def test_the_same_seed_gives_the_same_numbers_and_the_same_command_does_nothing(
     assert "already done" in caplog.text and "as far away as white noise" in caplog.text
     evaluate(run, settings, n=4, seconds=0.5, overwrite=True)
     assert results(run) == first
-    with pytest.raises(UserError, match="made otherwise"):
+    with pytest.raises(UserError, match="made with other settings or inputs"):
         evaluate(run, settings, n=5, seconds=0.5)
 
 
@@ -366,7 +366,7 @@ class TestLabels:
         with pytest.raises(UserError, match=r"b\.wav has no label"):
             Windows(files, 16, whiten=lambda x: x)
 
-    def test_the_strength_of_samples_is_told_by_label(self, run, ready, monkeypatch):
+    def test_the_strength_of_samples_is_reported_by_label(self, run, ready, monkeypatch):
         settings = ready("label", labels=("drums", "voice"))
 
         def sample(recipe, denoise, settings, seeds, channels, frames, condition, *_):
@@ -425,7 +425,7 @@ class TestAdvice:
         assert self.advised(labels=(0.9, 1.1)) == self.advised(labels=(0.5,)) == []
 
     @pytest.mark.parametrize(
-        ("spread", "sampling", "says", "not_says"),
+        ("spread", "sampling", "expected", "unexpected"),
         [
             (1.1, {}, [], ["samples"]),
             (0.5, {}, ["weaker", "train longer", "raise sampling.autoguidance"], ["guidance=1"]),
@@ -435,10 +435,10 @@ class TestAdvice:
             (2.0, {"regression": True}, ["train longer"], ["sampling."]),
         ],
     )
-    def test_samples_of_another_strength(self, spread, sampling, says, not_says):
+    def test_samples_of_another_strength(self, spread, sampling, expected, unexpected):
         text = "\n".join(self.advised(spread=spread, **sampling))
-        assert all(words in text for words in says)
-        assert not any(words in text for words in not_says)
+        assert all(words in text for words in expected)
+        assert not any(words in text for words in unexpected)
 
     def test_a_regression_has_no_steps(self, run, ready):
         settings = ready("mel", gain=0.1, diffusion={"parametrisation": "regression"})

@@ -178,8 +178,8 @@ class TestScores:
             sets = {**real, compare.WHITE: noise, compare.SAMPLES: 0.7 * clips(seed)}
             found.append(compare.compare_clips(sets))
         drawn = np.std([comparison.score(compare.SAMPLES) for comparison in found])
-        said = np.mean([comparison.score_error for comparison in found])
-        assert 0.6 < said / drawn < 1.7
+        reported = np.mean([comparison.score_error for comparison in found])
+        assert 0.6 < reported / drawn < 1.7
 
 
 class TestNeighbours:
@@ -209,7 +209,7 @@ class TestNeighbours:
         held = neighbours.nearest(fresh, files)
         assert neighbours.ratio(neighbours.nearest(0.5 * fresh, files), held) > 0.8
 
-    def test_files_that_are_too_short_say_nothing(self):
+    def test_files_that_are_too_short_have_no_result(self):
         assert neighbours.nearest(torch.ones(1, 2, 16), [torch.ones(2, 15)]).isinf().all()
 
 
@@ -257,19 +257,19 @@ class TestEmbeddings:
         assert found.tolist() == [[0, 1]] * 8 + [[0, 0]] * 8
 
     @pytest.mark.parametrize(
-        ("name", "says"),
+        ("name", "message"),
         [("enrgy", "did you mean 'energy'"), ("missing", "cannot be loaded")],
     )
-    def test_what_is_missing_is_said(self, package, name, says):
+    def test_what_is_missing_is_reported(self, package, name, message):
         with pytest.raises(UserError) as error:
             embeddings.load(name)
-        assert says in str(error.value)
+        assert message in str(error.value)
 
-    @pytest.mark.parametrize(("name", "says"), [("flat", "no features"), ("broken", "no ears")])
-    def test_faults_of_a_plug_in_are_its_own(self, package, name, says):
+    @pytest.mark.parametrize(("name", "message"), [("flat", "no features"), ("broken", "no ears")])
+    def test_faults_of_a_plug_in_are_its_own(self, package, name, message):
         with pytest.raises(UserError) as error:
             embeddings.embed(name, embeddings.load(name), [np.zeros((1, 100), np.float32)], 1000)
-        assert says in str(error.value)
+        assert message in str(error.value)
 
     def test_none_installed(self):
         with pytest.raises(UserError) as error:

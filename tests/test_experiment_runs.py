@@ -1,4 +1,4 @@
-"""Experiments from training to samples: what a run, its checkpoint and its warnings say of them."""
+"""Experiments from training to samples: how a run, its checkpoint and its warnings report them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def project(**sections):
 
 @pytest.fixture
 def run(tmp_path):
-    """Six files of slow latents in four dimensions, each with a spectrogram that tells them."""
+    """Six files of slow latents in four dimensions, each with a matching spectrogram."""
     run, rng = Run(tmp_path / "run"), np.random.default_rng(0)
     with Stage(run.latents, "encode", inputs={"codec": Input("codec", "c" * 64)}) as stage:
         accumulator, rows = statistics.StatisticsAccumulator(), []
@@ -65,7 +65,7 @@ def run(tmp_path):
     return run
 
 
-def test_a_sound_run_says_nothing_of_experiments(run, caplog):
+def test_a_normal_run_does_not_mention_experiments(run, caplog):
     train_diffusion(run, project())
     assert "unsound" not in caplog.text
     assert "experiment" not in runs.read_run(run.diffusion).config

@@ -1,4 +1,4 @@
-"""Experiments: each does the wrong thing it says, and nothing is wrong without them."""
+"""Experiments: each makes the mistake it names, and there are none without them."""
 
 from __future__ import annotations
 

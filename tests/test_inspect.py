@@ -1,4 +1,4 @@
-"""`inspect` tells what lies at a path, and says so where it is nothing."""
+"""`inspect` describes what is at a path, or reports that there is nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from latentdiff.training import checkpoint
 
 
 @pytest.fixture(autouse=True)
-def told(caplog):
+def logged(caplog):
     caplog.set_level(logging.INFO)
     return caplog
 
@@ -36,30 +36,30 @@ def make_run(root):
     return run
 
 
-def test_a_run_is_told_stage_by_stage(tmp_path, told):
+def test_a_run_is_X_by_stage(tmp_path, logged):
     inspect(make_run(tmp_path / "run").root)
     for line in ("preprocess: done", "from audio: recordings (abc)", "seconds_in: 12.5", "encode:"):
-        assert line in told.text
-    assert "6 dimensions, 2 carry sound" in told.text
+        assert line in logged.text
+    assert "6 dimensions, 2 carry sound" in logged.text
 
 
-def test_a_failed_stage_says_why(tmp_path, told):
+def test_a_failed_stage_shows_the_reason(tmp_path, logged):
     with pytest.raises(ValueError), Stage(tmp_path / "s", "train-rave"):
         raise ValueError("no luck")
     inspect(tmp_path / "s")
-    assert "train-rave: failed (no luck)" in told.text
+    assert "train-rave: failed (no luck)" in logged.text
 
 
-def test_arrays_and_weights(tmp_path, told):
+def test_arrays_and_weights(tmp_path, logged):
     np.save(tmp_path / "z.npy", np.array([[1.0, np.nan]], np.float32))
     save_file({"w": torch.zeros(3, 4)}, tmp_path / "w.safetensors", {"step": "7"})
     inspect(tmp_path / "z.npy")
     inspect(tmp_path / "w.safetensors")
-    assert "[1, 2]" in told.text and "holds NaN or Inf" in told.text
-    assert "1 tensors, 12 numbers" in told.text and "step: 7" in told.text
+    assert "[1, 2]" in logged.text and "holds NaN or Inf" in logged.text
+    assert "1 tensors, 12 numbers" in logged.text and "step: 7" in logged.text
 
 
-def test_a_model_tells_its_network(tmp_path, told, make_model):
+def test_a_model_shows_its_network(tmp_path, logged, make_model):
     run = make_run(tmp_path / "run")
     whitening = Whitening.from_statistics(LatentStatistics.load(run.latents / STATISTICS), 2)
     codec = CodecFacts("c", sample_rate=8000, hop=400, latent_dim=6, channels=1)
@@ -72,10 +72,10 @@ def test_a_model_tells_its_network(tmp_path, told, make_model):
         )
     inspect(run.diffusion)
     line = "network: tiny: 30 k parameters, 43 kFLOP a frame (in 32 frames), sees 9 frames (0.5 s)"
-    assert line in told.text
-    told.clear()
+    assert line in logged.text
+    logged.clear()
     inspect(checkpoint.last(run.diffusion))
-    assert line in told.text
+    assert line in logged.text
 
 
 @pytest.mark.parametrize("name", ["z.npy", "w.safetensors", "x.wav"])

@@ -113,13 +113,13 @@ def test_dead_dimensions_are_never_kept():
         ([(np.zeros(9), None)], "must be"),
     ],
 )
-def test_bad_latents_are_told(files, message):
+def test_bad_latents_are_reported(files, message):
     with pytest.raises(UserError, match=message) as error:
         fit(files)
     assert message in str(error.value)
 
 
-def test_latents_without_sound_are_told():
+def test_latents_without_sound_are_reported():
     with pytest.raises(UserError, match="do not vary"):
         fit([(np.ones((3, 9)), None)]).kept("auto")
     z = 0.01 * correlated(100)
@@ -174,7 +174,7 @@ def test_every_scaling_inverts_and_knows_its_variance(scaling, keep):
         torch.testing.assert_close(whitening.unwhiten(x), raw, atol=1e-5, rtol=1e-5)
 
 
-def test_scalings_weigh_directions_as_they_say():
+def test_scalings_weigh_directions_as_documented():
     z = correlated(4000)
     std = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])[:, None] * np.ones_like(z)
     statistics = fit([(z, std)])

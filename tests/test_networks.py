@@ -95,7 +95,7 @@ def test_networks_are_deterministic_and_samples_independent(case):
 
 
 @pytest.mark.parametrize("case", BOUNDED)
-def test_receptive_field_is_what_it_says(case):
+def test_receptive_field_is_as_declared(case):
     """The widest of any frame; in a U-Net it matters where a frame lies in its coarsest one."""
     network = small(case)
     field = network.receptive_field
@@ -191,7 +191,7 @@ def test_a_condition_acts_on_its_own_frames(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_conditions_of_another_length_are_told(case):
+def test_conditions_of_another_length_are_reported(case):
     with pytest.raises(ValueError, match="41 frames for latents of 40"):
         small(case, K)(latents(), levels(), Condition(features=torch.zeros(2, K, 41)))
 

@@ -112,7 +112,7 @@ class TestFiles:
             assert float(floor) == pytest.approx(formula, abs=0.0006)
             assert float(measured) == pytest.approx(formula, rel=0.05)
 
-    def test_what_is_wrong_in_a_file_is_told_by_its_place(self, tmp_path):
+    def test_errors_in_a_file_name_their_place(self, tmp_path):
         path = tmp_path / "x.yaml"
         path.write_text(
             "notebook: {title: t, cause: c, answer: a,"
@@ -177,7 +177,7 @@ class TestFormulas:
         assert formulas.identity(10, 0.25) == pytest.approx(step, rel=0.01)
 
 
-def test_the_story_of_an_entry_says_why_and_what_to_do():
+def test_the_story_of_an_entry_has_cause_and_answer():
     text = tell.story("n34")
     for part in ("N34: ", "cause: ", "answer: ", "0.65", "notebook run N34 --run"):
         assert part in text
@@ -189,25 +189,26 @@ def test_the_story_of_an_entry_says_why_and_what_to_do():
 
 class TestTable:
     @pytest.mark.parametrize(
-        ("measured", "skill", "said"),
+        ("measured", "skill", "expected"),
         [
             (0.66, -0.01, "nothing was learned"),
             (0.78, -0.2, "worse than knowing nothing"),
             (0.30, 0.55, "learned"),
         ],
     )
-    def test_a_loss_beside_its_formula(self, measured, skill, said):
+    def test_a_loss_beside_its_formula(self, measured, skill, expected):
         row = table.row("N34", case_of("N34"), "l1", table.CaseResult(0.654, measured, skill))
-        assert said in row.verdict and row.unit == "L1 loss"
+        assert expected in row.verdict and row.unit == "L1 loss"
 
     @pytest.mark.parametrize(
-        ("spread", "said"), [(0.01, "near silence"), (50.0, "50 times"), (1.1, "about as widely")]
+        ("spread", "expected"),
+        [(0.01, "near silence"), (50.0, "50 times"), (1.1, "about as widely")],
     )
-    def test_the_strength_of_samples(self, spread, said):
+    def test_the_strength_of_samples(self, spread, expected):
         row = table.row(
             "N49", case_of("N49", "ten updates"), "l1", table.CaseResult(measured=spread)
         )
-        assert said in row.verdict
+        assert expected in row.verdict
 
 
 @pytest.fixture
@@ -283,7 +284,7 @@ class TestRun:
         text = (run.root / "notebook" / "table.txt").read_text()
         assert re.findall(r"^(?:N\d+|today) ", text, re.M) == ["N36 ", "N60 ", "today "]
 
-    def test_what_cannot_be_run_is_told_and_the_rest_is_run(self, tmp_path, make_latents):
+    def test_what_cannot_be_run_is_reported_and_the_rest_is_run(self, tmp_path, make_latents):
         run = Run(tmp_path / "techno")
         make_latents(run.latents)
         lost = run_entries(run, ["N54", "N60"], settings=[*QUICK, "training.steps=5"])

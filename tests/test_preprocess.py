@@ -236,9 +236,7 @@ def test_of_two_files_each_side_gets_one(tmp_path, run, write_wav, melody, share
     assert len(held_out(run)) == 1
 
 
-def test_of_one_file_the_end_is_held_out_and_it_is_said_aloud(
-    tmp_path, run, write_wav, melody, caplog
-):
+def test_of_one_file_the_end_is_held_out_with_a_warning(tmp_path, run, write_wav, melody, caplog):
     path = write_wav(tmp_path / "only.wav", melody(CHUNK * 20 / RATE))
     with caplog.at_level(logging.WARNING, "latentdiff"):
         preprocess(run, project(), audio=[path])
@@ -256,7 +254,7 @@ def test_without_silent_files_the_split_is_by_hash_alone(run, audio_folder):
 
 @pytest.mark.parametrize("silence", [0.0, 1e-4])
 def test_a_silent_file_is_never_held_out(tmp_path, write_wav, melody, caplog, silence):
-    """Whatever the seed: reconstructing silence is perfect, and says nothing."""
+    """Whatever the seed: silence is reconstructed perfectly, which proves nothing."""
     music = tmp_path / "music"
     write_wav(music / "silent.wav", np.full(2 * RATE, silence))
     for number in range(2):
@@ -464,9 +462,9 @@ def test_a_worker_that_fails_ends_the_work(run, audio_folder, monkeypatch):
 
 
 def test_output_and_input_may_not_lie_in_each_other(audio_folder, tmp_path):
-    with pytest.raises(UserError, match="lies inside the audio folder"):
+    with pytest.raises(UserError, match="is inside the audio folder"):
         preprocess(Run(audio_folder / "runs"), project(), audio=[audio_folder])
-    with pytest.raises(UserError, match="lies inside the output"):
+    with pytest.raises(UserError, match="is inside the output"):
         preprocess(Run(tmp_path / "r"), project(), audio=[audio_folder], dataset=tmp_path)
     assert len(audio.find([audio_folder]).files) == 6
 
@@ -531,7 +529,7 @@ def test_no_audio_at_all_is_an_error(tmp_path, run):
         preprocess(run, project(), audio=[tmp_path / "a.wav"])
 
 
-def test_a_dry_run_tells_and_writes_nothing(run, audio_folder, caplog):
+def test_a_dry_run_reports_and_writes_nothing(run, audio_folder, caplog):
     (audio_folder / "bad.wav").write_text("text")
     with caplog.at_level(logging.INFO, "latentdiff"):
         preprocess(run, project(), audio=[audio_folder], dry_run=True)

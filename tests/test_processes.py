@@ -168,10 +168,10 @@ def test_two_trainers_interrupts_and_a_stale_lock(tmp_path, store):
         with pytest.raises(UserError, match=rf"in use by .*process {process.pid} on "):
             train_here(run, store)
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130 and "the same command continues" in said
+    assert process.returncode == 130 and "the same command continues" in output
     step = state_of(run)["step"]
     # Killed without a chance to tidy up: what it held is free again.
     process = start(command(run.root, store, "training.steps=1000000"))
@@ -199,8 +199,8 @@ def test_two_processes_are_one(tmp_path, store, by):
     else:
         process = start(command(two.root, store, "--devices", "2", "training.steps=25"))
     train_here(one, store, "training.steps=25")
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
     a, b = state_of(one), state_of(two)
     for group in ("model", "ema"):
         assert farthest(a[group], b[group]) < 1e-5
@@ -212,7 +212,7 @@ def test_two_processes_are_one(tmp_path, store, by):
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
     losses = [[row["loss"] for row in side if "loss" in row] for side in rows]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
-    assert said.count("done at step 25") == 1
+    assert output.count("done at step 25") == 1
 
 
 def pair(run, store, *words):
@@ -238,11 +238,11 @@ def test_what_ends_one_of_two_ends_both(tmp_path, store, sent, code):
     try:
         wait_for_metrics(run, first)
         second.send_signal(sent)
-        said = first.communicate(timeout=60)[0]
+        output = first.communicate(timeout=60)[0]
         second.communicate(timeout=60)
     finally:
         for process in processes:
             process.kill()
-    assert first.returncode == code, said
-    assert ("another process of this training has ended" in said) == (sent == signal.SIGKILL)
+    assert first.returncode == code, output
+    assert ("another process of this training has ended" in output) == (sent == signal.SIGKILL)
     assert state_of(run) is not None or sent == signal.SIGKILL

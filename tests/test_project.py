@@ -58,12 +58,12 @@ UNREAD = [
 ]
 
 
-@pytest.mark.parametrize(("words", "key", "says"), UNREAD)
-def test_a_setting_that_the_method_does_not_read_is_refused(words, key, says):
+@pytest.mark.parametrize(("words", "key", "expected"), UNREAD)
+def test_a_setting_that_the_method_does_not_read_is_refused(words, key, expected):
     with pytest.raises(ConfigError) as caught:
         resolve(None, None, words)
     (problem,) = caught.value.problems
-    assert problem.startswith(f"{key}: ") and says in problem
+    assert problem.startswith(f"{key}: ") and expected in problem
 
 
 def test_unread_settings_are_reported_with_all_other_problems(run, tmp_path):

@@ -1,4 +1,4 @@
-"""Quickstart without its training: what it would run, how it stops, whether it tells the truth."""
+"""Quickstart without its training: what it would run, how it stops, whether its report is true."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_overwrite_reaches_every_command(run, caplog):
     assert all("--overwrite" in words for words in commands(caplog))
 
 
-def test_a_wrong_setting_is_told_before_anything_is_made(run, tmp_path):
+def test_a_wrong_setting_is_refused_before_anything_is_made(run, tmp_path):
     with pytest.raises(UserError, match="stpes"):
         q.quickstart(run, settings=["training.stpes=3"])
     assert list(tmp_path.iterdir()) == []
@@ -130,7 +130,7 @@ def test_the_folder_of_a_user_must_exist(run, tmp_path):
         q.quickstart(run, audio_dir=tmp_path / "nowhere")
 
 
-def test_music_is_written_once_and_anew_when_asked(tmp_path):
+def test_music_is_written_once_and_again_with_overwrite(tmp_path):
     q.write_music(tmp_path, 8000, seed=0)
     files = sorted(tmp_path.iterdir())
     assert len(files) == q.PIECES
@@ -144,7 +144,7 @@ def test_music_is_written_once_and_anew_when_asked(tmp_path):
     np.testing.assert_array_equal(soundfile.read(files[0])[0], first)
 
 
-def test_little_audio_and_much_audio_are_told(tmp_path, caplog, monkeypatch):
+def test_little_audio_and_much_audio_are_reported(tmp_path, caplog, monkeypatch):
     soundfile.write(tmp_path / "a.wav", np.zeros(8000), 8000)
     project = Project()
     q._warn_of_amount(q.sound.find([tmp_path]), project)
@@ -163,7 +163,7 @@ def test_no_verdict_on_a_good_run():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"reconstruction": ("r.wav", -math.inf)}, "reconstruction is silent"),
         ({"reconstruction": ("r.wav", -30.0)}, "-13.5 dB off its original"),
@@ -172,9 +172,9 @@ def test_no_verdict_on_a_good_run():
         ({"skill": 0.0}, "has learned only the variance"),
     ],
 )
-def test_a_bad_run_is_called_one(changes, said):
+def test_a_bad_run_is_called_one(changes, expected):
     (verdict,) = q.verdicts(replace(GOOD, **changes))
-    assert said in verdict
+    assert expected in verdict
 
 
 def test_the_first_failure_stops_the_chain(run, monkeypatch):
@@ -207,12 +207,12 @@ def test_skipped_files_are_passed_on_and_interrupts_are_interrupts(monkeypatch):
 
 CHILD = """
 import signal, sys, time
-told = []
-signal.signal(signal.SIGINT, lambda *_: told.append(1))
+interrupts = []
+signal.signal(signal.SIGINT, lambda *_: interrupts.append(1))
 open(sys.argv[1], "w").close()
-while not told: time.sleep(0.01)
+while not interrupts: time.sleep(0.01)
 time.sleep(0.3)  # saving
-open(sys.argv[1], "w").write(str(len(told)))
+open(sys.argv[1], "w").write(str(len(interrupts)))
 """
 
 

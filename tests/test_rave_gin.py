@@ -221,7 +221,7 @@ def test_feature_matching_is_the_weight_that_acts():
         ({"configs": ["v2_nopqmf"], "ratios": [4, 2]}, "cannot be built"),
     ],
 )
-def test_what_rave_cannot_build_is_said(settings, message):
+def test_what_rave_cannot_build_is_reported(settings, message):
     with pytest.raises(UserError, match=message):
         build(**settings)
 

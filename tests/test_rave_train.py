@@ -290,7 +290,7 @@ def test_one_interrupt_stops_between_steps_and_keeps_them(database, tmp_path, mo
 
 
 @pytest.mark.real
-def test_best_starts_anew_in_phase_2(database, tmp_path, monkeypatch):
+def test_best_restarts_in_phase_2(database, tmp_path, monkeypatch):
     """A phase-1 best that phase 2 cannot beat must not stay the best."""
     distances = iter([9.0, 1.0, 5.0, 4.0, 6.0])
     original = callbacks.validate
@@ -559,7 +559,7 @@ def test_upstream_trains_on_our_dataset_and_we_go_on_from_there(run, tmp_path):
     train_rave(mine, project, dataset=run / "r" / "dataset", ckpt=tmp_path / "runs")
     result = read_result(mine.rave / "checkpoints" / "last.ckpt")
     assert (result.step, result.hop, result.latent_dim) == (1, 8 * 128, 4)
-    # `rave train` has not written what only phase 2 uses; v2 says it.
+    # `rave train` has not written what only phase 2 uses; v2 needs it.
     assert "mean_difference.relative = True" in (mine.rave / "config.gin").read_text()
 
 

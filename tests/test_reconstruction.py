@@ -1,4 +1,4 @@
-"""`encode --check`: what it says of a healthy codec, and of those that should fail."""
+"""`encode --check` on a healthy codec, and on codecs that should fail."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from latentdiff.errors import UserError
 from latentdiff.runs import Run, Stage
 
 
-def test_stage_tells_how_it_ended(tmp_path):
+def test_stage_records_how_it_ended(tmp_path):
     with Stage(tmp_path / "s", "encode", config={"a": 1}, seed=3) as stage:
         assert runs.read_run(stage.directory).status == "running"
         stage.record(frames=5)
@@ -29,13 +29,13 @@ def test_stage_tells_how_it_ended(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "says"), [(ValueError("boom"), "boom"), (KeyboardInterrupt(), "interrupted")]
+    ("error", "expected"), [(ValueError("boom"), "boom"), (KeyboardInterrupt(), "interrupted")]
 )
-def test_a_failed_stage_says_why_and_is_not_usable(tmp_path, error, says):
+def test_a_failed_stage_records_why_and_is_not_usable(tmp_path, error, expected):
     with pytest.raises(type(error)), Stage(tmp_path / "s", "encode"):
         raise error
     info = runs.read_run(tmp_path / "s")
-    assert (info.status, info.error) == ("failed", says)
+    assert (info.status, info.error) == ("failed", expected)
     with pytest.raises(UserError, match="not finished"):
         runs.require_done(tmp_path / "s", "latents", "encode")
 

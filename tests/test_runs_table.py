@@ -1,4 +1,4 @@
-"""`runs`: what it says of stages that are done, running, killed, failed and damaged."""
+"""`runs`: its lines for stages that are done, running, killed, failed and damaged."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ with Stage(Path(sys.argv[1]), "train-diffusion") as stage:
 """
 
 
-def test_running_is_told_from_killed(folder):
+def test_running_is_distinguished_from_killed(folder):
     path = folder / "live" / "diffusion"
     process = subprocess.Popen(
         [sys.executable, "-c", CODE, str(path)], stdout=subprocess.PIPE, text=True
@@ -106,7 +106,7 @@ def test_running_is_told_from_killed(folder):
     assert runs.read_run(path).status == "running"
 
 
-def test_failed_says_why(folder, caplog):
+def test_failed_shows_why(folder, caplog):
     with pytest.raises(UserError), Stage(folder / "bad", "encode"):
         raise UserError("no audio", why="the folder is empty")
     with caplog.at_level(logging.INFO, logger="latentdiff"):
@@ -168,8 +168,8 @@ def test_a_single_stage_may_be_named(folder):
     assert row.run == "rave" and row.status == "done"
 
 
-@pytest.mark.parametrize(("seconds", "says"), [(5, "5 s"), (90, "2 min"), (7200, "2 h")])
-def test_ages_and_sizes_are_short(seconds, says):
+@pytest.mark.parametrize(("seconds", "expected"), [(5, "5 s"), (90, "2 min"), (7200, "2 h")])
+def test_ages_and_sizes_are_short(seconds, expected):
     now = datetime.now(timezone.utc)
-    assert runs_table._age((now - timedelta(seconds=seconds)).isoformat(), now) == says
+    assert runs_table._age((now - timedelta(seconds=seconds)).isoformat(), now) == expected
     assert [runs_table._bytes(n) for n in (12, 1500, 10**12)] == ["12 B", "1.5 kB", "1.0 TB"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,6 +159,15 @@ class TestConditions:
         arrays = drawn(run, "first")
         assert set(arrays) == {"seed3-voice", "seed3-drum"}
         assert np.abs(arrays["seed3-voice"] - arrays["seed3-drum"]).max() > 0.01
+        # One slug is not one label: each keeps a file of its own.
+        alike = ["drum & bass", "drum bass", "Drum Bass", "日本", "中国"]
+        make_best("label", labels=sorted(alike), gain=0.5)
+        given = [Path(label) for label in alike]
+        sample(run, project(), n=1, seconds=1, condition=given, name="alike")
+        arrays = drawn(run, "alike")
+        assert len({name.casefold() for name in arrays}) == 5
+        assert {"seed3-日本", "seed3-中国"} <= set(arrays)
+        make_best("label", labels=["drum", "voice"], gain=0.5)
         with pytest.raises(UserError, match="did you mean 'drum'"):
             sample(run, project(), condition=["drums"], name="second")
 
@@ -193,7 +203,7 @@ class TestConditions:
         with pytest.raises(UserError, match="regression needs a condition"):
             make_best(diffusion={"parametrisation": "regression"})
 
-    def test_spread_is_told_beside_that_of_the_training(self, run, make_best):
+    def test_spread_is_logged_relative_to_that_of_the_training(self, run, make_best):
         spreads = []
         for variance in (None, torch.tensor([4.0, 0.25])):
             make_best(variance=variance, gain=0.0)
@@ -237,9 +247,19 @@ class TestRefusals:
         sample(run, project(), name="first", dry_run=True)
         assert not run.samples.exists()
 
-    def test_samples_that_explode_are_said(self, run, make_best, caplog):
+    def test_samples_that_explode_raise(self, run, make_best, caplog):
         make_best(gain=3.0)
         with caplog.at_level(logging.INFO, logger="latentdiff"):
             sample(run, project(), n=1, seconds=1, name="first")
         assert "far stronger than the training latents" in caplog.text
         assert "network calls per sample" in caplog.text
+
+
+def test_a_regression_is_not_advised_more_steps(run, make_best, caplog):
+    regression = {"parametrisation": "regression"}
+    make_best("mel", dropout=0.1, diffusion=regression, gain=3.0)
+    with caplog.at_level(logging.INFO, logger="latentdiff"):
+        # The settings are those of another model: what counts is the one that is sampled.
+        sample(run, project(), n=1, seconds=1, name="first")
+    assert "one call of a regression" in caplog.text and " steps" not in caplog.text
+    assert "Try: longer training" in caplog.text

@@ -162,7 +162,7 @@ def test_sampling_leaves_no_graph():
     assert torch.is_grad_enabled()
 
 
-def test_seeds_out_of_range_are_told():
+def test_seeds_out_of_range_are_reported():
     with pytest.raises(ValueError, match="seeds"):
         SeededNoise([-1], C, T)
 

@@ -229,7 +229,7 @@ def test_damaged_array_is_named(tmp_path):
     with pytest.raises(UserError, match=r"mean/1\.npy"):
         store.mean(store.entries[1])
     np.save(path, latents(8))
-    with pytest.raises(UserError, match="not what the manifest says"):
+    with pytest.raises(UserError, match="does not match the manifest"):
         store.mean(store.entries[1])
 
 
@@ -263,7 +263,7 @@ def test_transposed_latents_of_several_lengths_are_refused_with_the_remedy(tmp_p
     with pytest.raises(UserError, match=r"1\.npy has 70 dimensions, 0\.npy has 50") as error:
         LatentStore.open(tmp_path)
     assert "second axis of these is always 4" in str(error.value)
-    # The remedy, as it is told.
+    # The remedy in the error message.
     command = error.value.do_this.partition(": ")[2]
     paths = " ".join(f"'{path}'" for path in sorted(tmp_path.glob("*.npy")))
     command = command.replace("python", sys.executable, 1).replace("FILES", paths)

@@ -1,4 +1,4 @@
-"""The synthesiser of quickstart: music by the measures that tell it from noise and from silence."""
+"""The synthesiser of quickstart: music by measures that distinguish it from noise and silence."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_it_is_neither_noise_nor_one_loop(pieces):
         assert abs(np.corrcoef(samples[:half], samples[half : 2 * half])[0, 1]) < 0.9
 
 
-def test_every_layer_is_heard_where_the_form_wants_it():
+def test_every_layer_sounds_where_the_form_wants_it():
     player = synth._Player(synth.STYLES[0], np.random.default_rng(0), RATE, 24)
     layers = player.play()
     bar = round(16 * player.step * RATE)

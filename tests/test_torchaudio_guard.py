@@ -46,7 +46,7 @@ def python(tmp_path):
 
 @pytest.mark.parametrize("case", ["cpu-only torch", "another cuda"])
 def test_an_extension_that_does_not_load_is_stood_in_for(python, case):
-    said = python(
+    output = python(
         EXTENSIONS[case],
         USES_THE_EXTENSION,
         """
@@ -59,11 +59,11 @@ assert torchaudio.functional.sox.is_available() is False
 print(torchaudio_status())
 """,
     )
-    assert said.startswith("guarded: ") and ("CUDA" in said or "libc10_cuda" in said)
+    assert output.startswith("guarded: ") and ("CUDA" in output or "libc10_cuda" in output)
 
 
 def test_a_matching_pair_is_left_alone(python):
-    said = python(
+    output = python(
         EXTENSIONS["matching"],
         USES_THE_EXTENSION,
         """
@@ -72,7 +72,7 @@ assert import_torchaudio().functional._IS_TORCHAUDIO_EXT_AVAILABLE is True
 print(torchaudio_status())
 """,
     )
-    assert said == "native\n"
+    assert output == "native\n"
 
 
 @pytest.mark.parametrize("case", list(EXTENSIONS))

@@ -1,4 +1,4 @@
-"""What a run tells, and that it tells it once however often it is killed."""
+"""What a run logs, and that each entry is logged once however often the run is killed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def curve(directory, tag):
     return [(step, value.simple_value) for step, name, value in events(directory) if name == tag]
 
 
-def test_everything_told_is_in_the_events(tmp_path):
+def test_everything_logged_is_in_the_events(tmp_path):
     with Tracker(tmp_path) as tracker:
         tracker.scalars(1, {"loss": 0.5}, prefix="validation/")
         tracker.audio(2, "sound", np.stack([TONE, TONE]), 8000)
@@ -104,7 +104,7 @@ def test_results_replace_those_of_a_shorter_training(tmp_path):
     assert [value for _, value in curve(tmp_path, "result/skill")] == [0.5]
 
 
-def test_killed_at_any_line_and_resumed_tells_each_step_once(tmp_path):
+def test_killed_at_any_line_and_resumed_logs_each_step_once(tmp_path):
     """SIGKILL between a line and its checkpoint: the same lines as without."""
     code = f"""
 import os, signal, sys
@@ -175,7 +175,7 @@ class FakeConfig(dict):
 
 @pytest.fixture
 def fake_wandb(monkeypatch):
-    """Records what the backend would say to W&B."""
+    """Records what the backend would send to W&B."""
     fake = types.ModuleType("wandb")
     fake.runs = []
     fake.Error = type("Error", (Exception,), {})
@@ -194,7 +194,7 @@ def fake_wandb(monkeypatch):
 
 
 class TestWandb:
-    def test_all_that_is_told_gets_there(self, tmp_path, fake_wandb):
+    def test_everything_logged_is_sent(self, tmp_path, fake_wandb):
         with Tracker(tmp_path, wandb="techno") as tracker:
             tracker.scalars(1, {"loss": 0.5})
             tracker.audio(2, "sound", TONE, 8000)

@@ -50,15 +50,15 @@ class TestTruth:
         assert found["loss"] < found["baseline"]
         assert found["step"] == 60
 
-    def test_white_noise_has_no_skill_and_that_is_said(self, run, make_store, caplog):
+    def test_white_noise_has_no_skill_and_a_warning(self, run, make_store, caplog):
         make_store(run.latents, white=True)
         with caplog.at_level(logging.INFO, logger="latentdiff"):
             train_diffusion(run, project(training={"steps": 320}))
         assert abs(result(run)["skill"]) < 0.02
-        (said,) = [r.message for r in caplog.records if "no skill after" in r.message]
-        assert "look like white noise along time" in said and "look at:" in said
+        (message,) = [r.message for r in caplog.records if "no skill after" in r.message]
+        assert "look like white noise along time" in message and "look at:" in message
 
-    def test_a_condition_that_tells_is_used_and_a_wrong_one_costs(self, run, make_store):
+    def test_an_informative_condition_is_used_and_a_wrong_one_costs(self, run, make_store):
         make_store(run.latents, mel=True)
         train_diffusion(run, project(condition={"kind": "mel"}, training={"steps": 150}))
         assert result(run)["conditioning_gain"] > 1.5
@@ -76,7 +76,7 @@ class TestTruth:
         with pytest.raises(UserError, match="2 of 10 recordings have no label"):
             train_diffusion(Run(run.root / "other"), project(condition=wanted), latents=run.latents)
 
-    def test_a_regression_learns_what_the_condition_tells(self, run, make_store):
+    def test_a_regression_learns_what_the_condition_determines(self, run, make_store):
         make_store(run.latents, mel=True)
         diffusion = {"parametrisation": "regression"}
         with pytest.raises(UserError, match="regression needs a condition"):
@@ -119,7 +119,7 @@ class TestTruth:
             assert key.replace("loss", "baseline") in validation[0]
         assert list(run.diffusion.glob("events.*"))
 
-    def test_what_is_said_at_the_start_and_end(self, run, make_store, caplog):
+    def test_the_log_at_the_start_and_end(self, run, make_store, caplog):
         make_store(run.latents)
         with caplog.at_level(logging.INFO, logger="latentdiff"):
             train_diffusion(run, project(training={"steps": 20}))
@@ -142,7 +142,7 @@ class TestResume:
         steps = [row["step"] for row in read_metrics(run.diffusion) if "loss" in row]
         assert steps == [10, 20, 30, 40]
 
-    def test_done_says_so_and_touches_nothing(self, run, make_store, caplog):
+    def test_a_finished_run_logs_it_and_changes_nothing(self, run, make_store, caplog):
         make_store(run.latents)
         train_diffusion(run, project(training={"steps": 10}))
         before = checkpoint.state(run.diffusion).stat().st_mtime_ns
@@ -176,7 +176,7 @@ class TestResume:
         with pytest.raises(UserError, match="latents: another than then"):
             train_diffusion(run, project(training={"steps": 20}), latents=other)
 
-    def test_overwrite_starts_anew(self, run, make_store):
+    def test_overwrite_starts_over(self, run, make_store):
         make_store(run.latents)
         train_diffusion(run, project(training={"steps": 10}))
         train_diffusion(run, project(training={"steps": 12, "window": 16}), overwrite=True)
@@ -206,7 +206,7 @@ class TestChecks:
         with pytest.raises(UserError, match="no training files"):
             train_diffusion(run, project())
 
-    def test_no_validation_file_is_said(self, run, make_store, caplog):
+    def test_no_validation_file_is_reported(self, run, make_store, caplog):
         make_store(run.latents, held_out=0)
         with caplog.at_level(logging.INFO, logger="latentdiff"):
             train_diffusion(run, project(training={"steps": 10}))
@@ -214,7 +214,9 @@ class TestChecks:
         assert result(run)["validated"] is False
         assert checkpoint.find(run.diffusion) == checkpoint.last(run.diffusion)
 
-    def test_a_window_longer_than_every_file_is_shortened_and_said(self, run, make_store, caplog):
+    def test_a_window_longer_than_every_file_is_shortened_with_a_warning(
+        self, run, make_store, caplog
+    ):
         make_store(run.latents, frames=40)
         settings = project(training={"window": 64, "steps": 2})
         with caplog.at_level(logging.WARNING, logger="latentdiff"):

@@ -353,7 +353,7 @@ class TestSkill:
         middle = outcome.best.metrics()
         assert max(v for k, v in middle.items() if k.startswith("skill@")) > outcome.best.skill
 
-    def test_conditions_that_tell_raise_the_loss_when_exchanged(self, tmp_path):
+    def test_informative_conditions_raise_the_loss_when_exchanged(self, tmp_path):
         outcome = make_trainer(tmp_path, conditioned=True, dropout=0.1).fit()
         assert outcome.best.conditioning_gain > 1.5
         assert "ignored" not in verdict.conditioning(outcome.best.conditioning_gain)
@@ -487,7 +487,7 @@ class TestResume:
         steps = [row["step"] for row in read_metrics(tmp_path / "parts") if "loss" in row]
         assert steps == [10, 20, 30, 40]
 
-    def test_a_finished_run_tells_its_outcome_again(self, tmp_path):
+    def test_a_finished_run_returns_its_outcome_again(self, tmp_path):
         first = make_trainer(tmp_path, steps=20).fit()
         again = make_trainer(tmp_path, steps=20).fit()
         assert again == first

@@ -37,10 +37,10 @@ class AudioError(UserError):
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says, without decoding it."""
+    """Metadata from a file's header, read without decoding it."""
 
     seconds: float
-    """0 if the header does not say."""
+    """0 if the header does not state it."""
     sample_rate: int
     """Hz."""
     channels: int

@@ -33,7 +33,7 @@ class Stream:
     """Hz."""
     channels: int
     seconds: float
-    """According to the container; 0 if it does not say."""
+    """Duration from the container's metadata; 0 if unknown."""
     codec: str
     blocks: Callable[[int], Iterator[NDArray[np.float32]]]
     """Samples per block -> the blocks, [channels, samples] float32."""
@@ -150,9 +150,11 @@ def _described(text: str) -> tuple[float, str]:
 
 
 def _reason(text: str) -> str:
-    """The part of ffmpeg's messages that says why it failed."""
+    """The reason for the failure, from ffmpeg's messages."""
     if "matches no streams" in text:
         return "it has no audio track"
-    said = [re.sub(r"^\[[^]]*\] ", "", line) for line in text.splitlines() if line.startswith("[")]
-    words = "; ".join(dict.fromkeys(said)).replace("Error opening input: ", "")
+    reasons = [
+        re.sub(r"^\[[^]]*\] ", "", line) for line in text.splitlines() if line.startswith("[")
+    ]
+    words = "; ".join(dict.fromkeys(reasons)).replace("Error opening input: ", "")
     return f"not audio that libsndfile or ffmpeg can read: {words[:200] or 'no reason given'}"

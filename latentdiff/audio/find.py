@@ -19,7 +19,7 @@ EXTENSIONS = frozenset(f"{_LIBSNDFILE} {_FFMPEG} {_VIDEO}".split())
 
 @dataclass(frozen=True)
 class FoundAudio:
-    """What a search found, in the order of the keys."""
+    """Result of a search, sorted by key."""
 
     files: list[tuple[str, Path]] = field(default_factory=list)
     """(key, path): the key is the path below the folder that was searched, with `/` between."""
@@ -108,7 +108,8 @@ class _Search:
 
 
 def printable(path: Path | str) -> str:
-    """The path as text that can be printed and written as UTF-8, whatever its bytes are."""
+    """The path as text that can be printed and written as UTF-8, even if its bytes are not
+    UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 _MAX_BYTES = 100
-"""Of a stem in UTF-8. File systems allow 255 bytes a name, some encrypted ones 143; a hash and a
-suffix are still to follow."""
+"""Longest file stem in UTF-8 bytes. File systems allow 255 bytes a name, some encrypted ones 143; a
+hash and a suffix are appended later."""
 _HASH_DIGITS = 8
 
 

@@ -10,7 +10,7 @@ from latentdiff.config import Section
 
 
 class DataConfig(Section):
-    """Which recordings to use, and how to cut them into a dataset."""
+    """Selection of recordings, and how they are cut into a dataset."""
 
     audio: list[str] = []
     """Folders (searched recursively) and files; `--audio` on the command line replaces them."""

@@ -26,7 +26,7 @@ Subtype = Literal["PCM_16", "PCM_24", "FLOAT"]
 
 @dataclass(frozen=True)
 class WriteReport:
-    """What was written to a file."""
+    """Statistics of a written audio file."""
 
     seconds: float
     peak: float
@@ -99,7 +99,7 @@ class _Tally:
         if not np.isfinite(block).all():
             raise UserError(
                 f"{self._path} was not written",
-                why="the audio has NaN or Inf samples, so whatever made it has failed",
+                why="the audio has NaN or Inf samples: the program that made it failed",
             )
         self.frames += block.shape[1]
         if block.size:

@@ -1,6 +1,6 @@
 """The `latentdiff` command: declares the options, and imports each worker inside its command.
 
-Only this room uses click.
+Only this package uses click.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What every command is built from: groups, shared options, logging, exit codes.
 
-`--help` must answer without importing torch, so no file of this room imports anything heavier than
-the errors at its top.
+`--help` must answer without importing torch, so no file of this package imports anything heavier
+than the errors at its top.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class WholeNumbers(click.ParamType):
 
 
 class Command(click.Command):
-    """A command whose help ends with an example to paste."""
+    """A command with a help text that ends with an example to paste."""
 
     def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -60,7 +60,7 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group that lists its commands in the order declared and suggests the one meant."""
+    """A group that lists commands in the order declared and suggests names for mistyped ones."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -77,7 +77,7 @@ class Group(click.Group):
 
 
 class Root(Group):
-    """The program itself, whose help ends with the exit codes."""
+    """The top-level command; its help ends with the exit codes."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Exit codes"):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @plain_command("latentdiff doctor")
 @click.option("--run", type=PATH, help="Run directory whose disk to check. [runs]")
 def doctor(run: Path | None) -> int:
-    """Check what works on this machine, and how to fix the rest.
+    """Check this machine, and explain how to fix what is broken.
 
     Exit code 1 if something is broken.
     """

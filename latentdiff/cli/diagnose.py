@@ -63,7 +63,7 @@ REPORT_OPTIONS: Sequence[Decorator] = (
     click.option("--out", type=PATH, help="Folder for the report. [diagnosis/... of the run]"),
     overwrite_option,
 )
-"""Of questions that need no run."""
+"""Options of diagnostics that need no run."""
 
 OPTIONS: Mapping[str, Sequence[Decorator]] = {
     "sampler": (

@@ -1,1 +1,1 @@
-"""One plain function a command: where the rooms of the floors below meet."""
+"""One plain function per command; each joins packages of the lower layers."""

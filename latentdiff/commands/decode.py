@@ -45,7 +45,7 @@ class DecodedFile:
     """A line of the manifest of decoded audio."""
 
     key: str
-    """Of the latents; of the whole file where its two parts were decoded."""
+    """Key of the latents, or of the original file if its two parts were decoded."""
     file: str
     """Name of the audio file."""
     seconds: float
@@ -59,11 +59,11 @@ class DecodedFile:
 
 @dataclass(frozen=True)
 class DecodeResult:
-    """What `run.json` of decoded audio says."""
+    """The result that `run.json` stores for a folder of decoded audio."""
 
     files: int
     seconds: float
-    """Of audio, in all."""
+    """Total duration of the audio."""
     training_level_db: float | None
     """RMS in dBFS of the audio that the model was trained on; None: not known."""
 
@@ -95,7 +95,7 @@ def decode(
     if codec is None:
         raise UserError(
             f"no codec is known for the latents in {source}",
-            why=f"they recorded none that is still there, and {run.rave} does not exist",
+            why=f"the one they were made with is unknown or gone, and {run.rave} does not exist",
             do_this="name their codec with --rave.",
         )
     directory = run.audio / folder_name(name or source.resolve().with_suffix("").name)
@@ -154,7 +154,7 @@ def _usual_level(run: Run, codec: Codec) -> float | None:
 
 @dataclass(frozen=True)
 class _Recording:
-    """What becomes one file of audio: an entry, or both parts of a file whose end was held out."""
+    """The latents that make one audio file: one entry, or both parts of a partly held-out file."""
 
     key: str
     stem: str
@@ -236,7 +236,7 @@ def _audio(
 
 
 def _spans(parts: Sequence[Entry], codec: Codec) -> list[range]:
-    """Where in the decoded stream each part's audio is; the rest of its last frame is filler."""
+    """Sample range of each part in the decoded stream; the rest of its last frame is padding."""
     spans, start = [], 0
     for entry in parts:
         spans.append(range(start, start + _samples_of(entry, codec)))
@@ -252,7 +252,7 @@ def _finite(store: LatentStore, entry: Entry) -> Iterator[NDArray[np.float32]]:
         if not np.isfinite(block).all():
             raise UserError(
                 f"{store.root / entry.mean} has NaN or infinite latents",
-                why="whatever made it has failed, and it cannot be decoded",
+                why="the program that made it failed, and it cannot be decoded",
                 do_this="make it again with `latentdiff sample` or `encode`, or remove it.",
             )
         yield block

@@ -1,4 +1,4 @@
-"""`doctor`: what works on this machine, and how to fix the rest."""
+"""`doctor`: check this machine, and explain how to fix what is broken."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class CheckResult:
     status: Status
     """`limited`: works, with restrictions."""
     part: str
-    """What was checked, such as `torch` or `disk`."""
+    """The component checked, such as `torch` or `disk`."""
     found: str
     do_this: str = ""
-    """How to fix it; empty if nothing is wrong."""
+    """How to fix the problem; empty if there is none."""
 
     def __str__(self) -> str:
         advice = f"; {self.do_this}" if self.do_this else ""
@@ -133,7 +133,7 @@ def check_torch() -> CheckResult:
 def describe_torch(
     *, version: str, cuda_build: str | None, gpus: list[str], mps: bool, driver: bool, threads: int
 ) -> CheckResult:
-    """The result for a build of torch that sees these devices."""
+    """The result for a build of torch with these devices."""
     cpu = f"cpu ({threads} threads)"
     if gpus:
         return CheckResult("ok", "torch", f"{version}: {cpu}, cuda ({', '.join(gpus)})")
@@ -277,7 +277,7 @@ def _tone() -> np.ndarray:
 
 
 def _try_formats(suffixes: Iterable[str], write: Callable[[Path], None]) -> dict[str, str]:
-    """Suffix -> reason, for each format whose tone did not survive writing and decoding."""
+    """Suffix -> reason, for each format that fails a round trip of writing and decoding a tone."""
     failed = {}
     with tempfile.TemporaryDirectory(prefix="latentdiff-doctor-") as scratch:
         for suffix in suffixes:

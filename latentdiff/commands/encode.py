@@ -76,19 +76,19 @@ def encode(
     jobs = find_jobs(run, project, audio, dataset)
     codec = _open_codec(rave or run.rave, ckpt, str(fabric.device))
     if dry_run:
-        _announce(jobs, codec, run.latents)
+        _log_plan(jobs, codec, run.latents)
         log.info("dry run: nothing was written")
         return jobs.skipped
     # From here on this runs in every process.
     fabric.launch()
-    team = ProcessGroup(fabric)
+    group = ProcessGroup(fabric)
     skipped = jobs.skipped
     with ExitStack() as stack:
-        stage = team.lead(lambda: _open_stage(stack, run, project, codec, jobs, overwrite))
+        stage = group.lead(lambda: _open_stage(stack, run, project, codec, jobs, overwrite))
         # Only the leader's counts: in the others it is None even if there is work to do.
-        if team.gather(stage is not None)[0]:
-            skipped = _Encoding(run.latents, stage, codec, project, jobs, team).run()
-    if not team.leads:
+        if group.gather(stage is not None)[0]:
+            skipped = _Encoding(run.latents, stage, codec, project, jobs, group).run()
+    if not group.leads:
         return []
     if check:
         check_reconstruction(codec, LatentStore.open(run.latents), project.latents)
@@ -124,12 +124,12 @@ def _open_stage(
     if stage is None:
         return None
     stack.enter_context(stage)
-    _announce(jobs, codec, run.latents)
+    _log_plan(jobs, codec, run.latents)
     return stage
 
 
 def _feature_kinds(condition: ConditionConfig) -> dict[str, FeatureKind]:
-    """By name: mel, so that a store serves most models, and what the run's own model follows."""
+    """Feature kinds by name: `mel`, which most models use, and the one in the run's config."""
     names = {"mel": None, condition.features or "mel": None}
     return {name: feature_kind(name, condition) for name in names}
 
@@ -148,7 +148,7 @@ def _inputs(
     return inputs
 
 
-def _announce(jobs: EncodeJobs, codec: Codec, directory: Path) -> None:
+def _log_plan(jobs: EncodeJobs, codec: Codec, directory: Path) -> None:
     seconds = sum(job.seconds for job in jobs.jobs)
     frames = seconds * codec.sample_rate / codec.hop
     size = frames * codec.latent_dim * 4 / 1e6
@@ -171,28 +171,28 @@ def _announce(jobs: EncodeJobs, codec: Codec, directory: Path) -> None:
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """What `run.json` of a store says."""
+    """The result that `run.json` stores for a latent store."""
 
     sample_rate: int
-    """Of the codec, in Hz."""
+    """Sample rate of the codec in Hz."""
     hop: int
     """Audio samples per latent frame."""
     latent_dim: int
-    """D."""
+    """Number of latent dimensions D."""
     channels: int
-    """Of the audio."""
+    """Number of audio channels."""
     files: int
     """Number of recordings."""
     validation: int
-    """How many of them are held out, or their ends."""
+    """Number of recordings held out, entirely or at their end."""
     skipped: int
     """Number of recordings that could not be used."""
     frames: int
-    """Latent frames in all."""
+    """Total number of latent frames."""
     seconds: float
-    """Audio encoded in all."""
+    """Total duration of the encoded audio."""
     level_db: float | None
-    """RMS in dBFS of the audio to train on; None: digital silence."""
+    """RMS in dBFS of the training audio; None: digital silence."""
 
 
 class _Encoding:
@@ -205,15 +205,15 @@ class _Encoding:
         codec: Codec,
         project: Project,
         jobs: EncodeJobs,
-        team: ProcessGroup,
+        group: ProcessGroup,
     ) -> None:
         """`stage`: the open stage in the leading process, None in the others."""
-        self._root, self._stage, self._team = root, stage, team
+        self._root, self._stage, self._group = root, stage, group
         self._codec = codec
         stems = file_stems(job.key for job in jobs.jobs)
         kinds = _feature_kinds(project.condition)
         self._pass = FilesPass(root, codec, project.latents, kinds, stems)
-        self._log = ProgressLog(root, team.rank)
+        self._log = ProgressLog(root, group.rank)
         self._keep = project.latents.keep
         self._jobs = jobs.jobs
         self._skipped = list(jobs.skipped)
@@ -221,21 +221,21 @@ class _Encoding:
 
     def run(self) -> list[str]:
         """Encode, then write manifest and statistics; "path: reason" of every file skipped."""
-        team = self._team
-        team.lead(self._resume)
+        group = self._group
+        group.lead(self._resume)
         # The leader alone has read the progress files, so that all agree on what is left to do.
-        self._done = team.gather(self._done)[0]
+        self._done = group.gather(self._done)[0]
         todo = [job for job in self._jobs if job.key not in self._done]
-        mine = share_out(todo, team.size, self._pass.together)[team.rank]
+        mine = share_out(todo, group.size, self._pass.together)[group.rank]
         for encoded, skipped in self._everywhere(lambda: self._encode(mine)):
             self._done.update({file.entry.key: file for file in encoded})
             self._skipped += skipped
         # In the order of the jobs, whichever process was first.
         files = [self._done[job.key] for job in self._jobs if job.key in self._done]
         training = [file for file in files if file.entry.split == "train"] or files
-        sums = self._everywhere(lambda: self._sum_up(training[team.share(len(training))]))
+        sums = self._everywhere(lambda: self._sum_up(training[group.share(len(training))]))
         # Led, so that the others fail too if this fails.
-        team.lead(lambda: self._finish(files, training, sums))
+        group.lead(lambda: self._finish(files, training, sums))
         return self._skipped
 
     def _everywhere(self, work: Callable[[], T]) -> list[T]:
@@ -249,9 +249,9 @@ class _Encoding:
             outcome = work()
         except UserError as error:
             outcome = error
-        outcomes = self._team.gather(outcome)
+        outcomes = self._group.gather(outcome)
         errors = [outcome for outcome in outcomes if isinstance(outcome, UserError)]
-        if errors and self._team.leads:
+        if errors and self._group.leads:
             raise errors[0]
         if errors:
             raise SystemExit(EXIT_FAILURE)
@@ -277,7 +277,7 @@ class _Encoding:
                     if file is not None:
                         done.append(file)
                         self._log.append(file)
-                    if not self._team.leads and os.getppid() != parent:
+                    if not self._group.leads and os.getppid() != parent:
                         # The process that started this one is gone. Stop, or the next run would
                         # meet us writing into its folder.
                         raise KeyboardInterrupt

@@ -29,7 +29,8 @@ LEAST_END = 0.5
 """Seconds; a shorter end of a file is not held out."""
 
 Identity = list[str | int | float | None]
-"""What tells whether a file is still the one that was encoded; as JSON holds it."""
+"""Values that identify a recording's content, as stored in JSON; if they differ, it is encoded
+again."""
 
 
 @dataclass(eq=False)
@@ -48,7 +49,7 @@ class EncodeJob:
     sha256: str | None = None
     """The file's hash when the dataset was made; None: not checked."""
     failed: str = ""
-    """Why it could not be encoded; empty while nothing is wrong."""
+    """Why the recording could not be encoded; empty if there was no problem."""
     samples: int = 0
     """N read so far, at the codec's rate."""
     level: LevelMeter = field(default_factory=LevelMeter)
@@ -61,7 +62,7 @@ class EncodeJob:
         return PurePosixPath(self.key).parent.name or None
 
     def identity(self) -> Identity:
-        """See `Identity`; empty, which equals no file's, if the file is gone."""
+        """The current `Identity`; if the file is gone, it is empty, which matches no file."""
         try:
             info = self.path.stat()
         except OSError:
@@ -115,7 +116,7 @@ class EncodeJob:
 
 @dataclass(frozen=True)
 class EncodeJobs:
-    """What to encode, and what was skipped."""
+    """Recordings to encode, and recordings that were skipped."""
 
     jobs: list[EncodeJob]
     skipped: list[str]

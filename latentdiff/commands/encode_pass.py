@@ -87,7 +87,7 @@ class FilesPass:
     ) -> Generator[tuple[EncodedFile | None, float], None, None]:
         """Encode; yields seconds of audio as they are done, with each file that they complete.
 
-        Files that cannot be used are not yielded; their jobs say why (`failed`).
+        Files that cannot be used are not yielded; the reason is in their jobs (`failed`).
         """
         open_files: dict[EncodeJob, _Output] = {}
         pieces = streaming.encode_files(

@@ -31,14 +31,15 @@ class EncodedFile:
 
     entry: Entry
     identity: Identity
-    """Of the recording when it was encoded; decides whether a later run may keep the result."""
+    """Identity of the recording when it was encoded; a later run keeps the result if it still
+    matches."""
     level: LevelMeter
-    """Of its audio at the codec's rate."""
+    """Level of the audio at the codec's sample rate."""
     posterior: list[float]
     """[D], RMS over its frames of the posterior's standard deviation."""
 
     def progress_row(self) -> dict[str, object]:
-        """Its line in a progress file: all that the next run needs."""
+        """This file's row in a progress file: all that a resumed run needs."""
         return {
             **self.entry.row(),
             "identity": self.identity,
@@ -47,7 +48,7 @@ class EncodedFile:
         }
 
     def manifest_row(self) -> dict[str, object]:
-        """Its line in the store's manifest."""
+        """This file's row in the store's manifest."""
         return {**self.entry.row(), "level_db": json_db(self.level.db)}
 
     @classmethod

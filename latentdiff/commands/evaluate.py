@@ -76,7 +76,7 @@ def evaluate(
     # Nothing of an interrupted evaluation can be continued, so other settings may replace it.
     overwrite = overwrite or is_unfinished(directory, NAME)
     remembered, inputs = _remembered(settings), inputs_of(model, store, codec)
-    _announce(model, clips, settings)
+    _log_plan(model, clips, settings)
     if already_done(directory, NAME, remembered, inputs, overwrite):
         log.info("%s", (directory / TABLE).read_text(encoding="utf-8"))
         return skipped
@@ -100,7 +100,7 @@ def evaluate(
 
 
 def _remembered(settings: EvaluationSettings) -> dict[str, object]:
-    """What decides the result, for `run.json`: with other settings it is another evaluation."""
+    """Settings that affect the result, for `run.json`: if they differ, it is another evaluation."""
     return {
         "sampling": settings.sampling.model_dump(mode="json"),
         "training": settings.training.model_dump(mode="json", include=set(VALIDATION)),
@@ -112,7 +112,7 @@ def _remembered(settings: EvaluationSettings) -> dict[str, object]:
     }
 
 
-def _announce(model: Model, clips: ClipSets, settings: EvaluationSettings) -> None:
+def _log_plan(model: Model, clips: ClipSets, settings: EvaluationSettings) -> None:
     log.info("model: %s, step %d", model.path, model.step)
     log.info(
         "%d samples of %.1f s; %d training clips per set and %d held-out clips of %.1f s",
@@ -127,7 +127,7 @@ def _announce(model: Model, clips: ClipSets, settings: EvaluationSettings) -> No
 def _write(
     directory: Path, result: EvaluationResult, clips: ClipSets, codec: RaveCodec | None
 ) -> None:
-    """All files of an evaluation; the table is shown too."""
+    """Write all files of an evaluation, and log the table."""
     runs.write_json(directory / RESULTS, to_json(result))
     text = table(result)
     runs.write_text(directory / TABLE, text + "\n")

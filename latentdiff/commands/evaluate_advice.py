@@ -51,7 +51,7 @@ def _spread(r: EvaluationResult) -> list[str]:
 
 
 def _labels(r: EvaluationResult) -> list[str]:
-    """Autoguidance is calibrated once over all labels, so some may come out weak, others strong."""
+    """Advice for labels of unequal spread: autoguidance is calibrated once for all labels."""
     spreads = {label: each.median for label, each in r.spread.labels.items()}
     if len(spreads) < 2 or r.sampling.regression:
         return []

@@ -1,4 +1,4 @@
-"""The pictures and sounds that `evaluate` writes beside its numbers."""
+"""The pictures and sounds that `evaluate` writes."""
 
 from __future__ import annotations
 

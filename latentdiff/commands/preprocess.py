@@ -35,10 +35,10 @@ _LISTED_FILES = 40
 
 @dataclass(frozen=True)
 class DatasetResult:
-    """What run.json keeps. Seconds add up: seconds_in = seconds_kept + all of dropped."""
+    """The result that `run.json` stores; seconds_in = seconds_kept + the sum of dropped."""
 
     seconds_in: float
-    """Of all files found, skipped ones by their header."""
+    """Duration of all files found; that of skipped ones is read from their header."""
     seconds_kept: float
     dropped: dict[str, float]
     """Reason (`silence`, `unreadable`) -> seconds."""
@@ -252,7 +252,7 @@ def _report_files(files: list[DatasetFile]) -> None:
 def _probe(
     found: sound.FoundAudio, workers: int, channels: int | None = None
 ) -> tuple[list[SourceFile], list[tuple[str, str]]]:
-    """The files whose header can be read; (path, reason) for the others.
+    """The files with a readable header; (path, reason) for the others.
 
     `channels`: also leave out files that cannot be mixed to that number of channels. (A real run
     skips them when it reads them, with their length.)
@@ -321,13 +321,13 @@ def _check_places(directory: Path, places: Sequence[Path]) -> None:
         source = place.expanduser().resolve()
         if source.is_dir() and output.is_relative_to(source):
             raise UserError(
-                f"the output {directory} lies inside the audio folder {place}",
-                why="the next run would take what this one writes for recordings",
+                f"the output {directory} is inside the audio folder {place}",
+                why="the next run would read the files of this one as recordings",
                 do_this="choose a --run outside of it.",
             )
         if source.is_relative_to(output):
             raise UserError(
-                f"the audio {place} lies inside the output {directory}",
+                f"the audio {place} is inside the output {directory}",
                 why="making the dataset again would delete it",
                 do_this="choose another --run, or move the recordings out of it.",
             )

@@ -37,7 +37,7 @@ CLIPS = 4
 CLIP_SECONDS = 6.0
 
 FEW_SECONDS = 60.0
-"""Below this much audio, warn."""
+"""Warn if there is less audio than this."""
 TOLERANCE_DB = 12.0
 """Warn of a clip whose level is farther from the training audio's; of a reconstruction, by half."""
 
@@ -284,7 +284,7 @@ def _conclude(run: Run, summary: QuickstartSummary, seconds: float) -> None:
 
 
 def _write_original(run: Run, project: Project) -> None:
-    """Write the held-out recording, as the codec gets it, beside its reconstruction."""
+    """Write the held-out recording as the codec receives it, and its reconstruction."""
     data = project.data
     blocks = sound.blocks(Path(_held_out(run)["source"]), data.sample_rate, data.channels)
     sound.write(_original(run), blocks, data.sample_rate)

@@ -37,7 +37,7 @@ _POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class RecordSpec:
-    """What the records of a database are like."""
+    """Format of the records in a database."""
 
     sample_rate: int
     """Hz."""
@@ -53,7 +53,7 @@ class SourceFile:
     """One file to decode."""
 
     index: int
-    """Its place in the order of the database."""
+    """Position in the database."""
     key: str
     path: Path
     header_seconds: float
@@ -62,30 +62,30 @@ class SourceFile:
 
 @dataclass
 class FileOutcome:
-    """What became of one file; counts are in samples at the database's rate."""
+    """Result of decoding one file; counts are in samples at the database's rate."""
 
     source: SourceFile
     samples: int = 0
-    """Decoded in all."""
+    """Samples decoded in total."""
     silent: int = 0
-    """Dropped because they are silent."""
+    """Samples dropped as silent."""
     clipped: int = 0
-    """Beyond full scale, over all channels."""
+    """Samples beyond full scale, over all channels."""
     positions: list[int] = field(default_factory=list)
-    """Of the records kept, in records from the start of the file."""
+    """Indices of the kept records within the file."""
     audible: list[bool] = field(default_factory=list)
     """Whether each of the records kept is louder than SILENT_DB."""
     level: LevelMeter = field(default_factory=LevelMeter)
-    """Of all records kept."""
+    """Level of all kept records."""
     sha256: str = ""
-    """Of the file's bytes, hex."""
+    """SHA-256 of the file, in hex."""
     skipped: str = ""
     """Why the file cannot be used; empty if it can."""
 
 
 @dataclass(frozen=True)
 class _Workers:
-    """What the threads share with the writer."""
+    """State shared between the decoding threads and the writer."""
 
     spool: Path
     stop: threading.Event

@@ -36,7 +36,7 @@ class StageRow:
     """One line of the table; None where a value does not apply or is unknown."""
 
     run: str
-    """Folder of the stage, relative to the one that was searched."""
+    """Folder of the stage, relative to the folder searched."""
     stage: str | None
     """Name of its command."""
     status: Status
@@ -53,7 +53,7 @@ class StageRow:
     bytes: int
     """Size of all its files."""
     came_from: dict[str, str]
-    """Role of an input -> the listed stage that holds it, else its path."""
+    """Role of an input -> the listed stage that made it, else its path."""
     problem: str | None
     """Why it failed, or how it is damaged."""
 

@@ -77,7 +77,7 @@ def sample(
     inputs = {"diffusion": model.as_input()}
     if model.codec.fingerprint:
         inputs["codec"] = Input(model.spec.codec_path, model.codec.fingerprint)
-    _announce(model, orders, project.sampling, directory)
+    _log_plan(model, orders, project.sampling, directory)
     if already_done(directory, "sample", settings, inputs, overwrite):
         return skipped
     if dry_run:
@@ -89,8 +89,8 @@ def sample(
         stage.record(**_codec_record(model))
         spread, calls = _draw_all(model, orders, project.sampling, directory)
         stage.record(network_calls=calls, spread=[round(x, 4) for x in spread.tolist()])
-        _judge(spread, calls, project)
-    log.info("%d samples in %s; hear them: latentdiff decode", len(orders), directory)
+        _judge(spread, calls, model, project.sampling)
+    log.info("%d samples in %s; to listen: latentdiff decode", len(orders), directory)
     return skipped
 
 
@@ -105,24 +105,22 @@ def _orders(
     ]
 
 
-def _announce(model: Model, orders: list[Order], settings: SamplingConfig, directory: Path) -> None:
+def _log_plan(model: Model, orders: list[Order], settings: SamplingConfig, directory: Path) -> None:
     longest = max(model.spec.seconds(order.frames) for order in orders)
     log.info("model: %s, step %d", model.path, model.step)
-    log.info(
-        "%d samples of up to %.1f s, %s, %d steps, autoguidance %.3g -> %s",
-        len(orders),
-        longest,
-        settings.sampler,
-        settings.steps,
-        model.resolve(settings).autoguidance,
-        directory,
+    how = (
+        "one call of a regression"
+        if model.spec.is_regression
+        else f"{settings.sampler}, {settings.steps} steps, autoguidance "
+        f"{model.resolve(settings).autoguidance:.3g}"
     )
+    log.info("%d samples of up to %.1f s, %s -> %s", len(orders), longest, how, directory)
     for warning in model.spec.recipe.warnings:
         log.warning("%s", warning)
 
 
 def _codec_record(model: Model) -> dict[str, str | int | None]:
-    """What `decode` asks of a folder of latents; no fingerprint where none is known."""
+    """The codec information that `decode` needs; no fingerprint if it is unknown."""
     facts = asdict(model.codec)
     fingerprint = facts.pop("fingerprint")
     return {**facts, "codec": fingerprint or None, "step": model.step}
@@ -196,7 +194,7 @@ def _write(
     )
 
 
-def _judge(spread: Tensor, calls: int, project: Project) -> None:
+def _judge(spread: Tensor, calls: int, model: Model, settings: SamplingConfig) -> None:
     middle, low, high = spread.median(), spread.min(), spread.max()
     log.info(
         "%d network calls per sample; spread per direction %.2f to %.2f, median %.2f "
@@ -211,16 +209,16 @@ def _judge(spread: Tensor, calls: int, project: Project) -> None:
             "the samples are %s than the training latents: expect %s. Try: %s.",
             "far weaker" if middle < 1 else "far stronger",
             "near silence" if middle < 1 else "noise or distortion",
-            ", ".join(_advice(project)),
+            ", ".join(_advice(model, settings)),
         )
 
 
-def _advice(project: Project) -> list[str]:
-    """What can bring the spread of samples nearer to 1 and is not already so."""
+def _advice(model: Model, settings: SamplingConfig) -> list[str]:
+    """Settings that could bring the spread of samples closer to 1 and are not in use yet."""
     advice = []
     # A regression answers in one call, whatever the number of steps.
-    if project.diffusion.parametrisation != "regression":
+    if not model.spec.is_regression:
         advice.append("more sampling.steps")
-    if project.sampling.guidance != 1:
+    if settings.guidance != 1:
         advice.append("sampling.guidance=1")
     return [*advice, "longer training"]

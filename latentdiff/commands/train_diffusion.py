@@ -1,4 +1,4 @@
-"""`train-diffusion`: a store of latents -> a diffusion model, each loss beside its baseline."""
+"""`train-diffusion`: trains a diffusion model on a store of latents; logs losses with baselines."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def train_rave(
 
 
 def _check_dataset(source: Path, project: Project) -> None:
-    """Refuse a dataset whose sample rate or channels differ from the settings."""
+    """Raise UserError if a dataset's sample rate or channels differ from the settings."""
     if runs.read_run(source) is not None:
         runs.require_done(source, "dataset", "preprocess")
     database = RaveDatabase(source)
@@ -101,7 +101,7 @@ def _check_dataset(source: Path, project: Project) -> None:
         if has != wanted:
             raise UserError(
                 f"data.{name} is {wanted}, but the dataset in {source} was made with {has}",
-                why="RAVE must work at that of its dataset",
+                why=f"RAVE must be trained with the {name} of its dataset",
                 do_this=f"set data.{name}={has}, or make the dataset again.",
             )
 
@@ -123,7 +123,7 @@ def _log_plan(plan: RaveTrainingPlan, project: Project, run: Run) -> None:
     phase_1 = min(plan.schedule.phase_1_steps, config.steps)
     if plan.start >= config.steps:
         log.info(
-            "%s is at step %d already, and rave.steps=%d asks for no more",
+            "%s is at step %d already; raise rave.steps=%d to train further",
             *(run.rave, plan.start, config.steps),
         )
         return
@@ -155,7 +155,8 @@ def _log_weights(plan: RaveTrainingPlan, configs: list[str]) -> None:
         return
     trained = "" if plan.weights_step is None else f" (trained for {plan.weights_step:,} steps)"
     log.info(
-        "starting at step 0 from the weights of %s%s; its step and optimisers are not continued",
+        "starting at step 0 from the weights of %s%s; its step count and optimiser states are "
+        "not restored",
         *(plan.weights.checkpoint, trained),
     )
     if plan.weights.config is not None:
@@ -166,7 +167,7 @@ def _log_weights(plan: RaveTrainingPlan, configs: list[str]) -> None:
 
 
 def _fit(training: RaveTraining) -> RaveTrainingResult:
-    """Train; on an interrupt, say what was kept."""
+    """Train; on an interrupt, log what was saved."""
     try:
         return training.fit()
     except KeyboardInterrupt:
@@ -179,7 +180,7 @@ def _fit(training: RaveTraining) -> RaveTrainingResult:
 
 
 def _report(result: RaveTrainingResult) -> None:
-    """What came out, and a warning where the training did more harm than good."""
+    """Log the outcome; warn if training made the codec worse."""
     first, last, best = result.first, result.last, result.best
     # A training that has ended was validated before its first step and after its last one.
     assert first is not None and last is not None and best is not None

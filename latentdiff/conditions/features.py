@@ -1,4 +1,4 @@
-"""What every kind of frame-wise condition features says about itself.
+"""The interface of frame-wise condition features.
 
 Shapes: K features, M feature frames, N audio samples.
 """

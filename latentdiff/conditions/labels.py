@@ -57,7 +57,7 @@ def labels_for(keys: Iterable[str], labels: Mapping[str, str]) -> list[str]:
 
 
 _PART = re.compile(r" (?:train|validation)(\.[^./]*)$")
-"""What `encode` appends to the name of a recording that it splits in two."""
+"""The suffix that `encode` appends to the name of a recording that it splits in two."""
 
 
 def label_names(labels: Iterable[str | None]) -> list[str]:

@@ -1,6 +1,6 @@
 """The kinds of features that a model can follow, by the name in the settings.
 
-A new one is a file of its own and a line here. Its class says what belongs to it; see
+A new one is a file of its own and a line here. Its class declares its settings; see
 `features.FeatureKind`. This module imports none of them, because reading the settings must not
 import torch; `features.feature_kind` does.
 """
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FeatureEntry:
-    """Where a kind of features is found."""
+    """Import location of a kind of features."""
 
     place: str
-    """`module.Class` in this room."""
+    """`module.Class` in this package."""
     summary: str
-    """For the reference of the settings."""
+    """One line for the settings reference."""
 
 
 FEATURES = {

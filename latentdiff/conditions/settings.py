@@ -62,7 +62,7 @@ class MelConfig(Section):
 
 
 class ConditionConfig(Section):
-    """What the diffusion model is conditioned on."""
+    """The condition of the diffusion model."""
 
     kind: KindName = Field(default="none", description=catalogue(KINDS))
 

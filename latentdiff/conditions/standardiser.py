@@ -57,10 +57,10 @@ class Standardiser:
         return scaled
 
     def arrays(self) -> dict[str, Floats]:
-        """What to save, for `from_arrays`."""
+        """The arrays `mean` and `std` to save; the inverse of `from_arrays`."""
         return {"mean": self.mean, "std": self.std}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, ArrayLike]) -> Standardiser:
-        """From arrays or CPU tensors `mean` and `std`."""
+        """A standardiser from arrays or CPU tensors `mean` and `std`."""
         return cls(np.asarray(arrays["mean"]), np.asarray(arrays["std"]))

@@ -1,6 +1,6 @@
 """Questions about codecs, latents and models, each answered with numbers and in words.
 
-A question is a package of this room: `results` (what is measured, typed), `measure`, `report` (the
+A question is a subpackage: `results` (what is measured, typed), `measure`, `report` (the
 text) and `picture`; the docstring of the package is the help of its command. QUESTIONS registers
 it: the command line and the tests take their list from there. Options of its own, if any, are
 declared in `latentdiff/cli/diagnose.py`.
@@ -27,7 +27,7 @@ class Question:
     With a run: `function(run, project, **options) -> list[str]`, the skipped parts with reasons.
     Without: `function(project, run=..., **options)`; False means that something is broken."""
     example: str
-    """What follows `latentdiff diagnose NAME` in the example of its help, one a line."""
+    """Arguments after `latentdiff diagnose NAME` in the help's example, one command a line."""
     needs_run: bool = True
     """Whether it is asked about a run directory; else of settings, which a run may supply."""
 

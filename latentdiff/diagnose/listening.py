@@ -35,7 +35,8 @@ def distance_of(a: Sequence[NDArray[np.float32]], b: Sequence[NDArray[np.float32
 def wavs(
     sets: Mapping[str, Sequence[NDArray[np.float32]]], sample_rate: int
 ) -> dict[str, Callable[[Path], None]]:
-    """For `Report.files`: the first KEPT of each set, such as `audio/white-noise-0.wav`."""
+    """Audio files for `Report.files`: the first KEPT of each set, such as `audio/white-
+    noise-0.wav`."""
     return {
         f"audio/{name.replace(' ', '-')}-{index}.wav": partial(_write, sound, sample_rate)
         for name, sounds in sets.items()

@@ -27,7 +27,7 @@ class Report(Generic[R]):
     """The answer to a question."""
 
     results: R
-    """Everything measured, as NAME.json holds it."""
+    """Measurements in the structure of NAME.json."""
     text: str
     """The tables and the verdict."""
     files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
@@ -96,7 +96,7 @@ def read_results(path: Path, results: type[R]) -> R:
         raise UserError(
             f"cannot read the report {path}",
             why=why,
-            do_this="another version may have written it; --overwrite makes it again.",
+            do_this="measure again with --overwrite; another version may have written it.",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Distributions of latents whose ideal denoiser and exact probability flow have closed forms.
+"""Distributions of latents with a closed-form ideal denoiser and exact probability flow.
 
 Along N = C T orthonormal directions the latents are independent, and each is a mixture of K
 normals; K = 1 is a correlated Gaussian. At every noise level the marginals are of the same kind and
@@ -24,7 +24,7 @@ HALVINGS = 64
 """Bisections in the search for a quantile; enough for the last bit of float64."""
 
 REACH = 40.0
-"""Quantiles are searched within so many deviations of the outermost components."""
+"""Quantiles are searched within this many deviations of the outermost components."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Exact:
         return self._back(self.means @ self.weights + white * self._variance.sqrt())
 
     def flow(self, z: Tensor, first: float, last: float) -> Tensor:
-        """Where the probability-flow ODE takes z [B, C, T] from one log-SNR to another."""
+        """Solve the probability-flow ODE for z [B, C, T] from one log-SNR to another."""
         here, there = self.noisy(first), self.noisy(last)
         return self._back(there._quantile(here._score(self._along(z)))).to(z.dtype)
 

@@ -20,7 +20,7 @@ class Exhibit:
     config: ScheduleConfig
     source: str
     notebook: bool = False
-    """From the notebook of the first user (configs/notebook), not from a paper."""
+    """Whether it is from the first user's notebook (configs/notebook) rather than from a paper."""
 
 
 def _betas(start: float, end: float, steps: int = 1000) -> ScheduleConfig:

@@ -21,7 +21,7 @@ MIN_SNR_GAMMA = 5.0
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised. Baselines take the same object, so that the two are always comparable."""
+    """The training loss. Baselines use the same object, so the two are always comparable."""
 
     parametrisation: Parametrisation = "v"
     weighting: Weighting = "uniform"

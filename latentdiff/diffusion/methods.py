@@ -49,7 +49,8 @@ class SamplerOptions:
 
 @dataclass
 class SamplerState:
-    """What the steps of one run share: model, condition, fresh noise, the previous estimate."""
+    """State shared by the steps of one run: model, condition, fresh noise, the previous
+    estimate."""
 
     denoise: Denoise
     condition: Condition
@@ -79,7 +80,7 @@ class SamplerMethod:
     order: int
     """The error falls as 1 / steps^order."""
     summary: str
-    """For the reference of the settings."""
+    """One line for the settings reference."""
     reads: frozenset[str]
     """The fields of `SamplerOptions` that it reads."""
     calls_per_step: int
@@ -206,10 +207,10 @@ METHODS: dict[str, SamplerMethod] = {
     "ddim": ddim,
     "ddpm": ddpm,
 }
-"""By the name in the settings."""
+"""Sampling methods by their names in the settings."""
 
 
 def _move(z: Tensor, z_0: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
-    """From one level to another along the straight line that z_0 and its noise define."""
+    """Move along the straight line that z_0 and its noise define, from one level to another."""
     eps = (z - here.alpha * z_0) / here.sigma
     return there.alpha * z_0 + there.sigma * eps

@@ -32,7 +32,7 @@ VISITED = 1000
 """Levels of a continuous schedule over which means are taken."""
 
 GAIN_LIMIT = 1e3
-"""Above this gain a schedule spends steps where nothing is left of the latents."""
+"""Schedules with a larger gain are warned about: they spend steps where no signal is left."""
 
 
 def alpha_sigma(logsnr: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,7 +85,7 @@ class Schedule:
 
     @property
     def warnings(self) -> list[str]:
-        """What is wrong with this schedule, in words; usually nothing."""
+        """Problems of this schedule, in words; usually empty."""
         found = []
         if self.logsnr_min > TERMINAL_LIMIT:
             left = 100 / self.gain
@@ -121,7 +121,7 @@ def build(config: ScheduleConfig) -> Schedule:
 SILENCE = Schedule(
     "pure noise", lambda t: torch.full_like(t, NOISE_ONLY), lambda logsnr: torch.ones_like(logsnr)
 )
-"""The schedule of a regression, whose network never sees latents."""
+"""The schedule of a regression: its network never sees latents."""
 
 
 def linear_betas(start: float, end: float, steps: int) -> Tensor:

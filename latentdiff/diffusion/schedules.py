@@ -28,9 +28,9 @@ class Curve:
     logsnr_of: Callable[[Tensor], Tensor]
     """t -> log-SNR, of the same shape."""
     t_of: Callable[[Tensor], Tensor]
-    """Its inverse."""
+    """Inverse of the curve."""
     summary: str
-    """For the reference of the settings."""
+    """One line for the settings reference."""
     source: str
     reads: frozenset[str] = frozenset({"logsnr_max", "logsnr_min", "shift"})
     """The fields of `ScheduleConfig` that it reads."""
@@ -46,7 +46,7 @@ class Chain:
 
     @property
     def summary(self) -> str:
-        """For the reference of the settings."""
+        """One line for the settings reference."""
         if self.betas is None:
             return "a chain of your own, from beta_start, beta_end and beta_steps"
         first, last, count = self.betas
@@ -154,4 +154,4 @@ SCHEDULES: dict[str, Curve | Chain] = {
     "audioldm": Chain((0.0015, 0.0195, 1000), "Liu et al. 2023, arXiv 2301.12503"),
     "betas": Chain(None, "the settings"),
 }
-"""By the name in the settings."""
+"""Schedules by their names in the settings."""

@@ -51,10 +51,10 @@ class ScheduleConfig(Section):
     """First beta of a chain of your own."""
 
     beta_end: float = Field(default=0.02, gt=0, le=1)
-    """Its last beta; 1 ends in pure noise."""
+    """Last beta; 1 ends in pure noise."""
 
     beta_steps: int = Field(default=1000, ge=2)
-    """Its length; betas are equally spaced from the first to the last."""
+    """Number of betas; they are equally spaced from the first to the last."""
 
     def read_by_method(self) -> frozenset[str]:
         return SCHEDULES[self.name].reads

@@ -28,15 +28,15 @@ class BlockActivity:
 
     name: str
     stream_in: float
-    """Of the block's input."""
+    """RMS of the block's input."""
     stream_out: float
-    """Of its output."""
+    """RMS of the block's output."""
     signal: float
-    """Of what the condition is added to."""
+    """RMS of the signal that the condition is added to."""
     condition: float | None
-    """Of the condition there; None: the network has none."""
+    """RMS of the condition there; None if the network has none."""
     saturated: float | None
-    """Share 0..1 of its gates that are wide open or shut; None: it has no gates."""
+    """Share 0..1 of the block's gates that are saturated; None if it has no gates."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def rms(x: Tensor) -> float:
 
 
 def probe_of(module: nn.Module) -> Probe | None:
-    """What the module's class declares as `probe`, if it does."""
+    """The `probe` that the module's class declares, or None."""
     probe = getattr(type(module), "probe", None)
     return probe if isinstance(probe, Probe) else None
 
@@ -109,7 +109,7 @@ def _saturated(signal: Tensor, condition: Tensor | None) -> float:
 
 @contextmanager
 def _recorded(modules: list[nn.Module]) -> Iterator[Signals]:
-    """Records what goes into and comes out of the modules while the context is open."""
+    """Record the modules' inputs and outputs while the context is open."""
     signals: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     def record(

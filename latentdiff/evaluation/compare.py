@@ -33,7 +33,7 @@ FOLLOWING = "samples after held-out"
 
 ORDER = (REFERENCE, OTHER, KEPT, HELD_OUT, SAMPLES, FOLLOWING, WEAK, SHUFFLED, WHITE)
 GROUPS = 8
-"""Of samples, in the jackknife estimate of the score's error."""
+"""Groups of samples in the jackknife estimate of the score's error."""
 FEWER = (HELD_OUT, FOLLOWING)
 """Sets that may hold fewer clips than the others; this biases their distances upwards."""
 
@@ -63,7 +63,7 @@ class Comparison:
     score_error: float | None
     """Standard error of the score of SAMPLES from drawing finitely many; None if unknown."""
     sets: dict[str, SetScore]
-    """By name, without the reference."""
+    """Scores by name of the set, without the reference."""
 
     @property
     def usable(self) -> bool:

@@ -31,7 +31,7 @@ class Directions:
     white: list[bool]
     """[D], whether the direction looks like white noise over time."""
     kept_white: list[bool]
-    """[C], the same of the directions that the model sees."""
+    """[C], the same for the directions that the model uses."""
     taken: list[float]
     """[C], variance over the variance the model assumes; 1 for latents it was made for."""
     taken_if_drawn: list[float] | None

@@ -21,11 +21,11 @@ class LossBounds:
     """Mean losses over some noise levels, for latents of unit variance in every direction."""
 
     zero: float
-    """Of a model that predicts zero."""
+    """Loss of a model that predicts zero."""
     variance: float
-    """Of the best model that knows variances only: skill 0."""
+    """Loss of the best model that knows only the variances: skill 0."""
     floor: float
-    """Of a model that knows everything but the random draw: a lower bound for all models."""
+    """Loss of a model that knows everything but the random draw: a lower bound for all models."""
 
     @property
     def unlearnable(self) -> float:
@@ -34,7 +34,7 @@ class LossBounds:
 
 
 def losses(objective: Objective, logsnr: Tensor, unlearnable: Tensor) -> LossBounds:
-    """At log-SNR [B]; `unlearnable` [D] is the share of each direction's variance that is drawn.
+    """Loss bounds at log-SNR [B]; `unlearnable` [D]: share of each variance that is random draw.
 
     A model that knows the posterior's mean is left with white noise of the posterior's variance,
     and variance is all one can know of white noise: hence `variance_only` for the floor.

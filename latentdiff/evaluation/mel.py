@@ -44,7 +44,7 @@ def correlation(a: Tensor, b: Tensor) -> float | None:
 
     Each band is centred on its own mean over time, so gain and spectrum do not count, only when
     each band gets louder and softer. 1: `b` changes exactly as `a` does; 0: silence, constant
-    noise, or unrelated audio. None if `a` is too short or too steady to say (see STEADY_DB).
+    noise, or unrelated audio. None if `a` is too short or too steady to measure (see STEADY_DB).
     """
     x, y = (z.double() - z.double().mean(dim=-1, keepdim=True) for z in (a, b))
     if x.shape[-1] < 2 or x.square().mean().sqrt() < STEADY_DB:

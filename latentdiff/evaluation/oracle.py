@@ -1,4 +1,4 @@
-"""Samplers tested on latents whose exact denoiser is known: is it the training or the sampling?
+"""Tests samplers on latents with a known exact denoiser: is training or sampling at fault?
 
 With a perfect model, every error of a sample is the sampler's own.
 
@@ -25,7 +25,7 @@ from latentdiff.specs import Condition, Denoise
 STEPS = (1, 2, 3, 5, 10, 20, 50, 100, 1000)
 
 OUTPUTS = ("eps", "v", "x0", "flow", "preconditioned")
-"""What a network may predict; the last is what `diffusion.precondition` leaves to it."""
+"""Network outputs that are tested; `preconditioned`: the network with `diffusion.precondition`."""
 
 ORDER_STEPS = (50, 200)
 """Orders are measured between these: enough steps for the leading term, and far from rounding."""
@@ -72,7 +72,7 @@ def sampler_variants() -> dict[str, SamplerVariant]:
 
 
 VARIANTS = sampler_variants()
-"""All that are tested, by name with the options."""
+"""All variants that are tested, by name with the options."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ class SampleErrors:
 
     @property
     def judged(self) -> float:
-        """The one that must fall at the order: of the end points, else of the covariance."""
+        """The error that must fall with the sampler's order: of the end points, else of the
+        covariance."""
         return self.covariance if self.end is None else self.end
 
 

@@ -32,9 +32,9 @@ class Pairing:
     """Shares of the latents' variance that the features predict linearly, cross-validated."""
 
     stored: float
-    """With features and latents paired as stored."""
+    """Score with features and latents paired as stored."""
     displaced: list[float]
-    """With the features rotated within each file: what wrong pairs reach by chance."""
+    """Scores with the features rotated within each file: what wrong pairs reach by chance."""
 
     @property
     def best_displaced(self) -> float:

@@ -21,15 +21,15 @@ class LossCurves:
     logsnr: Sequence[float]
     """The levels, clean to noisy."""
     losses: Sequence[float]
-    """Of the model."""
+    """Losses of the model."""
     zero: Sequence[float]
-    """Of predicting zero."""
+    """Losses of predicting zero."""
     variance: Sequence[float]
-    """Of the best denoiser that knows only variances: skill 0."""
+    """Losses of the best denoiser that knows only the variances: skill 0."""
     wiener: Sequence[float]
-    """Of the best linear filter, which knows spectra."""
+    """Losses of the best linear filter, which knows the spectra."""
     skill: float
-    """Of the model, over all levels."""
+    """Skill of the model over all levels."""
 
 
 def losses(path: Path, curves: LossCurves) -> None:

@@ -71,7 +71,7 @@ class DirectionStatistics:
 
 @dataclass(frozen=True)
 class Profile:
-    """What is known of the latents as stored, and of draws from their posterior."""
+    """Statistics of the stored latents and of draws from their posterior."""
 
     stored: DirectionStatistics
     within: Tensor

@@ -26,11 +26,11 @@ from latentdiff.specs import Codec
 log = logging.getLogger(__name__)
 
 FILES = 5
-"""How many files are checked."""
+"""Number of files checked."""
 SECONDS = 20.0
-"""How much of each, from its beginning."""
+"""Seconds checked of each file, from its beginning."""
 LEVEL_DB = -20.0
-"""dBFS RMS that recordings are brought to for comparison, so that the floor of the distance lies
+"""dBFS RMS to which recordings are normalised for comparison, so that the floor of the distance is
 60 dB below each recording's own level, however quiet it is."""
 TOO_QUIET_DB = 20.0
 """Drop in level from which a decoded file counts as silent. Codecs that smooth the spectrum lose
@@ -44,7 +44,7 @@ Verdict = Literal["follows", "silent", "unrelated"]
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """A recording beside what the codec makes of it."""
+    """A recording compared with its reconstruction by the codec."""
 
     key: str
     original_db: float
@@ -57,13 +57,14 @@ class Reconstruction:
     """The same if the codec put out silence: a codec must beat it, and on sparse recordings (few
     frequencies at a time) that is hard."""
     correlation: float | None
-    """Of the level changes over time, -1..1; see `mel.correlation`. None: too short or steady."""
+    """Correlation of the level changes over time, -1..1; see `mel.correlation`. None: too short or
+    too steady."""
 
     @property
     def verdict(self) -> Verdict | None:
         """Whether the codec renders the recording. No verdict on a silent or steady recording.
 
-        The distance has no say: silence and noise can win it on sparse recordings, while neither
+        The distance is not used: silence and noise can win it on sparse recordings, while neither
         has any correlation.
         """
         if self.original_db < SILENT_DB:

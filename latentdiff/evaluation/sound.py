@@ -64,7 +64,7 @@ def decibels(power: float) -> float:
 
 
 def json_db(db: float) -> float | None:
-    """A level as JSON can hold it: rounded to 0.01 dB, None for digital silence."""
+    """A level for JSON: rounded to 0.01 dB, None for digital silence."""
     return None if math.isinf(db) else round(db, 2)
 
 

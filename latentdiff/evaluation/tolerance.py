@@ -43,7 +43,7 @@ class Tolerance:
 
     @property
     def logsnr(self) -> float | None:
-        """Of latents with that much noise."""
+        """Log-SNR of latents with that much noise."""
         return None if self.std is None else -2 * math.log(self.std)
 
 
@@ -55,18 +55,18 @@ class LadderSummary:
     """k, in standard deviations of the whitened latents; None as in `Tolerance`."""
     tolerance_logsnr: float | None
     kept: int
-    """Directions that the model sees."""
+    """Number of directions that the model uses."""
     dimensions: int
-    """Of the codec's latents."""
+    """Latent dimensions of the codec."""
 
 
 def path_of(run: Run) -> Path:
-    """Where `diagnose noise-ladder` leaves its results."""
+    """Path of the results of `diagnose noise-ladder`."""
     return run.diagnosis / NOISE_LADDER / f"{NOISE_LADDER}.json"
 
 
 def read(run: Run) -> LadderSummary | None:
-    """What the run's noise ladder found; None if it was not run or its file is damaged."""
+    """Results of the run's noise ladder; None if it was not run or its file is damaged."""
     try:
         values = json.loads(path_of(run).read_text(encoding="utf-8"))
         return TypeAdapter(LadderSummary).validate_python(values)
@@ -77,7 +77,7 @@ def read(run: Run) -> LadderSummary | None:
 def tolerance(
     rungs: Sequence[float], distances: Sequence[float], of_noise: float, of_codec: float | None
 ) -> Tolerance:
-    """From distances (dB) to the sound without noise, at rising k.
+    """Find the tolerance from distances (dB) to the sound without noise, at rising k.
 
     The limit is half of `of_noise`, the distance that white noise in place of the latents makes, or
     `of_codec`, the distance between recordings and their reconstructions, if known and smaller.
@@ -92,7 +92,7 @@ def tolerance(
 
 
 def crossing(x: Sequence[float], y: Sequence[float], limit: float) -> float | None:
-    """Where y first rises above the limit, interpolated linearly.
+    """The x at which y first rises above the limit, interpolated linearly.
 
     None if it never does, or starts above the limit.
     """
@@ -104,7 +104,7 @@ def crossing(x: Sequence[float], y: Sequence[float], limit: float) -> float | No
 
 
 def error_of(objective: Objective, loss: float, logsnr: float) -> float:
-    """The root mean square error of z_0 that a mean loss at a noise level amounts to.
+    """The root mean square error of z_0 that corresponds to a mean loss at a noise level.
 
     Exact for mse; assumes normal errors for l1, and errors below its delta for huber.
     """

@@ -1,4 +1,4 @@
-"""The range of latent values, and how much of it lies beyond certain limits.
+"""The range of latent values, and the share beyond certain limits.
 
 Shapes: C channels, T frames of a piece.
 """
@@ -20,7 +20,7 @@ UNIT = 1.0
 
 @dataclass(frozen=True)
 class Exceedance:
-    """How much lies beyond a limit, and so would change by clipping."""
+    """Values beyond a limit, which clipping would change."""
 
     values: float
     """Share of all values, 0..1."""

@@ -36,7 +36,7 @@ def autocorrelation(files: Iterable[Tensor], lags: Iterable[int] = LAGS) -> tupl
 
 
 def white(files: Iterable[Tensor]) -> Tensor:
-    """[C] bool: which channels of files [C, T] cannot be told from white noise."""
+    """[C] bool: True for channels of files [C, T] that are indistinguishable from white noise."""
     return is_white(*autocorrelation(files))
 
 

@@ -28,7 +28,7 @@ def cut(files: Sequence[int], frames: int) -> list[tuple[int, int]]:
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most `most` of 0 .. count - 1, evenly spread."""
+    """At most `most` evenly spread indices of 0 .. count - 1."""
     chosen = torch.linspace(0, count - 1, min(count, most), dtype=torch.float64)
     return chosen.round().long().tolist()
 

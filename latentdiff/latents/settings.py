@@ -1,4 +1,4 @@
-"""Settings of encoding, and of the part of the latents that the diffusion model sees."""
+"""Settings of encoding, and of the directions that the diffusion model uses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LatentConfig(Section):
     mean variance is 1 in each case."""
 
     keep_std: bool = False
-    """Store the posterior's standard deviation beside its mean; doubles the disk space."""
+    """Also store the posterior's standard deviation; doubles the disk space."""
 
     chunk_seconds: float = Field(default=20.0, gt=0)
     """Seconds of audio that the codec processes at once; longer files are processed in overlapping

@@ -40,7 +40,7 @@ class LatentStatistics:
     """Moments of the posterior means over all training frames, float64."""
 
     frames: int
-    """How many."""
+    """Number of frames."""
     mean: Array
     """[D]."""
     covariance: Array
@@ -239,7 +239,7 @@ class StatisticsAccumulator:
             return
         if len(self._mean) != len(other._mean):
             raise UserError(
-                f"latents of {len(other._mean)} dimensions among latents of {len(self._mean)}",
+                f"some latents have {len(self._mean)} dimensions, others {len(other._mean)}",
                 why="they come from different codecs",
                 do_this="encode all of them with one codec.",
             )

@@ -72,14 +72,14 @@ class Entry:
     mel: str | None = None
     """File of the mel features [K, T]; None: not stored."""
     label: str | None = None
-    """Name of the folder that the audio was in, or what a file of labels says."""
+    """Name of the folder the audio was in, or the label from a label file."""
     start: float = 0.0
     """Seconds into the source at which it begins."""
     features: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Name -> file [K, T] of the condition features other than mel."""
 
     def row(self) -> ManifestRow:
-        """Its line in the manifest; `features` only where there are any, as in version 0.1."""
+        """The manifest row; `features` only if there are any, as in version 0.1."""
         return {key: value for key, value in asdict(self).items() if key != "features" or value}
 
     def feature_files(self) -> dict[str, str]:
@@ -96,7 +96,7 @@ _ENTRY = TypeAdapter(Entry)
 
 @dataclass(frozen=True)
 class CodecFacts:
-    """What a store remembers of the codec that made it."""
+    """The codec as a store records it."""
 
     fingerprint: str
     """sha256 of its weights."""
@@ -112,7 +112,7 @@ class CodecFacts:
 
 @dataclass(frozen=True)
 class LatentStore:
-    """Latents on disk; arrays are read only when asked for."""
+    """Latents on disk; arrays are read on demand."""
 
     root: Path
     entries: list[Entry]
@@ -195,7 +195,7 @@ class LatentStore:
         if array.shape[1] != entry.frames or rows not in (None, array.shape[0]):
             wanted = f"[{rows or 'K'}, {entry.frames}]"
             raise UserError(
-                f"{path} is not what the manifest says",
+                f"{path} does not match the manifest",
                 why=f"it is {list(array.shape)}, not {wanted}",
                 do_this="delete the latents folder and run `latentdiff encode` again.",
             )
@@ -298,8 +298,9 @@ def _entry(root: Path, row: Mapping[str, object]) -> Entry:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(
-            f"{root / MANIFEST} has a line that is not ours",
+            f"{root / MANIFEST} has an invalid line",
             why=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            do_this="use a folder that `latentdiff encode` or `latentdiff sample` wrote.",
         ) from error
     for name in entry.files():
         # A manifest may come from a stranger: it must not name anything outside its folder.

@@ -75,7 +75,7 @@ class Whitening(nn.Module):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Whitening:
-        """From a `state_dict`; old ones have no variance, which was always 1 then."""
+        """Load a `state_dict`; old ones have no variance, which was always 1 then."""
         return cls(state["mean"], state["directions"], state["scale"], state.get("variance"))
 
     @property

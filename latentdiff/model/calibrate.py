@@ -24,8 +24,8 @@ from latentdiff.training.data import Batch
 log = logging.getLogger(__name__)
 
 SCALES = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6)
-"""Tried in turn until samples no longer come nearer. None is below 1: samples that are too strong
-have another cause."""
+"""Strengths tried in rising order until samples get no closer. None is below 1: samples that are
+too strong have another cause."""
 
 
 def calibrate(path: Path, windows: Batch, settings: SamplingConfig, device: str) -> float:

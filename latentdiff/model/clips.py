@@ -34,7 +34,7 @@ FEWEST = 8
 
 @dataclass(frozen=True)
 class Place:
-    """Where a clip was cut."""
+    """Position of a clip in a file."""
 
     entry: Entry
     start: int
@@ -47,9 +47,9 @@ class Clips:
 
     places: list[Place]
     raw: Tensor
-    """[B, D, T] as the codec encoded them."""
+    """[B, D, T], raw latents of the codec."""
     final: Tensor
-    """[B, C, T] as the network sees them."""
+    """[B, C, T], whitened latents of the network."""
 
     def __len__(self) -> int:
         """B."""
@@ -61,11 +61,11 @@ class ClipSets:
     """Sets of real clips that do not overlap."""
 
     reference: Clips
-    """Of training files."""
+    """Clips of training files."""
     other: Clips
-    """As many of the same files, from between those of the reference."""
+    """As many clips of the same files, cut between the reference clips."""
     held_out: Clips | None
-    """At most as many of held-out files; None if no file is held out."""
+    """At most as many clips of held-out files; None if no file is held out."""
 
     @property
     def frames(self) -> int:
@@ -74,7 +74,7 @@ class ClipSets:
 
 
 def gather(model: Model, store: LatentStore, n: int, frames: int) -> ClipSets:
-    """At most `n` clips per set, evenly spread over the files, of at most `frames` frames.
+    """Read at most `n` clips per set, of at most `frames` frames, evenly spread over the files.
 
     Clips are made shorter if the training files would give fewer than FEWEST per set. Raises
     UserError if even the shortest are too few.

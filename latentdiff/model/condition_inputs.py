@@ -26,7 +26,7 @@ from latentdiff.specs import Condition
 
 @dataclass(frozen=True)
 class ConditionInput:
-    """What one sample follows."""
+    """The condition of one sample."""
 
     name: str
     """Part of the sample's file name."""
@@ -56,7 +56,7 @@ def as_condition(inputs: Sequence[ConditionInput]) -> Condition:
 def stored_input(
     model: Model, store: LatentStore, entry: Entry, start: int, frames: int
 ) -> ConditionInput:
-    """What the model follows in `frames` latent frames of a stored file, from `start` on."""
+    """The condition at `frames` latent frames of a stored file, from `start` on."""
     features = features_of(model, store, entry)
     if features is not None:
         assert model.standardiser is not None  # it has features
@@ -68,7 +68,7 @@ def stored_input(
 def condition_inputs(
     model: Model, given: Sequence[Path], seconds: float | None
 ) -> tuple[list[ConditionInput], list[str]]:
-    """What to follow, and "path: reason" for files that could not be read.
+    """The conditions to sample with, and "path: reason" for files that could not be read.
 
     `given`: audio files or folders for a model that follows their features, names for one that
     follows labels; for one that follows both some of either, and each file is followed with each
@@ -108,7 +108,7 @@ def _choices(model: Model) -> str:
 
 
 def _label_inputs(model: Model, names: Sequence[Path]) -> dict[str, ConditionInput]:
-    """By label."""
+    """Inputs by label."""
     labels = [str(name) for name in names]
     return {
         label: ConditionInput(
@@ -149,7 +149,7 @@ def _distinctly_named(keyed: dict[str, ConditionInput]) -> list[ConditionInput]:
 def _recording_inputs(
     model: Model, given: Sequence[Path], seconds: float | None
 ) -> tuple[dict[str, ConditionInput], list[str]]:
-    """By the key of the file."""
+    """Inputs by file key."""
     found = audio.find(given)
     skipped = [f"{path}: {reason}" for path, reason in found.skipped]
     inputs = {}

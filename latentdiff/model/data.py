@@ -43,12 +43,12 @@ SHORTEST_WINDOW = 16
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What `train-diffusion` starts from."""
+    """Everything that training a diffusion model needs."""
 
     store: LatentStore
-    """With the labels that training uses."""
+    """The store, with the labels that training uses."""
     statistics: LatentStatistics
-    """Of the training files' raw latents."""
+    """Statistics of the training files' raw latents."""
     model: Model
     """Untrained."""
 
@@ -178,7 +178,7 @@ def labelled(store: LatentStore, condition: ConditionConfig) -> LatentStore:
 
 
 def without_unknown_labels(store: LatentStore, labels: list[str]) -> LatentStore:
-    """The store without files whose label the model never saw; says which.
+    """The store without files of labels that the model was not trained on; logs them.
 
     Raises UserError where none is left.
     """
@@ -210,7 +210,7 @@ def _recording(model: Model, store: LatentStore, entry: Entry, source: Entry) ->
 
 
 def _variance(model: Model, store: LatentStore, settings: TrainingConfig) -> Tensor:
-    """[C] mean square of the training windows as the network sees them."""
+    """[C] mean square of the whitened training windows."""
     windows = windows_of(model, store, "train", memory_gb=settings.memory_gb)
     assert windows is not None  # `fit_window` saw the files
     return windows.spread(VARIANCE_WINDOWS).latents.square().mean(dim=(0, 2))

@@ -42,14 +42,14 @@ FOLDER = "demos"
 REFERENCES = "references"
 LATENTS = "latents.png"
 SHARE = 0.03
-"""Of the time since the first demo that later ones may take. The first, which loads the codec, is
-always made."""
+"""Largest share of the time since the first demo that later demos may take. The first, which loads
+the codec, is always made."""
 GROWTH = 1.05
 """Factor by which steps must grow from demo to demo: about 150 demos in a week of training."""
 CHANNELS = 16
 """Latent channels that get a histogram of their own; the first ones vary most."""
 FRAMES = 1 << 14
-"""Of the training latents that histograms are made from."""
+"""Training latents (frames) that histograms are computed from."""
 SILENCE_DB = -120.0
 """Stands for digital silence, which no curve could show."""
 PICTURE = MelConfig(n_fft=2048, hop=512, bands=64)
@@ -57,15 +57,15 @@ PICTURE = MelConfig(n_fft=2048, hop=512, bands=64)
 
 @dataclass(frozen=True)
 class Reference:
-    """A stretch of a recording that demos are heard beside."""
+    """An excerpt of a recording to compare demos with."""
 
     entry: Entry
     first: int
-    """Its first latent frame."""
+    """First latent frame of the excerpt."""
     latents: np.ndarray
     """[D, T], raw."""
     input: ConditionInput
-    """What the model follows there."""
+    """Condition of the excerpt."""
 
 
 def references(model: Model, store: LatentStore, count: int, seconds: float) -> list[Reference]:
@@ -205,7 +205,7 @@ class Demos:
         return streaming.decode(self._codec, latents.numpy())
 
     def _show_references(self, step: int, tracker: Tracker) -> None:
-        """What the model learns from, once: latents, originals, and the best it could sound."""
+        """Show once what the model learns from: latents, original audio, and its reconstruction."""
         _show_channels(tracker, step, "latents of training files", self._training_latents())
         references = self._references
         final = torch.stack([self._model.whiten(torch.from_numpy(r.latents)) for r in references])
@@ -213,7 +213,7 @@ class Demos:
         runs.make_directory(folder)
         if self._codec is not None:
             self._show_sound(tracker, step, folder, self._reference_clips(final))
-        # Last: it tells a continued training that all is there.
+        # Written last: a resumed training takes it as the sign that all files are there.
         self._show_picture(tracker, step, folder / LATENTS, stacked_latents(final.numpy()))
 
     def _reference_clips(self, final: Tensor) -> dict[str, np.ndarray]:

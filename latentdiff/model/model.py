@@ -55,7 +55,7 @@ class Model:
     denoiser: Denoiser
     whitening: Whitening
     standardiser: Standardiser | None = None
-    """Of the condition features [K, T]; None where the model follows no spectrogram."""
+    """Standardiser of the condition features [K, T]; None if the model follows no features."""
     path: Path | None = None
     """The checkpoint it was loaded from; None in training."""
     step: int = 0
@@ -105,7 +105,7 @@ class Model:
             raise UserError(
                 f"{path} does not fit the network that it describes",
                 why=str(error).splitlines()[0],
-                do_this="it was written by another version; train again.",
+                do_this="train again: another version of latentdiff wrote it.",
             ) from error
         validation = header.get("validation")
         return replace(
@@ -125,7 +125,7 @@ class Model:
         checkpoint.save_weights(path, tensors, header)
 
     def constants(self) -> dict[str, Mapping[str, Tensor]]:
-        """Named groups of tensors that a checkpoint holds beside the network's weights."""
+        """Named groups of tensors in a checkpoint besides the network's weights."""
         groups: dict[str, Mapping[str, Tensor]] = {"whitening": self.whitening.state_dict()}
         if self.standardiser is not None:
             arrays = self.standardiser.arrays()
@@ -141,7 +141,7 @@ class Model:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name in messages."""
         return "the model in training" if self.path is None else str(self.path)
 
     @property
@@ -151,12 +151,12 @@ class Model:
 
     @property
     def condition(self) -> ConditionConfig:
-        """What it follows."""
+        """The condition settings."""
         return self.spec.condition
 
     @property
     def labels(self) -> list[str]:
-        """Its label vocabulary."""
+        """The label vocabulary."""
         return self.spec.labels
 
     @property
@@ -166,7 +166,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device of the weights."""
         return next(self.denoiser.parameters()).device
 
     def task(self) -> Task:
@@ -239,7 +239,7 @@ class Model:
         return Samples(latents.float().cpu(), denoise.calls)
 
     def _remedies(self, settings: SamplingConfig) -> str:
-        """What may help against samples that are not finite, and is not so already."""
+        """Advice for samples that are not finite, without what is in use already."""
         lower = ["lower sampling.guidance"] if settings.guidance > 1 else []
         more = [] if self.spec.is_regression else ["raise sampling.steps"]
         return ", or ".join([*lower, *more, "train longer"]) + "."

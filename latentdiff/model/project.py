@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Project(Section):
-    """Everything one YAML file can say; each command reads its sections."""
+    """All settings of a YAML file; each command reads its own sections."""
 
     data: DataConfig = Field(default_factory=DataConfig)
     rave: RaveConfig = Field(default_factory=RaveConfig)
@@ -42,9 +42,9 @@ class Project(Section):
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
     experiment: ExperimentConfig = Field(default_factory=ExperimentConfig)
     seed: int = Field(0, ge=0)
-    """Of everything drawn at random: the split, training, and the first sample."""
+    """Seed of all random draws: the split, training, and the first sample."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute; auto takes CUDA, then Apple's MPS, then the CPU."""
+    """Device to compute on; auto takes CUDA, then Apple's MPS, then the CPU."""
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Project:
@@ -55,7 +55,7 @@ class Project(Section):
 
     @property
     def recipe(self) -> Recipe:
-        """What makes the parts of the model that these settings describe."""
+        """The recipe that builds the model's parts from these settings."""
         # Here, as reading settings must not import torch.
         from latentdiff.notebook.experiments.recipe import make_recipe
 
@@ -86,18 +86,18 @@ def resolve(
 
 
 def check_upstream(project: Project, stages: Iterable[Path]) -> None:
-    """Refuse settings that contradict what the stages this command reads were made with."""
+    """Raise UserError if settings differ from those that an upstream stage was made with."""
     for directory in stages:
         info = runs.read_run(directory)
         if info is None:
             continue
-        # Its seed was its own affair; so were settings that do not show in what it made.
+        # Its seed does not matter here, nor do settings that do not affect its result.
         changed = config.differences(info.config, project.sections(info.config))
         changed = _without(changed, ["seed", *info.may_change])
         if changed:
             raise UserError(
                 f"{directory} was made with other settings:\n    " + "\n    ".join(changed),
-                why="its files would not be what the config says",
+                why="the config would no longer describe its files",
                 do_this=f"drop those settings, use another --run, or delete {directory} "
                 "to make it anew.",
             )
@@ -158,15 +158,16 @@ def already_done(
     hard = _without(changed, may_change)
     if hard:
         raise UserError(
-            f"{directory} holds a {name} made otherwise:\n    " + "\n    ".join(hard),
+            f"{directory} holds a {name} made with other settings or inputs:\n    "
+            + "\n    ".join(hard),
             why="continuing would mix the two",
-            do_this="--overwrite makes it anew; another --run or --name keeps both.",
+            do_this="replace it with --overwrite, or keep both with another --run or --name.",
         )
     done = before.is_done and not changed
     if changed and not done:
         log.info("continuing with other settings than before:\n    %s", "\n    ".join(changed))
     if done:
-        log.info("%s: already done, nothing to do (--overwrite makes it anew)", directory)
+        log.info("%s: already done, nothing to do (--overwrite starts it over)", directory)
     return done
 
 

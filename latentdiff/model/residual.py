@@ -44,18 +44,18 @@ def log_residual_noise(
     baselines = errors_of(objective, validation.logsnr, validation.baselines)
     own, known = (crossing(validation.logsnr, e, std) for e in (errors, baselines))
     if own is None:
-        log.info("the model's estimates are that clean at every validated level")
+        log.info("the residual noise is inaudible at every validated level")
     elif known is not None:
         log.info(
-            "the model's estimates are that clean from log-SNR %+.1f up (knowing variances only: "
-            "from %+.1f)",
+            "the residual noise is inaudible from log-SNR %+.1f up (variance-only baseline: "
+            "from %+.1f up)",
             own,
             known,
         )
 
 
 def errors_of(objective: Objective, logsnr: list[float], losses: list[float]) -> list[float]:
-    """Root mean square errors of the latents that the losses at these levels amount to."""
+    """Root mean square errors of the latents that correspond to the losses at these levels."""
     pairs = zip(losses, logsnr, strict=True)
     return [error_of(objective, loss, level) for loss, level in pairs]
 

@@ -37,7 +37,7 @@ def open_model(
     same = there is None or not wanted or there.fingerprint == wanted
     if store.latent_dim != model.whitening.dimensions or not same:
         raise UserError(
-            f"the latents in {store.root} are of another codec than {model.path}",
+            f"the latents in {store.root} come from another codec than those of {model.path}",
             do_this="name the latents that the model was trained on with --latents.",
         )
     return model, without_unknown_labels(store, model.labels)
@@ -55,8 +55,8 @@ def latents_path(run: Run, given: Path | None, diffusion: Path) -> Path:
     if recorded is None:
         raise UserError(
             f"there are no latents in {run.latents}",
-            why=f"and no model in {diffusion} that recorded which it was trained on",
-            do_this="name them with --latents, or make some: `latentdiff encode`.",
+            why=f"no model in {diffusion} records the latents it was trained on either",
+            do_this="make some with `latentdiff encode`, or name others with --latents.",
         )
     return recorded
 
@@ -113,7 +113,7 @@ def find_codec(
 
 
 def codec_path(store: LatentStore) -> Path | None:
-    """Where the codec was when the latents were made; None where that was not recorded."""
+    """Path of the codec when the latents were made; None if it was not recorded."""
     info = runs.read_run(store.root)
     return info.input_path("codec") if info else None
 

@@ -1,4 +1,4 @@
-"""What a checkpoint says about its model: everything but the tensors."""
+"""The description of a model in its checkpoint: everything but the tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from latentdiff.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The settings a model was trained with, and the codec whose latents it generates."""
+    """The settings a model was trained with, and the codec of its latents."""
 
     network: NetworkConfig
     diffusion: DiffusionConfig
@@ -28,7 +28,7 @@ class ModelSpec:
     codec: CodecFacts
     """The fingerprint is empty where the codec was not known."""
     codec_path: str = ""
-    """Where the codec's weights were during training; empty where the codec was not known."""
+    """Path of the codec during training; empty if the codec was unknown."""
     labels: list[str] = field(default_factory=list)
     """The label vocabulary, in the order of the network's indices; empty without labels."""
     window: int = 128
@@ -83,7 +83,7 @@ class ModelSpec:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """What makes the model's parts."""
+        """The recipe that builds the model's parts."""
         return make_recipe(self.network, self.diffusion, self.experiment)
 
     def with_sampling_of(self, project: Project, name: str) -> ModelSpec:
@@ -95,7 +95,7 @@ class ModelSpec:
 
     @property
     def is_regression(self) -> bool:
-        """Whether it answers in one network call, whatever sampling.steps is."""
+        """Whether the model answers in one network call, for any sampling.steps."""
         return self.diffusion.parametrisation == "regression"
 
     def frames(self, seconds: float) -> int:

@@ -50,7 +50,7 @@ class TrainingPlan:
 
     run: Run
     project: Project
-    """With a `training.window` that the recordings are long enough for."""
+    """The settings, with a `training.window` that the recordings are long enough for."""
     data: TrainingData
 
     @property
@@ -61,7 +61,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The result of a training as `run.json` holds it."""
+    """The result of a training as stored in `run.json`."""
 
     step: int
     """The last step."""
@@ -97,7 +97,7 @@ class TrainingResult:
         )
 
     def to_json(self) -> Values:
-        """As `run.json` holds it: without a conditioning gain of None."""
+        """The result as `run.json` stores it: without a conditioning gain of None."""
         values = asdict(self)
         if self.conditioning_gain is None:
             del values["conditioning_gain"]

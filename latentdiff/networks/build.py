@@ -17,7 +17,7 @@ from latentdiff.specs import Condition
 
 @dataclass(frozen=True)
 class Description:
-    """What a user wants to know about a network before training it overnight."""
+    """Facts about a network that help to decide whether to train it."""
 
     name: str
     parameters: int
@@ -29,7 +29,7 @@ class Description:
     receptive_field: int | None
     """Latent frames that can affect one frame, at most; None: all of them."""
     frames_per_second: float | None = None
-    """Of the latents; None: not known."""
+    """Latent frames per second; None: not known."""
 
     def __str__(self) -> str:
         return (
@@ -73,7 +73,7 @@ def describe(
 
 
 def flops(network: DenoisingNetwork, frames: int) -> int:
-    """Floating-point operations of a call on one sample of `frames`; nothing is computed."""
+    """Floating-point operations of one call on one sample of `frames`; does not run the network."""
     shadow = deepcopy(network).to("meta")
     z = torch.zeros(1, network.channels, frames, device="meta")
     features = network.condition_features

@@ -1,4 +1,4 @@
-"""DiffWave on latent frames: gated dilated convolutions whose skip sum is the output.
+"""DiffWave on latent frames: gated dilated convolutions with summed skip outputs.
 
 Kong et al. 2020, arXiv 2009.09761, fig. 2, with later improvements: normalisation before each
 block, the noise level as scale and shift, a last layer initialised to zero, and optional attention

@@ -97,25 +97,25 @@ class ConditionEncoder(nn.Module):
 
 @dataclass(frozen=True)
 class Probe:
-    """Where a block shows how strongly the condition acts on it; see `evaluation.activations`."""
+    """Where to measure in a block how strongly the condition acts; see `evaluation.activations`."""
 
     signal: str
-    """Attribute: the module to whose output the condition is added."""
+    """Attribute of the module that makes the signal to which the condition is added."""
     condition: str
-    """Attribute: the module whose output is added there; None in networks without a condition."""
+    """Attribute of the module that makes the condition; None in networks without a condition."""
     gated: bool = False
     """Whether the second half of that sum goes through a sigmoid."""
 
 
 class DenoisingNetwork(nn.Module):
-    """What every network has: [B, C, T] of any T, log-SNR [B] and a condition -> [B, C, T]."""
+    """Base class of all networks: [B, C, T] for any T, log-SNR [B] and a condition -> [B, C, T]."""
 
     default_width: ClassVar[int]
-    """Where `network.channels` is null; a multiple of 8, and of twice the default `heads`."""
+    """Width if `network.channels` is null; a multiple of 8, and of twice the default `heads`."""
     default_depth: ClassVar[int] = 1
-    """Where `network.blocks` is null."""
+    """Depth if `network.blocks` is null."""
     reads: ClassVar[frozenset[str]]
-    """The fields of `NetworkConfig` that the network reads, `name` apart."""
+    """The fields of `NetworkConfig` that the network reads, except `name`."""
     attention: ClassVar[bool] = False
     """Whether there always is an attention; networks that read `attention_every` have one where it
     is set."""

@@ -1,6 +1,6 @@
 """The networks by the name in the settings. A new one is a file of its own and a line here.
 
-A network's class says what belongs to it; see `layers.DenoisingNetwork`. Classes are imported when
+A network's class declares its settings; see `layers.DenoisingNetwork`. Classes are imported when
 they are asked for, because reading the settings must not import torch.
 """
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NetworkEntry:
-    """Where a network is found."""
+    """Import location of a network."""
 
     place: str
-    """`module.Class` in this room."""
+    """`module.Class` in this package."""
     summary: str
-    """For the reference of the settings."""
+    """One line for the settings reference."""
 
     def load(self) -> type[DenoisingNetwork]:
-        """Its class."""
+        """Import the network's class."""
         module, _, name = self.place.rpartition(".")
         found: type[DenoisingNetwork] = getattr(import_module(f"{__package__}.{module}"), name)
         return found

@@ -51,7 +51,7 @@ class NetworkConfig(Section):
     """Attention heads; the width must be a multiple of twice as many."""
 
     attention_every: int | None = Field(default=None, ge=1)
-    """An attention follows every so many blocks (unet1d: of those of the coarsest level). null:
+    """Number of blocks between attention layers (unet1d: counted at the coarsest level). null:
     none."""
 
     attention_reach: int | None = Field(default=64, ge=1)

@@ -16,7 +16,8 @@ from latentdiff.networks.settings import NetworkConfig
 from latentdiff.specs import Condition
 
 MODULATIONS = 6
-"""Of a block: scale, shift and gate of the attention, and the same of the feed-forward layer."""
+"""Modulation vectors per block: scale, shift and gate for attention and for the feed-forward
+layer."""
 
 
 class TransformerBlock(nn.Module):

@@ -22,10 +22,10 @@ from latentdiff.networks.settings import NetworkConfig
 from latentdiff.specs import Condition
 
 CONVOLUTIONS = 2
-"""In a block, one after the other; a receptive field counts them."""
+"""Successive convolutions per block; the receptive field depends on it."""
 CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
 CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
-"""By the number of axes of the data."""
+"""Transposed convolutions by the number of data axes."""
 
 
 class UNetBlock(nn.Module):
@@ -87,7 +87,8 @@ class UNetStage(nn.Module):
 
 
 class UNet(DenoisingNetwork):
-    """[B, C, T] of any T -> [B, C, T]; padded to a multiple of the coarsest frame, and cut back."""
+    """[B, C, T] for any T -> [B, C, T]; padded to a multiple of the coarsest frame, then
+    cropped."""
 
     axes: ClassVar[int]
     default_depth = 2

@@ -112,7 +112,7 @@ def number_at(place: str) -> float:
 
 
 def _number(value: float | list[object]) -> float:
-    """A number as it is; the median of a list of numbers; the length of any other list."""
+    """A number unchanged; the median of a list of numbers; the length of any other list."""
     if not isinstance(value, list):
         return float(value)
     numbers = [item for item in value if isinstance(item, int | float)]

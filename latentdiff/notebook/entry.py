@@ -1,4 +1,4 @@
-"""The files of configs/notebook: what an entry says, and how it is reproduced."""
+"""The files of configs/notebook: the entries' texts, and how each is reproduced."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Formula(Section):
     of: str
     """Name of the function."""
     given: Values = {}
-    """Its arguments by name."""
+    """Arguments by name."""
 
 
 class Case(Section):
@@ -56,7 +56,7 @@ class Case(Section):
     """`FILE:KEY.KEY`, with the same words in braces: a number in a JSON file; the median of a list
     of numbers; the length of any other list. null: the usual place of `measure`."""
     meaning: str | None = None
-    """What such a number means, in words."""
+    """Meaning of the number, in words."""
 
     @model_validator(mode="after")
     def _can_be_measured(self) -> Case:
@@ -75,11 +75,11 @@ class Entry(Section):
     title: str = Field(max_length=76)
     """One line."""
     saw: str | None = None
-    """What the user saw and concluded, unless the title says it."""
+    """The user's observation and conclusion, unless the title states them."""
     because: str | None = None
     """The cause of this entry, beyond that of the whole file."""
     cases: tuple[Case, ...] = ()
-    """What `notebook run` runs; empty if there is nothing to run."""
+    """Cases for `notebook run`; empty if there is nothing to run."""
     see: str | None = None
     """The command or page that answers an entry without cases."""
 
@@ -104,11 +104,11 @@ class Story(Section):
     title: str
     """Title of the file."""
     cause: str
-    """Why these entries came out as they did, as far as it is known."""
+    """Why these entries turned out as they did, as far as known."""
     answer: str
-    """What latentdiff does about it."""
+    """How latentdiff solves the problem."""
     entries: dict[str, Entry]
-    """By name, such as N34."""
+    """Entries by name, such as N34."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def find(names: Sequence[str]) -> dict[str, Experiment]:
             raise UserError(
                 f"the notebook has no entry {name}",
                 why=f"its entries are N1 to N{LAST}",
-                do_this="`latentdiff notebook list` shows all of them.",
+                do_this="list them with `latentdiff notebook list`.",
             )
     return {name: every[name] for name in every if name in wanted}
 

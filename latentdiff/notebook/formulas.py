@@ -16,7 +16,7 @@ from latentdiff.notebook.entry import Formula
 
 
 def evaluate(formula: Formula, project: Project) -> float:
-    """Its value. Raises KeyError for an unknown name, TypeError for wrong arguments."""
+    """Evaluate a formula. Raises KeyError for an unknown name, TypeError for wrong arguments."""
     if formula.of in OF_PROJECT:
         return OF_PROJECT[formula.of](project, **formula.given)
     return ARITHMETIC[formula.of](**formula.given)

@@ -23,7 +23,7 @@ class Row:
     case: str
     """Empty for the only case of an entry."""
     unit: str
-    """What the three numbers measure, such as `MSE loss`."""
+    """Unit of the three numbers, such as `MSE loss`."""
     user: float | None
     """The number in the notebook; None if there is none."""
     formula: float | None
@@ -33,7 +33,7 @@ class Row:
     skill: float | None
     """Skill of the model that was trained; None if none was."""
     verdict: str
-    """What the numbers mean, in words."""
+    """Conclusion from the numbers, in words."""
     problem: str | None = None
     """Why the case could not be run; None if it was."""
 
@@ -69,14 +69,14 @@ def row(entry: str, case: Case, loss: str, result: CaseResult) -> Row:
 
 
 def unit(case: Case, loss: str) -> str:
-    """What the numbers of a case measure."""
+    """Unit of a case's numbers."""
     if case.how == "formula" and case.formula is not None and case.formula.of != "loss":
         return case.formula.of
     return LOSSES[loss] if case.measure == "loss" else case.measure.replace("_", " ")
 
 
 def verdict(case: Case, result: CaseResult) -> str:
-    """What the numbers mean."""
+    """Conclusion from the numbers, in words."""
     if result.problem:
         return f"could not be run: {result.problem}"
     if result.measured is None:

@@ -212,7 +212,7 @@ class Supervisor:
     def _validate(self, trainer: Trainer, model: RAVE, also: FixedCrops | None = None) -> None:
         """Validate on the first device while the others wait; keep the best."""
         if trainer.is_global_zero:
-            # A validation changes nothing that is worth finishing: Ctrl-C may interrupt it.
+            # Ctrl-C may interrupt a validation: it changes no state.
             self._stop.at_once = True
             if self._stop.requested:
                 raise KeyboardInterrupt
@@ -271,7 +271,7 @@ class Supervisor:
 def _show_sound(
     tracker: tracking.Tracker, validation: RaveValidation, step: int, sample_rate: int
 ) -> None:
-    """The first clips in TensorBoard, each original beside its reconstruction."""
+    """Show the first clips in TensorBoard, each original next to its reconstruction."""
     originals, reconstructions = validation.original[:_CLIPS], validation.reconstruction[:_CLIPS]
     for number, pair in enumerate(zip(originals, reconstructions, strict=True)):
         for name, clip in zip(("original", "reconstruction"), pair, strict=True):

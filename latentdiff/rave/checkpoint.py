@@ -100,7 +100,7 @@ def _cannot_resume(path: Path, why: str) -> UserError:
     return UserError(
         f"{path} cannot be continued",
         why=f"`latentdiff train-rave` did not write it: {why}",
-        do_this="`--ckpt FILE` starts a new run from its weights.",
+        do_this="start a new run from its weights with `--ckpt FILE`.",
     )
 
 

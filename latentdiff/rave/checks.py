@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What the checks need to know about the dataset."""
+    """Facts about the dataset that the checks need."""
 
     record: int
     """N."""

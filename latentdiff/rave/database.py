@@ -37,7 +37,7 @@ _FIRST_MAP_BYTES = 1 << 26
 _BATCH_BYTES = 1 << 24
 """Audio written per transaction: few commits, little memory."""
 _FOREIGN_VALIDATION = 20
-"""Of a database without a manifest, one record in this many is held out."""
+"""Without a manifest, one record in this many is held out."""
 
 
 class DatabaseWriter:
@@ -191,7 +191,7 @@ class RaveDatabase:
         return self.read(0).shape[1] if len(self) else 0
 
     def split(self) -> tuple[list[int], list[int]]:
-        """Record numbers (training, validation), as the manifest says.
+        """Record numbers (training, validation) from the manifest.
 
         Of a database without a manifest, by `rave preprocess`, the last twentieth is held out.
         """

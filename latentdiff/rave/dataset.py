@@ -24,7 +24,7 @@ from latentdiff.rave.database import FULL_SCALE, RaveDatabase
 
 # RAVE's own augmentation, with its own constants.
 PHASE_ROTATION_SHARE = 0.8
-"""Share of the crops whose phase is rotated."""
+"""Probability that a crop's phase is rotated."""
 PHASE_ROTATION_HZ = (20.0, 2000.0)
 """Range of the all-pass frequency, drawn log-uniformly."""
 PHASE_ROTATION_RADIUS = 0.99
@@ -33,7 +33,7 @@ PHASE_ROTATION_RADIUS = 0.99
 GAIN_SHARE = 0.5
 """Share of the crops that get a gain."""
 GAIN_DB = (-6.0, 3.0)
-"""Its range."""
+"""Range of the random gain."""
 MUTE_SHARE = 0.1
 """Share of the crops that are muted."""
 

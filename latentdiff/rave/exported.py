@@ -24,13 +24,15 @@ _RECURRENT = {"GRU", "LSTM"}
 def load_export(path: Path, device: torch.device) -> tuple[ExportNet, dict[str, Tensor]]:
     """The network inside a TorchScript file, and its codec weights by name.
 
-    Raises UserError where it is missing, damaged, no RAVE, or not supported.
+    Raises UserError where it is missing, damaged, not a RAVE model, or not supported.
     """
     script = _read(path)
     missing = [name for name in _NEEDED if not hasattr(script, name)]
     if missing:
         raise UserError(
-            f"{path} is no RAVE", why=f"it has no {', '.join(missing)}", do_this="check --rave."
+            f"{path} is not an exported RAVE model",
+            why=f"it has no {', '.join(missing)}",
+            do_this="check --rave.",
         )
     _check(script)
     weights = codec_weights(script.state_dict())
@@ -45,7 +47,7 @@ def _read(path: Path) -> ScriptModule:
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(
             f"{path} cannot be read as an exported model",
-            why="it is damaged, or no TorchScript: " + str(error).strip().splitlines()[0],
+            why="it is damaged, or not TorchScript: " + str(error).strip().splitlines()[0],
             do_this="copy it again, or export the run again with `rave export`.",
         ) from error
     return script

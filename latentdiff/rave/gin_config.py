@@ -52,7 +52,7 @@ def assemble(
     """Build RAVE for audio of `channels` at `sample_rate` Hz.
 
     `schedule`: that of the run to be continued; None plans a new one for `config.steps`.
-    `gin_file`: the config.gin of the run whose weights are to be used. It decides the architecture;
+    `gin_file`: the config.gin of the run that provides the weights. It decides the architecture;
     settings that are not None still override it.
     Raises UserError where RAVE cannot be built from these settings.
     """
@@ -84,7 +84,7 @@ def assemble(
 
 
 def _parse_run(path: Path, sample_rate: int) -> None:
-    """Lay a run's config.gin over the named configs.
+    """Apply a run's config.gin over the named configs.
 
     The named configs stay underneath because `rave train` writes config.gin before its first step:
     parameters that are first used in phase 2, such as those of the feature matching, are not in it.

@@ -24,13 +24,13 @@ _CODEC_PARTS = ("encoder.", "decoder.", "pqmf.")
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model came from."""
+    """Origin of a model."""
 
     path: Path
     step: int | None
-    """Training steps; None: the file does not say."""
+    """Training steps; None: not recorded in the file."""
     phase: int | None
-    """1: distances only. 2: with the discriminator, encoder frozen. None: the file does not say."""
+    """1: distances only. 2: with the discriminator, encoder frozen. None: not recorded."""
 
     def describe(self) -> str:
         """One line for people."""

@@ -18,7 +18,7 @@ _CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True)
 class Weights:
-    """A checkpoint, and the description of the model it belongs to."""
+    """A checkpoint with the config of its model."""
 
     checkpoint: Path
     config: Path | None
@@ -44,8 +44,8 @@ def find_run(run: Path, ckpt: str | Path | None = None) -> tuple[Path, Path]:
     place = _find(run)
     if place is None:
         raise UserError(
-            f"{run} is no RAVE run",
-            why=f"there is no {CONFIG} in it, which says how the model is built",
+            f"{run} is not a RAVE run",
+            why=f"it has no {CONFIG}, which describes the architecture",
             do_this=f"name the folder that holds {CONFIG}, or an exported model.ts.",
         )
     return place.config, _choose(place.checkpoints, ckpt)
@@ -65,7 +65,7 @@ def find_weights(path: Path) -> Weights:
 
 
 def _find(run: Path) -> _Place | None:
-    """The config.gin that belongs to `run`, and where its checkpoints are."""
+    """The config.gin of `run`, and the folder of its checkpoints."""
     here = run if run.is_dir() else run.parent
     # For a checkpoint, its folder or a version's folder, the config lies up to two levels higher:
     # RUN/config.gin, RUN/version_0/checkpoints/best.ckpt. Further up begin other people's files.
@@ -119,7 +119,7 @@ def _named(place: Path, path: Path) -> Path:
 
 
 def _most_trained(paths: list[Path]) -> Path:
-    """The one with the most steps. One that cannot be read is reported and skipped."""
+    """The candidate with the most training steps; unreadable ones are logged and skipped."""
     steps: dict[Path, int] = {}
     failure = None
     for path in paths:

@@ -24,11 +24,11 @@ class DatasetFile:
     path: str
     """Absolute path."""
     sha256: str
-    """Of the file's bytes, hex."""
+    """SHA-256 of the file, in hex."""
     seconds: float
     """Length of the recording; kept_seconds plus all of `dropped`."""
     kept_seconds: float
-    """Of it in the database, without the zeros that fill up the last record."""
+    """Seconds in the database, without the zeros that pad the last record."""
     dropped: dict[str, float]
     """Reason (`silence`) -> seconds that are not in the database."""
     clipped: int
@@ -38,7 +38,7 @@ class DatasetFile:
     first_chunk: int
     """Number of its first record in the database."""
     chunks: int
-    """Its number of records, which follow each other."""
+    """Number of records; they are consecutive."""
     validation_chunks: int = 0
     """How many of them, the last ones, are held out."""
     validation_from: float | None = None
@@ -68,7 +68,7 @@ class SkippedFile:
 
     @property
     def dropped(self) -> dict[str, float]:
-        """As in `DatasetFile`."""
+        """Dropped seconds by reason, as in `DatasetFile`."""
         return {"unreadable": self.seconds} if self.seconds else {}
 
 

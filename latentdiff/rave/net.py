@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rave import RAVE
 
 SUPPORTED = ("VariationalEncoder", "WasserteinEncoder", "SphericalEncoder")
-"""Class names (RAVE's spelling) of the encoders whose latents are continuous."""
+"""Class names (RAVE's spelling) of encoders with continuous latents."""
 
 
 class CodecNet(Protocol):
@@ -35,7 +35,7 @@ class CodecNet(Protocol):
     kind: str
     """Class name of RAVE's encoder, one of SUPPORTED."""
     noise_channels: int
-    """Channels beside the latents that RAVE fills with noise (noise augmentation)."""
+    """Extra latent channels that RAVE fills with noise (noise augmentation)."""
     noisy: bool
     """Whether the decoder draws noise."""
 
@@ -86,12 +86,12 @@ def hop_of(model: RAVE) -> int:
 
 
 def draws_noise(class_names: Iterable[str]) -> bool:
-    """Whether a decoder made of these classes shapes noise of its own."""
+    """Whether a decoder with these classes has a noise generator."""
     return any(name.startswith("NoiseGenerator") for name in class_names)
 
 
 def check_supported(kind: str, input_mode: str, recurrent: bool) -> None:
-    """Raise UserError for models whose latents a diffusion model cannot use.
+    """Raise UserError for models with latents that a diffusion model cannot use.
 
     `kind`: class name of the encoder; `input_mode`: RAVE's own setting; `recurrent`: whether it has
     recurrent layers.

@@ -38,7 +38,7 @@ class BestValidation:
     """The validation behind best.ckpt."""
 
     distance: float
-    """As in `LastValidation`; the lowest of its phase."""
+    """Spectral distance as in `LastValidation`; the lowest of its phase."""
     phase: int
     """1 or 2; phase 2 starts again, see `callbacks.Supervisor`."""
     step: int
@@ -71,7 +71,7 @@ class RaveTrainingResult:
 
     @property
     def start_name(self) -> str:
-        """What to call the model before the first step."""
+        """Name in messages for the model before the first step."""
         return "start" if self.pretrained else "untrained"
 
     def to_dict(self) -> dict[str, object]:

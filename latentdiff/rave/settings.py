@@ -77,10 +77,10 @@ class RaveConfig(Section):
     """Training steps, both phases together. Raising it later continues the run."""
     phase_1_steps: int | None = Field(default=None, ge=1)
     """Steps before the discriminator joins and the encoder freezes; null: half of `steps`, at most
-    what the config says (1,000,000 for v2). With `steps` or more there is no discriminator."""
+    the config's value (1,000,000 for v2). With `steps` or more there is no discriminator."""
     feature_matching: float | None = Field(default=None, ge=0)
     """Weight of the feature matching loss in phase 2; null: the config's own, which acids-rave
-    2.3.1 squares (v2 says 20 and gets 400)."""
+    2.3.1 squares (v2 sets 20 and gets 400)."""
     beta: float | None = Field(default=None, gt=0)
     """Weight of the latents' regularisation after its warm-up; null: the config's own (0.05 for
     v2)."""

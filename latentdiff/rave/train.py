@@ -42,7 +42,7 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True)
 class RaveTrainingPlan:
-    """What is known before the first step."""
+    """Everything that is fixed before the first step."""
 
     parameters: int
     """Number of weights in encoder and decoder."""
@@ -55,7 +55,7 @@ class RaveTrainingPlan:
     """Steps done already."""
     schedule: RaveSchedule
     weights: Weights | None
-    """Where a new run takes its weights from; None: random ones, or a continued run."""
+    """Weights that a new run starts from; None: random ones, or a continued run."""
     weights_step: int | None
     """Steps that those weights were trained for; None: unknown, or no such weights."""
 
@@ -181,11 +181,11 @@ class RaveTraining:
 
     @property
     def last(self) -> Path:
-        """Where last.ckpt is or will be."""
+        """Path of last.ckpt, whether it exists or not."""
         return self._checkpoints / LAST
 
     def result(self) -> RaveTrainingResult:
-        """What last.ckpt records. Raises UserError where it is missing or damaged."""
+        """The result recorded in last.ckpt. Raises UserError if it is missing or damaged."""
         return read_result(self.last)
 
     def fit(self) -> RaveTrainingResult:
@@ -339,7 +339,7 @@ def _accelerator(device: str) -> str:
         raise UserError(
             f"--device {device}: torch finds no such device on this machine",
             why=f"torch is {torch.__version__}",
-            do_this="`latentdiff doctor` lists the devices; --device cpu always works.",
+            do_this="use --device cpu, or a device that `latentdiff doctor` lists.",
         )
     return device
 

@@ -59,7 +59,7 @@ class LatentSpread:
 
 @dataclass(frozen=True)
 class RaveValidation:
-    """What one pass over the held-out crops found."""
+    """Results of one pass over the held-out crops."""
 
     distance: float
     """RAVE's multi-scale spectral distance between original and reconstruction; >= 0, lower is
@@ -70,7 +70,7 @@ class RaveValidation:
     original: Tensor
     """The first crops [B, channels, N], for listening."""
     reconstruction: Tensor
-    """Of the same crops, [B, channels, N]."""
+    """Reconstruction of the same crops, [B, channels, N]."""
 
 
 def reconstruct(model: RAVE, audio: Tensor) -> tuple[Tensor, Tensor]:

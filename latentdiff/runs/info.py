@@ -1,4 +1,4 @@
-"""What the `run.json` of a stage folder says."""
+"""The contents of a stage folder's `run.json`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Input:
     """Something a stage was made from."""
 
     path: str
-    """Where it was; of an input that is a setting, the setting as JSON."""
+    """Path of the input; for an input that is a setting, the setting as JSON."""
     fingerprint: str
     """sha256 of what it held."""
 
@@ -49,7 +49,7 @@ class RunInfo:
     stage: str
     """Name of the command that made it, such as `encode`."""
     status: Status
-    """`running` too where the process was killed; `runs.is_locked` tells these apart."""
+    """`running` also if the process was killed; `runs.is_locked` tells these apart."""
     command: str
     """The command line as typed, ready to be pasted."""
     config: Values
@@ -61,7 +61,7 @@ class RunInfo:
     wall_seconds: float
     """Time spent on it, interrupted runs included."""
     result: Values
-    """What the stage recorded about its outcome."""
+    """The result recorded by the stage."""
     started: datetime
     """When its last run started; UTC."""
     process: Process | None = None
@@ -78,7 +78,7 @@ class RunInfo:
         return self.status == "done"
 
     def input_path(self, role: str) -> Path | None:
-        """Where an input was; None if the stage had none in that role."""
+        """Path of an input; None if the stage had none with that role."""
         source = self.inputs.get(role)
         return Path(source.path) if source and source.path else None
 
@@ -135,7 +135,7 @@ def require_done(directory: Path, stage: str, make_with: str) -> RunInfo:
         raise UserError(
             f"the {stage} in {directory} is not finished ({info.status})",
             why=info.error or "it was stopped before it ended",
-            do_this=f"`latentdiff {make_with}` continues it.",
+            do_this=f"continue it with `latentdiff {make_with}`.",
         )
     return info
 

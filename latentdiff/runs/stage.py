@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.yaml"
 LOCK_FILE = ".lock"
 ELSEWHERE_FILE = "elsewhere.json"
-"""Of a run: the dataset and RAVE outside it that its commands were given."""
+"""File of a run that records the dataset and RAVE model used from outside it."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Run:
 
 
 class Stage:
-    """An open stage folder, used as a context manager; its `run.json` says how it ended.
+    """An open stage folder, used as a context manager; its `run.json` records how it ended.
 
     Entering creates the folder, takes its lock and writes the status `running`. Leaving writes
     `done`, or `failed` with the reason. `record` adds facts worth keeping. `may_change` names keys
@@ -193,7 +193,7 @@ class Stage:
             self._release()
 
     def _release(self) -> None:
-        """Close the log file and give back the lock, whatever happened before."""
+        """Close the log file and release the lock, even after an error."""
         try:
             if self._log_handler:
                 logging.getLogger("latentdiff").removeHandler(self._log_handler)

@@ -20,7 +20,7 @@ class BestTracker:
 
     def __init__(self) -> None:
         self.best: Validation | None = None
-        """The newest validation whose loss had not risen."""
+        """The newest validation at which the loss had not risen."""
         self.best_step: int | None = None
         self.lowest: Validation | None = None
         """The validation with the lowest loss."""

@@ -51,7 +51,7 @@ class Weights:
     header: Values
     """JSON: the sections the model was built from, codec facts, labels, step, validation."""
     tensors: dict[str, Tensor]
-    """By dotted name; see `group`."""
+    """Tensors by dotted name; see `group`."""
 
     def group(self, name: str) -> dict[str, Tensor]:
         """The tensors `<name>.*`, without the prefix; groups are `network`, `whitening`, ..."""
@@ -93,7 +93,7 @@ def average(directory: Path, halflife: float) -> Path:
 
 
 def kept(directory: Path, step: int) -> tuple[Path, Path]:
-    """Weights and state of a step that are kept beside `last`."""
+    """Paths of a step's weights and state that are kept beside `last`."""
     stem = directory / FOLDER / f"step-{step:08d}"
     return stem.with_suffix(".safetensors"), stem.with_suffix(".state.pt")
 

@@ -162,7 +162,7 @@ class Windows:
         return self._cut(places[chosen])
 
     def resized(self, window: int) -> Windows:
-        """The same files cut into windows of another length; the frames are not copied."""
+        """The same files with another window length; the frames are not copied."""
         other = copy.copy(self)
         other.window, other._positions = window, self._ends(window)
         return other
@@ -195,10 +195,10 @@ class Windows:
     def _aligned_features(self, recording: Recording) -> np.ndarray:
         features = recording.features
         if features is None or features.shape[-1] != recording.frames:
-            found = "none" if features is None else f"{features.shape[-1]} frames"
+            found = "none" if features is None else f"{features.shape[-1]}"
             raise UserError(
                 f"the condition features of {recording.key} do not fit its latents",
-                why=f"it has {recording.frames} latent frames and, of features, {found}",
+                why=f"it has {recording.frames} frames of latents but {found} of features",
                 do_this="encode the recordings with `latentdiff encode`, or train with "
                 "condition.kind=none.",
             )
@@ -259,7 +259,7 @@ def seed_of(*parts: object) -> int:
 
 
 def generator_for(*parts: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator whose draws depend on `parts` and on nothing else."""
+    """A random generator seeded by `parts` alone."""
     return torch.Generator(device).manual_seed(seed_of(*parts))
 
 

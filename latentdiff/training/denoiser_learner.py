@@ -136,7 +136,7 @@ class DenoiserLearner:
         )
 
     def _observe(self, step_batch: StepBatch, losses: Tensor) -> None:
-        """Let an adaptive noise-level sampler learn from the losses of this step."""
+        """Let an adaptive noise-level sampler update from the losses of this step."""
         if self._task.observant:
             # Of all processes, so that their samplers stay equal and draw the same next batch.
             # Divided by the weight: the density must follow the loss itself, not its own inverse.

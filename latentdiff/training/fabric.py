@@ -72,7 +72,7 @@ def make_fabric(launch: Launch, precision: Precision = "32") -> Fabric:
         devices = 1
     if kind == "cuda" and isinstance(devices, int) and devices > torch.cuda.device_count():
         raise UserError(
-            f"{devices} GPUs were asked for, this machine has {torch.cuda.device_count()}",
+            f"{devices} GPUs were requested, but this machine has {torch.cuda.device_count()}",
             do_this="use --devices auto, or a smaller number.",
         )
     return Fabric(

@@ -1,4 +1,4 @@
-"""Failures while training, turned into errors that say what to do."""
+"""Convert failures during training into errors with advice."""
 
 from __future__ import annotations
 

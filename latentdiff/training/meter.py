@@ -18,7 +18,7 @@ from latentdiff.training.process_group import ProcessGroup
 
 @dataclass(frozen=True)
 class StepMeasurement:
-    """What one step measured on this process's windows, still on the device."""
+    """Measurements of one step on this process's windows, still on the device."""
 
     step: int
     losses: Tensor
@@ -45,7 +45,7 @@ class TrainingMetrics:
     data_wait: float
     """Share 0..1 of the time spent waiting for windows."""
     gradient_norm: float
-    """Before clipping."""
+    """Gradient norm before clipping."""
     audio_seconds_per_second: float | None = None
     """None if the frame rate of the latents is unknown."""
 

@@ -70,7 +70,7 @@ class Recipe:
         return build_noise_level_sampler(self.diffusion.levels, self.schedule)
 
     def objective(self) -> Objective:
-        """What training minimises."""
+        """The training objective."""
         return Objective.from_config(self.diffusion)
 
     @property
@@ -135,7 +135,7 @@ class Recipe:
         return store.statistics()
 
     def condition_sources(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """For each file, the file whose condition it is trained with: itself."""
+        """For each file, the file that provides its condition: the file itself."""
         return entries
 
     def fit_features(self, features: np.ndarray, frames: int) -> np.ndarray:

@@ -59,7 +59,7 @@ class TrainingConfig(Section):
     """Steps between checkpoints; null = one at every validation. One is also written at the end and
     on Ctrl-C."""
     keep_every: int | None = Field(None, ge=1)
-    """Steps between checkpoints that are kept beside `last` and `best`; null = none are."""
+    """Steps between checkpoints that are kept besides `last` and `best`; null = none are."""
     keep_last: int | None = Field(None, ge=1)
     """How many of these to keep, the newest ones; null = all."""
     log_every: int | None = Field(None, ge=1)

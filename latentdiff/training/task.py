@@ -32,11 +32,11 @@ class BaselineLosses:
     """Closed-form mean losses, over evenly spread levels, of denoisers that need no training."""
 
     zero: float
-    """Of predicting zero."""
+    """Loss of predicting zero."""
     variance: float
-    """Of knowing the variance of each channel; skill is measured against this one."""
+    """Loss of knowing only the variance of each channel; skill is measured against this one."""
     spectrum: float
-    """Of knowing the spectrum of each channel: the best linear filter."""
+    """Loss of knowing the spectrum of each channel: the best linear filter."""
 
     @property
     def learnable(self) -> float:
@@ -74,11 +74,11 @@ class Task:
         return self._levels.observant
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What later draws depend on, besides their generators."""
+        """State of the noise level sampler, which later draws depend on."""
         return self._levels.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from such a state."""
+        """Restore a state from `state_dict`."""
         self._levels.load_state_dict(state)
 
     def levels(self, count: int) -> Tensor:
@@ -101,7 +101,7 @@ class Task:
         return self.objective(denoise, batch.latents, logsnr, noise, batch.condition, batch.mask)
 
     def baseline_losses(self, windows: Windows, levels: int = 64) -> BaselineLosses:
-        """Losses of untrained denoisers on the data that the windows are cut from."""
+        """Losses of closed-form baselines on the files of these windows."""
         variance = torch.ones(windows.channels) if self.variance is None else self.variance.cpu()
         logsnr, spectrum = self.levels(levels), spectrum_of(windows) * variance[:, None]
         return BaselineLosses(

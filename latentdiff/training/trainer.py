@@ -53,9 +53,10 @@ class TrainingOutcome:
     training: TrainingMetrics
     """The last line of metrics."""
     validation: Validation | None
-    """Of the averaged weights at the last step; None without held-out files."""
+    """Validation of the averaged weights at the last step; None without held-out files."""
     best: Validation | None
-    """Of the weights to sample from, the newest whose held-out loss had not risen; or None."""
+    """Validation of the weights in `path`: the newest at which the held-out loss had not risen; or
+    None."""
     best_step: int | None
     """Step of those weights, or None."""
     path: Path
@@ -63,7 +64,7 @@ class TrainingOutcome:
 
 
 class StepActions(NamedTuple):
-    """What follows a step."""
+    """Actions after a step."""
 
     log: bool
     """A line of metrics; always True if any other is."""
@@ -75,7 +76,7 @@ class StepActions(NamedTuple):
 
 
 class Trainer:
-    """Trains a denoiser on windows of latents, and says whether it learns anything.
+    """Trains a denoiser on windows of latents, and logs whether it learns anything.
 
     All randomness comes from (seed, step). So on one device a run that was stopped and continued
     is, bit for bit, the run that was not (on a GPU as far as its kernels are deterministic), unless

@@ -185,7 +185,7 @@ class Validator:
 
 
 def _mean(table: Tensor, wanted: Tensor) -> float:
-    """Mean over levels of the mean over each level's wanted windows, so that levels count alike."""
+    """Mean over levels of the mean over each level's selected windows: levels count equally."""
     return float((table * wanted).sum(dim=1).div(wanted.sum(dim=1)).mean())
 
 

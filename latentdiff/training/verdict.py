@@ -103,7 +103,7 @@ def no_skill(step: int, values: Mapping[str, float], learnable: float) -> str:
 
 
 def running(values: Mapping[str, float]) -> str:
-    """For the progress bar: loss, speed, and whether training waits for data."""
+    """Status for the progress bar: loss, speed, and whether training waits for data."""
     audio_seconds = values.get("audio_seconds_per_second")
     parts = [short(values), f"{values['windows_per_second']:.0f} windows/s"]
     if audio_seconds is not None:

@@ -70,7 +70,7 @@ def measure_losses(
 
 
 def _wrong_conditions(model: Model, windows: Batch) -> dict[str, Condition]:
-    """By the names that `Losses.gains` has for them."""
+    """Wrong conditions, by their names in `Losses.gains`."""
     condition, labels, wrong = windows.condition, len(model.labels), {}
     if model.condition.dropout > 0:
         wrong["none"] = Condition()

@@ -101,7 +101,7 @@ class Setup:
         return SampleSet(final, real_clips.decode(self.codec, raw, self.project.latents, what))
 
     def strength(self, samples: SampleSet) -> Strength:
-        """How strong they are beside the training latents."""
+        """Strength of the clips compared with the training latents."""
         deviation = self.model.whitening.variance.cpu().sqrt()[:, None]
         return Strength(
             round(float((samples.latents / deviation).square().mean().sqrt()), 4),
@@ -165,7 +165,7 @@ def _setup(
     seconds: float,
     scratch: Path,
 ) -> Setup:
-    """With clips of held-out files, or of training files where none are held out."""
+    """The model with clips of held-out files, or of training files if none are held out."""
     entries = store.of("validation") or store.of("train")
     wanted = model.spec.frames(seconds)
     frames = real_clips.shortened(entries, wanted, min(n, real_clips.FEWEST))

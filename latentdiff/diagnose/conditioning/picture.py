@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def draw(path: Path, results: Results) -> None:
-    """What moves a sample and, where there is guidance, the effect of its scale."""
+    """Plot what changes a sample and, if the model can be guided, the effect of the guidance
+    scale."""
     columns = 2 if results.guidance else 1
     figure = canvas.figure(11 if results.guidance else 6.5, 3.8)
     panels = figure.subplots(1, columns, squeeze=False)[0]

@@ -124,7 +124,7 @@ def _verdict(r: Results) -> list[str]:
 
 
 def _wrongly_learned(r: Results) -> str:
-    """Of samples that follow their condition although it does not help to predict the latents."""
+    """A warning that samples follow a condition that does not help to predict the latents."""
     free = r.losses.gains.get("none", 0.0)
     better = (
         f", and without any the loss is {-free:.0%} lower" if free < -verdict.LITTLE_GAIN else ""

@@ -1,4 +1,4 @@
-"""What `diagnose conditioning` measures, as `conditioning.json` holds it."""
+"""Results of `diagnose conditioning`, in the structure of `conditioning.json`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Losses:
     exchanged: float
     """Mean loss with conditions exchanged among the windows."""
     gain: float
-    """Of `exchanged`."""
+    """Gain with exchanged conditions: exchanged / right - 1."""
     judged: float
     """The gain that the verdict rests on: `gain`, or for labels alone that of `other label`."""
     gains: dict[str, float]
-    """Of further wrong conditions: `none`, `other label`, `other spectrogram`."""
+    """Gains with other wrong conditions: `none`, `other label`, `other spectrogram`."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Results:
     step: int
     """Training steps behind the weights."""
     kind: str
-    """What the model follows: `condition.kind`, not none."""
+    """The condition kind, `condition.kind`; never `none`."""
     clips: int
     clip_seconds: float
     held_out: bool
@@ -79,9 +79,9 @@ class Results:
     changes: dict[str, Difference]
     """How far another condition or other noise moves a sample; see `report.CHANGES`."""
     to_followed: dict[str, Difference]
-    """From the clips, of samples that follow them (`right`) and of others (`other condition`);
-    empty where the model follows labels only."""
+    """Distances between the clips and samples with their condition (`right`) or another one (`other
+    condition`); empty for models of labels only."""
     followed: Strength
-    """Of the clips themselves."""
+    """Strength of the clips themselves."""
     guidance: list[GuidanceRow]
     """Empty where the model cannot be guided (condition.dropout=0)."""

@@ -53,11 +53,11 @@ class OpenLatents:
     store: LatentStore
     statistics: LatentStatistics
     whitening: Whitening | None
-    """None if `latents.keep` cannot be met; then `trouble` says why."""
+    """None if `latents.keep` cannot be met; then `trouble` has the reason."""
     trouble: str = ""
 
     def chunks(self, what: str) -> Iterator[NDArray[np.float32]]:
-        """All training latents, in chunks [D, T]; `what` labels the progress bar."""
+        """Yield all training latents in chunks [D, T]; `what` labels the progress bar."""
         for entry in progress(self.store.of("train"), unit="file", what=what):
             array = self.store.mean(entry)
             for start in range(0, entry.frames, CHUNK):
@@ -174,7 +174,7 @@ def _rounded(values: Tensor) -> list[float]:
 
 
 def _ranges(latents: OpenLatents) -> dict[str, Range]:
-    """Of raw latents, and of those that a model sees."""
+    """Value ranges of the raw latents, and of the model's (whitened) ones."""
     statistics, whitening = latents.statistics, latents.whitening
     std = torch.from_numpy(statistics.covariance.diagonal().copy()).sqrt()
     raw = map(_tensor, latents.chunks("range of raw latents"))
@@ -196,7 +196,7 @@ def _range(chunks: Iterable[Tensor], mean: Tensor, std: Tensor) -> Range:
 
 
 def _losses(found: Profile, project: Project) -> LatentLosses:
-    """Of models of all D directions: of draws, or of the latents as stored."""
+    """Losses of models of all D directions, trained on posterior draws or on the stored latents."""
     schedule = noise.schedule_of(project.diffusion)
     logsnr = schedule((torch.arange(LEVELS, dtype=torch.float64) + 0.5) / LEVELS)
     objectives = {

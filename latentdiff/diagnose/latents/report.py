@@ -92,7 +92,7 @@ def _directions(r: LatentsResults) -> list[str]:
 
 
 class _Column(NamedTuple):
-    """Its two lines of heading, and its cell for direction k."""
+    """One column of the table: two header lines, and a cell for direction k."""
 
     heads: tuple[str, str]
     cell: Callable[[int, Direction], str]

@@ -13,11 +13,11 @@ class Direction:
     """One principal direction of the latents."""
 
     variance: float
-    """Of the latents as stored, along the direction."""
+    """Variance of the stored latents along this direction."""
     posterior: float | None
     """Variance of the encoder's posterior, on average; None if unknown."""
     bits: float | None
-    """Sent by the encoder in each frame; None if the posterior is unknown."""
+    """Bits the encoder sends per frame; None if the posterior is unknown."""
     fidelity: float
     """Share of the total variance along this and all stronger directions, 0..1."""
     lag_1: float
@@ -29,7 +29,7 @@ class Direction:
     within_1_std: float
     """Share of the frames within one standard deviation of the mean, 0..1."""
     drawn_variance: float | None
-    """Of draws from the posterior; the following likewise. None if it is unknown."""
+    """Variance of draws from the posterior; None, like the next two, if it is unknown."""
     drawn_lag_1: float | None
     drawn_kurtosis: float | None
 
@@ -43,13 +43,13 @@ class Range:
     mean: float
     std: float
     values: int
-    """How many there are."""
+    """Number of values."""
     beyond_unit: Exceedance
-    """Outside -1..1."""
+    """Values outside -1..1."""
     beyond_far: Exceedance
-    """More than 4 standard deviations from the mean, each channel by its own."""
+    """Values more than 4 of their channel's standard deviations from its mean."""
     noise_reaches: float
-    """The largest magnitude, by median, among as many values of unit noise."""
+    """Median of the largest magnitude among as many values of unit Gaussian noise."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +57,25 @@ class LossesOfDraws:
     """One loss on these directions scaled to variance 1, averaged over the schedule."""
 
     zero: float
-    """Of predicting zero."""
+    """Loss of predicting zero."""
     variance: float
-    """Of the best denoiser that knows only variances: skill 0."""
+    """Loss of the best denoiser that knows only the variances: skill 0."""
     floor: float | None
-    """Of a model that knows everything except the noise in the latents; None if unknown."""
+    """Loss of a model that knows everything except the noise in the latents; None if unknown."""
     unlearnable: float | None
     """`floor` over `variance`, 0..1; None if unknown."""
 
 
 @dataclass(frozen=True)
 class LatentLosses:
-    """What noise in the latents does to losses."""
+    """How much noise in the latents raises the lowest loss that a model can reach."""
 
     of_draws: bool
     """Whether of draws from the posterior; else of the latents as stored, whose noise is not known:
     then `floor` counts only the directions that look like noise, and is a lower bound."""
     schedule: str
     objectives: Mapping[str, LossesOfDraws]
-    """By parametrisation and kind, such as `eps, l1`."""
+    """Losses by parametrisation and loss kind, such as `eps, l1`."""
     one_output: Mapping[str, tuple[float, float] | None]
     """Least and largest loss of one output channel for all directions, by kind; None if the kind
     has no closed form."""
@@ -100,7 +100,7 @@ class LatentsResults:
     keep: str | int | float
     """The setting `latents.keep`."""
     kept: list[int]
-    """Indices of the directions that a model sees; empty if `keep` cannot be met."""
+    """Indices of the directions that the model uses; empty if `keep` cannot be met."""
     trouble: str
     """Why `keep` cannot be met; else empty."""
     noise: int
@@ -110,5 +110,5 @@ class LatentsResults:
     directions: list[Direction]
     """Falling in variance."""
     extent: Mapping[str, Range]
-    """`raw`: latents as stored; `final`: those that a model sees, if `keep` can be met."""
+    """`raw`: stored latents; `final`: the model's whitened latents, if `keep` can be met."""
     loss: LatentLosses

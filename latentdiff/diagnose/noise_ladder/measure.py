@@ -60,7 +60,7 @@ class ClipDecoder:
 
     @property
     def final(self) -> Tensor:
-        """[B, C, T], as a model sees the clips."""
+        """[B, C, T], whitened latents of the clips."""
         return self.whitening.whiten(self.raw)
 
     @property
@@ -229,7 +229,7 @@ def _rungs(decoder: ClipDecoder) -> Iterator[Rung]:
 
 
 def _left_out_rungs(decoder: ClipDecoder) -> Iterator[Rung]:
-    """Along the directions that the model does not see; none if it sees all."""
+    """Noise along the directions that the model does not use; none if it uses all."""
     whitening, x = decoder.whitening, decoder.final
     if whitening.channels == whitening.dimensions:
         return

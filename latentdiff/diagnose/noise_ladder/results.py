@@ -34,7 +34,7 @@ class OtherLatents(DecodedSet):
     """Latents that encode no sound."""
 
     to_mix_db: float | None = None
-    """Of mixed latents: distance to the mix of their sounds; else None."""
+    """Distance to the mix of the sounds; None except for mixed latents."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class NoiseLadderResults(LadderSummary):
     """Everything that was measured."""
 
     criterion: Criterion
-    """What limits the tolerance."""
+    """The limit that sets the tolerance."""
     limit_db: float
     """Distance at which the sound counts as broken."""
     clips: int
@@ -60,8 +60,9 @@ class NoiseLadderResults(LadderSummary):
     unnoised_db: float
     """Level of the clips without noise (kept directions only)."""
     rungs: list[Rung]
-    """With noise along the kept directions."""
+    """Noise added to the kept directions."""
     left_out_rungs: list[Rung]
-    """With noise along the others, in unit deviations; empty if all are kept."""
+    """Noise added to the discarded directions, in units of their deviation; empty if all are
+    kept."""
     others: Mapping[str, OtherLatents]
-    """By name, such as `white noise`."""
+    """Results by name, such as `white noise`."""

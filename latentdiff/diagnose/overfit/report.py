@@ -26,7 +26,7 @@ HEADLINES: dict[Verdict, str] = {
 
 
 def _distances(results: Results) -> str:
-    """Of one step, of the worst number of steps, and of the most."""
+    """Distances with one step, with the worst number of steps, and with the largest."""
     one, *more = results.distances
     # `max` cannot compare NaN, which is worst.
     worst = max(more, key=lambda row: (row.median != row.median, row.median))

@@ -1,4 +1,4 @@
-"""What `diagnose overfit` measures, as `overfit.json` holds it."""
+"""Results of `diagnose overfit`, in the structure of `overfit.json`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ ROUNDING = 0.005
 LEARNED = 0.3
 """Distance up to which a sample is the target, and training error up to which it is learned."""
 EXPLAINED = 2.0
-"""Times the training error by which samples may miss the target for want of training alone: errors
-of many steps add up. Undertrained networks without mistakes came to 1.4 at most."""
+"""Largest ratio of sample error to training error that undertraining alone explains: errors of many
+steps add up. Undertrained networks without mistakes reached 1.4 at most."""
 
 Verdict = Literal[
     "not learned", "fewer steps are better", "not reached", "more steps are not worse"
@@ -36,29 +36,29 @@ class DistanceRow:
 
 @dataclass(frozen=True)
 class Results:
-    """How near to what it has overfitted a model's samples come."""
+    """How closely a model reproduces the targets it was overfitted to."""
 
     target: str
-    """Where the targets are from."""
+    """Source of the targets: a file, a run, or `drawn`."""
     targets: int
-    """Their number."""
+    """Number of targets."""
     channels: int
     frames: int
     as_in_notebook: bool
     """Whether training and sampling repeat the notebook's mistakes."""
     steps: int
-    """Of training."""
+    """Training steps."""
     loss: float
     """Mean training loss at the end."""
     baseline: float
-    """The same of a denoiser that knows only the variance of each channel."""
+    """Mean loss of a denoiser that knows only the variance of each channel."""
     skill: float
     """1 - loss / baseline; 1: the target is learned at every noise level."""
     sampler: str
     samples: int
     """Seeds for each number of steps."""
     distances: list[DistanceRow]
-    """From one step to many."""
+    """One row per number of steps, in rising order."""
 
     @property
     def training_error(self) -> float:

@@ -24,17 +24,17 @@ from latentdiff.model.spec import ModelSpec
 from latentdiff.runs import Input, Run
 
 DRAWN = "drawn"
-"""In place of a file: our own drawing."""
+"""Use the built-in drawing instead of a file."""
 LEAST_VARIANCE = 1e-3
-"""Of a channel: a row of a picture may be all black."""
+"""Lower bound of a channel's variance: a row of a picture may be all black."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a model is to reproduce."""
+    """The signals that a model is overfitted to."""
 
     what: str
-    """For the report."""
+    """Description for the report."""
     latents: Tensor
     """[N, C, T], final."""
     inputs: Mapping[str, Input] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Target:
         return (error.amin(dim=1) / self.latents.square().mean()).sqrt()
 
     def model(self, project: Project) -> Model:
-        """An untrained, unconditional model that generates the targets as they are."""
+        """An untrained, unconditional model of the targets, without whitening."""
         _, channels, frames = self.latents.shape
         variance = self.latents.square().mean(dim=(0, 2)).clamp(min=LEAST_VARIANCE)
         as_they_are = Whitening(

@@ -54,7 +54,7 @@ def text(results: SamplerResults) -> str:
 
 
 def broken(orders: Sequence[OrderRow], conversions: Sequence[ConversionRow]) -> list[str]:
-    """What is wrong with samplers and conversions; empty if nothing is."""
+    """Faults of samplers and of conversions between outputs; empty if there are none."""
     wrong = [
         f"{row}: its error falls with order {row.order:.2f} instead of {row.expected}"
         for row in orders
@@ -81,7 +81,7 @@ def _head(r: SamplerResults) -> list[str]:
 
 
 def _errors(r: SamplerResults, latents: str) -> list[str]:
-    """On the configured schedule: one line for each sampler and kind of error, by steps."""
+    """Errors on the configured schedule: a line for each sampler and kind of error, by steps."""
     here = (r.schedule, latents)
     rows = [row for row in r.errors if (row.schedule, row.latents) == here]
     orders = {

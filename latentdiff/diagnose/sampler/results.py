@@ -22,7 +22,7 @@ class Setup:
     latents: str
     """Gaussian or mixture."""
     sampler: str
-    """With its options, such as `ddim eta=1`."""
+    """Sampler with its options, such as `ddim eta=1`."""
 
     def __str__(self) -> str:
         return f"{self.sampler} on schedule {self.schedule}, {self.latents}"
@@ -39,7 +39,7 @@ class StepsRow(Setup):
     """None if the sampler adds fresh noise: end points cannot be compared then."""
 
     def error(self, kind: ErrorName) -> float | None:
-        """The one of that name."""
+        """The error of this kind."""
         errors: dict[ErrorName, float | None] = {
             "end": self.end,
             "covariance": self.covariance,
@@ -53,12 +53,12 @@ class OrderRow(Setup):
     """An order of convergence: error ~ 1 / steps^order."""
 
     order: float
-    """As measured."""
+    """Measured order."""
     expected: int
     error: float
-    """With the larger of the two numbers of steps that the order is measured between."""
+    """Error at the larger of the two step counts between which the order is measured."""
     kept: bool
-    """Whether the sampler has its order, or an error of rounding only."""
+    """Whether the sampler reaches its order, or errs by rounding only."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class ConversionRow(Setup):
 
 @dataclass(frozen=True)
 class StartRow:
-    """What perfect integration still gets wrong, compared with the latents."""
+    """Errors that remain with perfect integration, compared with the latents."""
 
     schedule: str
     first: float
@@ -83,11 +83,11 @@ class StartRow:
     """Log-SNR where it ends."""
     gain: float
     true: SampleErrors
-    """Started from the true distribution at `first`."""
+    """Errors when started from the true distribution at `first`."""
     noise: SampleErrors
-    """Started from pure noise."""
+    """Errors when started from pure noise."""
     noise_level_db: float
-    """How much stronger than the latents the samples from pure noise are."""
+    """Level of samples started from pure noise, relative to the latents."""
     signal_left: float
     """alpha at the schedule's noisy end, 0..1."""
 
@@ -100,7 +100,7 @@ class ConfiguredSampler:
     steps: int
     errors: SampleErrors
     judged: float
-    """The error that counts: of the end points, else of the covariance."""
+    """`judged` with the default spacing; None in files of older versions."""
     judged_by_default: float | None = None
     """The same with the default spacing; None in files of older versions."""
     enough_steps: int | None = None
@@ -118,9 +118,9 @@ class SamplerResults:
     orders: list[OrderRow]
     conversions: list[ConversionRow]
     starts: list[StartRow]
-    """One a schedule, the configured one first."""
+    """One row per schedule, the configured one first."""
     configured: ConfiguredSampler
     chance: float
     """Error of the covariance of as many independent draws, on average."""
     broken: list[str] = field(default_factory=list)
-    """What is wrong with samplers and conversions; empty if nothing is."""
+    """Faults of samplers and of conversions between outputs; empty if there are none."""

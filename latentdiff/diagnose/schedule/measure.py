@@ -49,22 +49,22 @@ PARAMETRISATIONS = tuple(name for name in get_args(Parametrisation) if name != "
 KINDS: tuple[LossKind, ...] = ("l1", "mse")
 
 POINTS = 101
-"""Of the curve in the JSON file."""
+"""Points of the curve in the JSON file."""
 
 
 @dataclass(frozen=True)
 class LatentFacts:
-    """What is known of a run's latents and of their decoder."""
+    """Measurements of a run's latents and decoder."""
 
     variance: Tensor = field(default_factory=lambda: torch.ones(1, dtype=torch.float64))
-    """[C], of the latents that the model sees."""
+    """Variance [C] of the model's (whitened) latents."""
     encoder_noise: Sequence[float] = ()
     """[C], the log-SNR at which the schedule's noise equals the encoder's own, by direction."""
     tolerance: float | None = None
     """The log-SNR above which noise does not change the decoded sound much."""
     inputs: dict[str, Input] | None = None
     missing: Sequence[str] = ()
-    """What is unknown, and the command that measures it."""
+    """Missing measurements, each with the command that makes it."""
 
 
 def schedule(
@@ -236,7 +236,7 @@ def _latent_facts(run: Run | None, project: Project, std: float | None) -> Laten
 
 
 def _of_run(run: Run, project: Project) -> LatentFacts:
-    """From the statistics of its latents and its noise ladder, if there are any."""
+    """Read the latent statistics and the noise ladder of a run, as far as they exist."""
     path = _statistics_of(run)
     if path is None:
         none = f"there are no latents in {run.root} yet: `latentdiff encode` makes them"
@@ -265,7 +265,7 @@ def _of_run(run: Run, project: Project) -> LatentFacts:
 
 
 def _variance(statistics: LatentStatistics, project: Project) -> Tensor:
-    """[C] of the latents that the model sees."""
+    """Variance [C] of the model's (whitened) latents."""
     keep, scaling = project.latents.keep, project.latents.scaling
     return Whitening.from_statistics(statistics, keep, scaling).variance.double()
 

@@ -75,7 +75,7 @@ def _gain_too_high(r: ScheduleFacts) -> bool:
 
 
 def gain(r: ScheduleFacts) -> str:
-    """In three digits."""
+    """A gain with three digits."""
     return "infinite" if r.gain is None else f"{r.gain:.3g}"
 
 

@@ -13,9 +13,9 @@ class BaselineLosses:
     """Mean losses of two models that have learned nothing, over the levels a schedule visits."""
 
     zero: float
-    """Of predicting zero."""
+    """Loss of predicting zero."""
     variance: float
-    """Of the best denoiser that knows only the variance of each channel: skill 0."""
+    """Loss of the best denoiser that knows only the variance of each channel: skill 0."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class ScheduleFacts:
     steps: int | None
     """Length of a chain; None for a continuous schedule."""
     logsnr_max: float
-    """At the clean end."""
+    """Log-SNR at the clean end."""
     logsnr_min: float
-    """At the noisy end."""
+    """Log-SNR at the noisy end."""
     gain: float | None
     """1 / alpha at the noisy end; None if infinite."""
     signal_left: float
@@ -45,10 +45,11 @@ class ScheduleFacts:
     beyond_noise: float
     """Share of the levels that are noisier than NOISE_ONLY, 0..1."""
     visited: Mapping[str, float]
-    """Log-SNR than which 10, 50 and 90 % of the levels are cleaner, by percentage."""
+    """Quantiles of the visited levels: percentage (10, 50, 90) -> log-SNR that this share is
+    above."""
     curve: Curve
     losses: Mapping[Parametrisation, Mapping[LossKind, BaselineLosses]]
-    """Unweighted."""
+    """Unweighted losses."""
     warnings: list[str]
 
 
@@ -57,7 +58,7 @@ class LatentVariance:
     """The latents that the losses are computed for."""
 
     variance: list[float]
-    """[C], of the latents that the model sees."""
+    """Variance [C] of the model's (whitened) latents."""
 
     @property
     def mean(self) -> float:
@@ -87,7 +88,7 @@ class EncoderNoise:
 
 @dataclass(frozen=True)
 class ToleranceOnSchedule:
-    """Where the decoder's noise tolerance lies on the schedule."""
+    """The decoder's noise tolerance, located on the schedule."""
 
     logsnr: float
     """Noise at this log-SNR and above does not change the decoded sound much."""
@@ -108,7 +109,7 @@ class ScheduleResults(ScheduleFacts):
     tolerance: ToleranceOnSchedule | None
     """None if the noise ladder was not run, or found no limit."""
     missing: list[str]
-    """What is unknown, and the command that measures it."""
+    """Missing measurements, each with the command that makes it."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class GalleryRow(ScheduleFacts):
     source: str
     """A paper, or entries of the notebook."""
     notebook: bool
-    """From the notebook, not from a paper."""
+    """Whether it is from the notebook rather than from a paper."""
     settings: Mapping[str, str | int | float]
     """The entries of `diffusion.schedule` that differ from their defaults."""
 

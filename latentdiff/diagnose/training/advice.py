@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from latentdiff.diffusion.schedules import SCHEDULES
 from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.model.project import Project
 
@@ -39,7 +40,7 @@ def sampled_posteriors(settings: Project, stored: bool) -> str:
 
 
 def kept_noise(settings: Project, kept: int) -> str:
-    """`kept`: number of directions that the model sees."""
+    """Advice when noise directions are kept; `kept`: number of directions that the model uses."""
     keep, steps = settings.latents.keep, []
     if keep != "auto":
         steps.append("set latents.keep=auto")
@@ -51,12 +52,12 @@ def kept_noise(settings: Project, kept: int) -> str:
 
 
 def changed_latents() -> str:
-    """For a store that is not the one of the training."""
+    """Advice when the store is not the one used in training."""
     return "name the latents of the training with --latents, or train again with --overwrite."
 
 
 def unpaired() -> str:
-    """For stored conditions of other latents."""
+    """Advice when stored conditions belong to other latents."""
     return (
         "pair them by file name, never by their order in a folder: `latentdiff encode` writes both "
         "from one recording. Then train again."
@@ -64,12 +65,12 @@ def unpaired() -> str:
 
 
 def trained_unpaired(settings: Project) -> str:
-    """For a training with the conditions of other latents."""
+    """Advice when training used the conditions of other latents."""
     return _repaired(settings) or "train again: the stored conditions are right now."
 
 
 def ignored_condition(settings: Project) -> str:
-    """For a model that does as well with wrong conditions."""
+    """Advice when the model does as well with wrong conditions."""
     if repaired := _repaired(settings):
         return repaired
     steps = ["train longer", "check that each recording has its own condition"]
@@ -79,7 +80,7 @@ def ignored_condition(settings: Project) -> str:
 
 
 def _repaired(settings: Project) -> str:
-    """Deliberate mistakes that spoil the condition; empty where there are none."""
+    """Deliberate mistakes that corrupt the condition; empty if there are none."""
     fixes = settings.recipe.undo("data.pairing", "network.layout")
     return f"set {' and '.join(fixes)}, and train again." if fixes else ""
 
@@ -88,7 +89,7 @@ def _repaired(settings: Project) -> str:
 
 
 def ran_away(settings: Project) -> str:
-    """For a training whose loss or weights blew up."""
+    """Advice when the loss or the weights diverged."""
     steps = [*_less_decay(settings), f"train again with {_lower_rate(settings)}"]
     steps.append("with a tenth of that if this happens again")
     if settings.training.gradient_clip is None:
@@ -97,7 +98,7 @@ def ran_away(settings: Project) -> str:
 
 
 def clipped(settings: Project) -> str:
-    """For gradients that nearly all exceed training.gradient_clip."""
+    """Advice when nearly all gradients exceed training.gradient_clip."""
     limit = settings.training.gradient_clip
     assert limit is not None  # else nothing is clipped
     if limit < CLIP:
@@ -112,7 +113,7 @@ def clipped(settings: Project) -> str:
 
 
 def overfitting(settings: Project) -> str:
-    """For a held-out loss that rises while the training loss falls."""
+    """Advice when the held-out loss rises while the training loss falls."""
     steps, width = ["add recordings"], settings.network.width
     if width > SMALLEST:
         steps.append(f"use a smaller network (network.channels below {width})")
@@ -122,7 +123,7 @@ def overfitting(settings: Project) -> str:
 
 
 def one_level_a_batch(settings: Project) -> str:
-    """For batches of a single noise level."""
+    """Advice when all windows of a batch share one noise level."""
     if fixes := settings.recipe.undo("training.levels"):
         return f"set {fixes[0]}, and train again."
     return (
@@ -132,7 +133,7 @@ def one_level_a_batch(settings: Project) -> str:
 
 
 def untrained_levels(settings: Project) -> str:
-    """For noise levels at which the model is worse than knowing nothing."""
+    """Advice when the model is worse than the baseline at some noise levels."""
     if fixes := settings.recipe.undo("data", "network", "training"):
         return f"set {' and '.join(fixes)}, and see the other findings."
     steps, levels = [], settings.diffusion.levels.name
@@ -144,7 +145,7 @@ def untrained_levels(settings: Project) -> str:
 
 
 def underfit(settings: Project) -> str:
-    """For a model that learned less than a linear filter knows."""
+    """Advice when the model has learned less than a linear filter."""
     training = settings.training
     steps = [*_less_decay(settings), _longer(settings)]
     if training.gradient_clip is not None and training.gradient_clip < CLIP:
@@ -177,7 +178,7 @@ def _less_decay(settings: Project) -> list[str]:
 
 
 def batch_norm(settings: Project) -> str:
-    """For a network with BatchNorm."""
+    """Advice when the network has BatchNorm."""
     fixes = settings.recipe.undo("network.norm", "training.levels")
     if fixes:
         return f"set {' and '.join(fixes)}, and train again."
@@ -185,7 +186,7 @@ def batch_norm(settings: Project) -> str:
 
 
 def growing_stream(settings: Project) -> str:
-    """For blocks whose outputs outgrow each other."""
+    """Advice when the blocks' outputs grow from one to the next."""
     steps = [f"train again with {_lower_rate(settings)}"]
     if settings.network.name != "diffwave":
         steps.append("try network.name=diffwave, which sums what its blocks put out")
@@ -193,7 +194,7 @@ def growing_stream(settings: Project) -> str:
 
 
 def weak_condition(settings: Project) -> str:
-    """For a condition that is tiny beside the signal it joins."""
+    """Advice when the condition is tiny compared with the signal it is added to."""
     return (
         f"train again with {_lower_rate(settings)}: the signal has outgrown the condition; check "
         "that the conditions of recordings differ."
@@ -201,20 +202,20 @@ def weak_condition(settings: Project) -> str:
 
 
 def shut_gates(settings: Project) -> str:
-    """For gates that are stuck."""
+    """Advice when gates are saturated."""
     return f"train again with {_lower_rate(settings)}."
 
 
 def dead_output() -> str:
-    """For a network that puts out next to nothing."""
+    """Advice when the network's output is nearly zero."""
     return "follow the other findings; if there are none, train longer."
 
 
 def schedule(settings: Project) -> str:
-    """For a schedule that warns."""
+    """Advice when the schedule has warnings."""
     config = settings.diffusion.schedule
     compare = "`latentdiff diagnose schedule` compares others"
-    if config.name not in ("cosine", "sigmoid", "flow", "laplace", "edm"):
+    if "logsnr_min" not in SCHEDULES[config.name].reads:
         return f"set diffusion.schedule.name=cosine, and train again; {compare}."
     # A continuous schedule goes wrong only through its limits.
     if config.logsnr_min == LOWEST_LOGSNR:
@@ -226,7 +227,8 @@ def schedule(settings: Project) -> str:
 
 
 def weak_samples(settings: Project, drawn: SamplingConfig) -> str:
-    """For samples with too small a spread; `drawn`: how, with autoguidance resolved."""
+    """Advice when the samples' spread is too small; `drawn`: settings with autoguidance
+    resolved."""
     steps = [*_less_bending(settings), "train longer"]
     if _guidable(settings):
         steps.append(f"raise sampling.guidance (now {drawn.guidance:g})")
@@ -236,7 +238,8 @@ def weak_samples(settings: Project, drawn: SamplingConfig) -> str:
 
 
 def wild_samples(settings: Project, drawn: SamplingConfig) -> str:
-    """For samples with too large a spread; `drawn`: how, with autoguidance resolved."""
+    """Advice when the samples' spread is too large; `drawn`: settings with autoguidance
+    resolved."""
     steps = _less_bending(settings)
     if drawn.guidance > 1:
         steps.append(f"lower sampling.guidance (now {drawn.guidance:g})")
@@ -248,7 +251,7 @@ def wild_samples(settings: Project, drawn: SamplingConfig) -> str:
 
 
 def displaced_samples(settings: Project) -> str:
-    """For samples with another mean than the latents."""
+    """Advice when the samples' mean differs from that of the latents."""
     return _sentence([*_less_bending(settings), "train longer, as the noisiest levels decide this"])
 
 

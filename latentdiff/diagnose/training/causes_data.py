@@ -108,7 +108,7 @@ def _trained_on_samples(found: Directions) -> tuple[str, ...]:
 
 
 def kept_noise(found: Directions, learnable: float, settings: Project) -> Finding | None:
-    """Most of the directions that the model sees are noise, which nothing can learn."""
+    """Most of the model's directions are noise, which cannot be learned."""
     white, kept = sum(found.kept_white), len(found.kept_white)
     if 2 * white <= kept:
         return None

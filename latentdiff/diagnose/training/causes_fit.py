@@ -28,13 +28,13 @@ ONE_LEVEL = 0.6
 NORMAL_MEDIAN = 0.6745
 """Median of |x| of a normal x, in standard deviations."""
 UNEQUAL = 0.12
-"""Standard deviation over levels of loss over baseline, below which all levels look alike."""
+"""Standard deviation over levels of loss / baseline below which all levels count as equal."""
 FEW_ROWS = 8
 """Rows of metrics below which fluctuation is not judged."""
 NOT_TRAINED = -0.1
 """Skill on training windows below which a noise level was not trained on."""
 FILTERED = 0.6
-"""Share of a linear filter's skill that even a network that sees few frames reaches."""
+"""Share of a linear filter's skill that even a network with a small receptive field reaches."""
 ALWAYS_CLIPPED = 5.0
 """Typical gradient norm over its limit above which nearly all gradients are clipped."""
 
@@ -141,7 +141,7 @@ def untrained_levels(
     baselines: Sequence[float],
     settings: Project,
 ) -> Finding | None:
-    """At some noise levels the model does worse than the baseline, on its own training files."""
+    """At some noise levels the model is worse than the baseline, even on its training files."""
     skills = [1 - loss / base for loss, base in zip(losses, baselines, strict=True)]
     bad = [i for i, skill in enumerate(skills) if skill < NOT_TRAINED]
     if not bad or max(skills) < NO_SKILL:

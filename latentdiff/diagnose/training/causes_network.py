@@ -42,7 +42,7 @@ class BatchNormLosses:
 
 @dataclass(frozen=True)
 class SampleStatistics:
-    """A few samples beside the latents of as many training windows."""
+    """Statistics of a few samples relative to the latents of as many training windows."""
 
     spread: list[float]
     """[C], their standard deviation over that of the latents."""
@@ -101,7 +101,7 @@ def condition_share(levels: Mapping[float, Activations]) -> float | None:
 
 
 def weak_condition(levels: Mapping[float, Activations], settings: Project) -> Finding | None:
-    """The condition is lost beside the signal it joins."""
+    """The condition is negligible compared with the signal it is added to."""
     share = condition_share(levels)
     if share is None or share > WEAK:
         return None

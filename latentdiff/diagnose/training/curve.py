@@ -15,7 +15,7 @@ class TrainingRow:
     baseline: float
     """Loss on the same windows of a denoiser that knows only variances."""
     gradient_norm: float
-    """Before clipping."""
+    """Gradient norm before clipping."""
     learning_rate: float
 
     @property
@@ -30,25 +30,25 @@ class ValidationRow:
 
     step: int
     loss: float
-    """On held-out windows."""
+    """Loss on held-out windows."""
     baseline: float
-    """On the same windows, of a denoiser that knows only variances."""
+    """Loss on the same windows of a denoiser that knows only variances."""
     training: float | None
     """Loss on training windows at the same noise levels; None: not measured."""
     training_baseline: float | None
-    """On the same training windows; None: not measured."""
+    """Baseline on the same training windows; None: not measured."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """All rows, in the order of their steps; empty before the first is written."""
+    """The learning curve: all rows in order of steps; empty before the first is written."""
 
     training: list[TrainingRow]
     validations: list[ValidationRow]
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, float]]) -> Curve:
-        """From the rows of a metrics file."""
+        """Parse the rows of a metrics file."""
         rows = list(rows)
         return cls(
             [_training_row(row) for row in rows if row.keys() >= _TRAINING],

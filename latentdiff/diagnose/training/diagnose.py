@@ -57,7 +57,7 @@ def diagnose_training(
 
 
 def _inputs(run: Run, diffusion: Path, latents: Path | None) -> dict[str, Input]:
-    """As far as they exist: a run without checkpoint or latents still has its metrics."""
+    """The stage's inputs that exist: a run without checkpoint or latents still has its metrics."""
     found, stage = {}, stage_of(diffusion)
     metrics = stage / METRICS_FILE
     if metrics.exists():

@@ -17,7 +17,7 @@ from latentdiff.runs import Run
 
 @dataclass(frozen=True)
 class RunEvidence:
-    """All that findings rest on."""
+    """Everything that the findings are based on."""
 
     curve: Curve
     failure: str | None
@@ -27,7 +27,7 @@ class RunEvidence:
     measured: ModelMeasurements | None
     """None without a checkpoint or without latents."""
     unseen: list[str]
-    """What could not be examined, and why."""
+    """Checks that could not be made, each with the reason."""
 
 
 def gather(
@@ -42,7 +42,7 @@ def gather(
     if info is None:
         raise UserError(
             f"there is no training in {stage}",
-            do_this="start one: `latentdiff train-diffusion`; --diffusion names another.",
+            do_this="run `latentdiff train-diffusion`, or name another training with --diffusion.",
         )
     measured, unseen, settings = None, [], project
     try:

@@ -11,7 +11,7 @@ class Severity(IntEnum):
     """How much of a bad result a cause explains."""
 
     SYMPTOM = 1
-    """It follows from something else, which may be among the other findings."""
+    """A consequence of another cause, which may be among the other findings."""
     COSTS = 2
     """The result is worse than it could be."""
     BREAKS = 3
@@ -30,11 +30,11 @@ class Finding:
     """One cause."""
 
     cause: str
-    """Its name for programs, such as `sampled-posteriors`."""
+    """Identifier, such as `sampled-posteriors`."""
     severity: Severity
     title: str
     evidence: tuple[str, ...]
-    """Measurements, each beside its healthy value."""
+    """Measurements, each with its healthy value."""
     do_this: str
     """Advice that can help with the settings in force."""
 

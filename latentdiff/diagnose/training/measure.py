@@ -38,11 +38,11 @@ from latentdiff.training.validation import Validation, Validator
 T = TypeVar("T")
 
 PLACES = (0.05, 0.5, 0.95)
-"""Where on the schedule's t (0: clean, 1: noise) magnitudes are measured."""
+"""Schedule times t (0: clean, 1: noise) at which activations are measured."""
 PROBED = 16
-"""Windows on which magnitudes are measured, and samples that are drawn."""
+"""Number of windows to measure activations on, and of samples to draw."""
 PAIRED = 100_000
-"""Frames of training files after which pairing is known well enough."""
+"""Training frames that suffice to measure the pairing."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class ModelMeasurements:
     pairing: Pairing | None
     """None without a spectrogram as condition, or without structure to predict."""
     activations: dict[float, Activations]
-    """By log-SNR."""
+    """Activations by log-SNR."""
     growth: float
     """Magnitude of the typical weight matrix over that of a fresh one."""
     batch_norms: BatchNormLosses | None
@@ -75,7 +75,7 @@ class ModelMeasurements:
 
     @property
     def skill(self) -> float:
-        """On training windows."""
+        """Skill on training windows."""
         return self.train.skill
 
     @property
@@ -135,7 +135,7 @@ def _validate(
 
 
 def _pairing(model: Model, store: LatentStore) -> Pairing | None:
-    """Of the channels that have structure along time: white noise cannot be predicted."""
+    """Pairing on channels with structure along time: white noise cannot be predicted."""
     if model.standardiser is None:
         return None
     files, frames = [], 0
@@ -170,7 +170,7 @@ def _activations(model: Model, windows: Batch) -> dict[float, Activations]:
 
 
 def _growth(model: Model) -> float:
-    """Of matrices that start at something: zeros have no magnitude to compare with."""
+    """Growth of weight matrices, without those initialised to zero."""
     fresh = Model.create(model.spec, model.whitening, model.standardiser).denoiser
     pairs = zip(model.denoiser.parameters(), fresh.parameters(), strict=True)
     ratios = [
@@ -184,7 +184,7 @@ def _growth(model: Model) -> float:
 def _batch_norms(
     model: Model, windows: Windows, settings: TrainingConfig
 ) -> BatchNormLosses | None:
-    """The loss in use beside the loss with the statistics of batches of one level."""
+    """Losses with BatchNorm's running statistics and with those of single-level batches."""
     other = copy.deepcopy(model.denoiser)
     layers = {name: m for name, m in other.named_modules() if isinstance(m, _BatchNorm)}
     if not layers:
@@ -197,7 +197,7 @@ def _batch_norms(
 
 
 def _samples(model: Model, windows: Batch, settings: SamplingConfig) -> SampleStatistics:
-    """Of one sample for each window, with its length and condition."""
+    """Statistics of one sample per window, with that window's length and condition."""
     samples = draw_like(model, windows, settings)
     # [C, frames]; padding is not part of the latents.
     latents = windows.latents.transpose(1, 2)[windows.mask].T

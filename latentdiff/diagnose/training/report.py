@@ -43,7 +43,7 @@ def _course(e: RunEvidence) -> list[str]:
 
 
 def _losses(m: ModelMeasurements) -> list[str]:
-    """On training and held-out windows beside the baseline, level by level."""
+    """Losses on training and held-out windows with the baseline, by noise level."""
     held = m.held_out
     held_out = "" if held is None else f"; on held-out windows {held.skill:.2f}"
     lines = [

@@ -1,4 +1,4 @@
-"""What `diagnose training` finds and measures, as `training.json` holds it."""
+"""Results of `diagnose training`, in the structure of `training.json`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Results:
     findings: list[Finding]
     """Most serious first; empty: the run is healthy."""
     unseen: list[str]
-    """What could not be examined, and why."""
+    """Checks that could not be made, each with the reason."""
     measured: ModelResults | None
     """None without a checkpoint or without latents."""
 

@@ -1,4 +1,5 @@
-"""How good a diffusion model is: skill on held-out files, and its samples beside real clips."""
+"""How good a diffusion model is: skill on held-out files, and its samples compared with real
+clips."""
 
 from latentdiff.model.evaluate.inputs import EvaluationSettings, choose_clips
 from latentdiff.model.evaluate.measure import evaluate_model

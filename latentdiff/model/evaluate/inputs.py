@@ -26,11 +26,11 @@ class EvaluationSettings:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How samples are drawn."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    """Of these: validation_windows, validation_levels, batch and memory_gb."""
+    """Used: validation_windows, validation_levels, batch and memory_gb."""
     latents: LatentConfig = field(default_factory=LatentConfig)
-    """Of these: chunk_seconds and batch, for decoding."""
+    """Used: chunk_seconds and batch, for decoding."""
     seed: int = 0
-    """Of the samples and of all other random draws."""
+    """Seed of the samples and of all other random draws."""
     n: int = 64
     """Number of samples; at most as many real clips per set are compared with them."""
     seconds: float | None = None

@@ -24,9 +24,9 @@ from latentdiff.specs import Condition
 from latentdiff.training.data import seed_of
 
 WINDOW = 16
-"""Frames of the windows whose nearest training window is looked for."""
+"""Length in frames of the windows compared with their nearest training window."""
 WINDOWS = 256
-"""Such windows per set."""
+"""Number of such windows per set."""
 PIECE = 1 << 14
 """Frames of a training file that are searched at a time."""
 
@@ -36,7 +36,7 @@ class LatentSet:
     """Clips of equal length as latents."""
 
     final: Tensor
-    """[B, C, T] as the network sees them."""
+    """[B, C, T], whitened."""
     raw: Tensor
     """[B, D, T] as the codec decodes them."""
     network_calls: int = 0
@@ -96,7 +96,7 @@ def all_sets(
         compare.SHUFFLED: LatentSet(inputs.model.whiten(shuffled), shuffled),
     }
     found = ((name, sets[name]) for name in compare.ORDER)
-    # A single clip says nothing about the variety of a set.
+    # The spread of a set cannot be measured on a single clip.
     return {name: latents for name, latents in found if latents and len(latents.final) > 1}
 
 
@@ -151,7 +151,7 @@ def _spread_by_label(
 
 
 def nearest_training_windows(inputs: EvaluationInputs, samples: LatentSet) -> Neighbours | None:
-    """How much closer samples are to their nearest training window than held-out clips are.
+    """Distance of samples to their nearest training window, compared with that of held-out clips.
 
     None without held-out clips.
     """
@@ -183,6 +183,6 @@ def _training_pieces(inputs: EvaluationInputs, width: int) -> Iterator[Tensor]:
 
 
 def _windows(clips: Tensor, width: int) -> Tensor:
-    """At most WINDOWS windows [B, C, W] of clips [B, C, T], laid edge to edge and evenly spread."""
+    """At most WINDOWS windows [B, C, W] of clips [B, C, T], evenly spread and not overlapping."""
     cut = clips.unfold(-1, width, width).transpose(1, 2).flatten(0, 1)
     return cut[windows.spread(len(cut), WINDOWS)]

@@ -23,9 +23,9 @@ class HeldOutSkill:
     """
 
     loss: float
-    """Of the model, over all levels."""
+    """Loss of the model over all levels."""
     baseline: float
-    """Of the best denoiser that knows only the variance of each channel."""
+    """Loss of the best denoiser that knows only the variance of each channel."""
     skill: float
     """1 - loss / baseline. 0: nothing was learned; 1: everything is known."""
     conditioning_gain: float | None
@@ -54,7 +54,7 @@ class LabelSpread:
     samples: int
     """Samples with this label."""
     median: float
-    """As in `Spread`, relative to the training clips with this label."""
+    """Median over directions of the spread, relative to the training clips with this label."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class Spread:
     """Standard deviation of the samples' latents over that of the training clips."""
 
     median: float
-    """Over directions. 1: like the training latents; lower: quieter and more alike."""
+    """Median over directions. 1: like the training latents; lower: quieter and less varied."""
     directions: list[float]
     """[C] of each latent direction."""
     labels: dict[str, LabelSpread]
-    """By label, where at least two samples and two training clips have it; empty for models
-    without labels."""
+    """Spread by label, for labels with at least two samples and two training clips; empty for
+    models without labels."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,12 @@ class ConditionFollowing:
     held_out: bool
     """Whether the recordings are held-out ones."""
     right_db: float
-    """To the recording each follows."""
+    """Distance to the recording that each sample follows."""
     codec_db: float
-    """Of the codec's reconstructions to the recordings: the smallest distance possible."""
+    """Distance of the codec's reconstructions to the recordings: the smallest distance possible."""
     wrong_db: float | None
-    """To another recording; if `right_db` is no smaller, conditions are ignored. None: only one."""
+    """Distance to another recording; if `right_db` is no smaller, conditions are ignored. None:
+    there is only one recording."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class StepScore:
 
 @dataclass(frozen=True)
 class SamplingFacts:
-    """How the samples were drawn, as far as it decides which advice can help."""
+    """Sampling settings that decide which advice can help."""
 
     steps: int
     guidance: float
@@ -148,7 +149,7 @@ class SamplingFacts:
     autoguidance: float
     """Strength of autoguidance; 1 is none."""
     regression: bool
-    """Whether the model is a regression, which makes one network call whatever `steps` is."""
+    """Whether the model is a regression, which makes one network call for any `steps`."""
 
 
 @dataclass(frozen=True)
@@ -188,24 +189,24 @@ class EvaluationResult:
     """Network calls per sample."""
     sampling: SamplingFacts
     latent: Comparison
-    """By the latents themselves, in standard deviations of the training clips."""
+    """Comparison of the latents, in standard deviations of the training clips."""
     spread: Spread
     neighbours: Neighbours | None
     """None without held-out files."""
     mel: Comparison | None
-    """By log-mel spectrograms in dB; None without a codec."""
+    """Comparison of log-mel spectrograms in dB; None without a codec."""
     embeddings: dict[str, Comparison] | None
-    """By the features of each embedding; None without a codec."""
+    """Comparison of the features of each embedding; None without a codec."""
     level: Levels | None
     """None without a codec."""
     condition: ConditionFollowing | None
     """None without a codec or recordings, or if the model follows no spectrograms."""
     steps: list[StepScore]
-    """One for each number of steps asked for."""
+    """One score per number of steps requested."""
     skipped: list[str]
-    """What could not be measured, with the reason."""
+    """Measurements that could not be made, each with the reason."""
     examples: Mapping[str, Examples] = field(default_factory=dict, repr=False, compare=False)
-    """By set; empty without a codec. Not part of the JSON file."""
+    """Examples by set; empty without a codec. Not part of the JSON file."""
 
     @property
     def comparisons(self) -> dict[str, Comparison]:

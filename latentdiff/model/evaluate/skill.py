@@ -1,4 +1,4 @@
-"""Skill on held-out windows, beside baselines that need no training.
+"""Skill on held-out windows, with baselines that need no training.
 
 Shapes: L noise levels, C latent channels, F frequencies.
 """

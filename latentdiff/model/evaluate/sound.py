@@ -29,14 +29,14 @@ DIGITAL_SILENCE_DB = -200.0
 
 @dataclass(frozen=True)
 class DecodedSet:
-    """What is kept of a set of decoded clips; the sound itself of the first few only."""
+    """Features and levels of a set of decoded clips; the audio of the first few only."""
 
     mels: Tensor
     """[B, bands, frames] log-mel spectrograms in dB."""
     levels: list[float]
     """[B] RMS in dBFS."""
     features: dict[str, Tensor]
-    """By embedding, [n, F]."""
+    """Features [n, F] by embedding."""
     sounds: list[NDArray[np.float32]]
     """The first EXAMPLES, [channels, N] each."""
 

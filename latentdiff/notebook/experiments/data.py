@@ -35,7 +35,7 @@ def sample_posterior(key: str, mean: np.ndarray, std: np.ndarray | None) -> np.n
 
 
 def shuffle(items: Sequence[Item]) -> list[Item]:
-    """For each item another one; every item occurs once."""
+    """A random permutation that maps no item to itself."""
     order = _generator("pairing", len(items)).permutation(len(items))
     found = list(items)
     # Each gets its predecessor in a random order, so that none of two or more gets itself.

@@ -126,7 +126,7 @@ def undo(config: ExperimentConfig, switches: Sequence[str]) -> list[str]:
 
 
 def _word(value: object) -> str:
-    """As YAML has it."""
+    """A value in YAML notation."""
     return json.dumps(value, separators=(",", ":")).strip('"')
 
 

@@ -38,7 +38,7 @@ from latentdiff.training.recipe import Recipe, Transform
 def make_recipe(
     network: NetworkConfig, diffusion: DiffusionConfig, experiment: ExperimentConfig = NO_EXPERIMENT
 ) -> Recipe:
-    """The sound recipe, or the one with the mistakes that `experiment` switches on."""
+    """The recipe without mistakes, or the one with the mistakes that `experiment` switches on."""
     if experiment.on:
         return MistakenRecipe(network, diffusion, experiment)
     return Recipe(network, diffusion)

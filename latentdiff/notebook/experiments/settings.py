@@ -75,7 +75,7 @@ class TrainingExperiment(Section):
 
     previous: int | None = Field(default=None, ge=1)
     """The network predicts the latents one step cleaner, of this many steps of the schedule's t,
-    with the same noise; null = it predicts what diffusion.parametrisation says. The notebook's
+    with the same noise; null = it predicts what diffusion.parametrisation names. The notebook's
     sampling: sampling.sampler=ddim, sampling.spacing=t and one step more than this."""
 
     @model_validator(mode="after")
@@ -111,7 +111,7 @@ class ExperimentConfig(Section):
 
     @property
     def trained(self) -> ExperimentConfig:
-        """Only the mistakes that a model is trained with: those in sampling can change later."""
+        """The settings that affect training, without those of sampling, which can change later."""
         return self.model_copy(update={"sampling": NO_EXPERIMENT.sampling})
 
     def with_sampling_of(self, other: ExperimentConfig, model: str) -> ExperimentConfig:

@@ -45,7 +45,7 @@ class OneLevelPerBatch(NoiseLevelSampler):
 
 
 class RestrictedNoiseLevelSampler(NoiseLevelSampler):
-    """Only t in `low`..`high` of the schedule, uniformly."""
+    """Draws t uniformly from `low`..`high` of the schedule."""
 
     def __init__(self, schedule: Schedule, low: float, high: float) -> None:
         super().__init__(schedule)
