@@ -283,11 +283,11 @@ class Generator:
 
     def _samples(self, samples: Audio, sample_rate: int | None) -> Audio:
         wanted = self.codec.sample_rate, self.codec.channels
-        found = sample_rate or self.codec.sample_rate, len(samples)
-        if found != wanted:
+        actual = sample_rate or self.codec.sample_rate, len(samples)
+        if actual != wanted:
             raise UserError(
                 f"samples must be {wanted[1]} channel(s) at {wanted[0]} Hz",
-                why=f"these are {found[1]} at {found[0]} Hz",
+                why=f"these are {actual[1]} at {actual[0]} Hz",
                 do_this="resample them, or give the file's path: encode(path) does both.",
             )
         return samples
@@ -305,10 +305,10 @@ def load(
     `rave`, `ckpt`: its codec, where the run does not know. `device`: `auto`, `cpu`, `cuda` or
     `mps`. Raises UserError where there is no trained model.
     """
-    found = checkpoint.find(Path(run))
+    weights = checkpoint.find(Path(run))
     # RUN/diffusion/checkpoints/best.safetensors
-    home = Run(found.parent.parent.parent)
-    model = Model.load(found, pick_device(device))
+    home = Run(weights.parent.parent.parent)
+    model = Model.load(weights, pick_device(device))
     return Generator(home, resolve(home), model, None if rave is None else Path(rave), ckpt)
 
 
