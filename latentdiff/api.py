@@ -291,11 +291,11 @@ class Generator:
 
     def _samples(self, samples: Audio, sample_rate: int | None) -> Audio:
         wanted = self.codec.sample_rate, self.codec.channels
-        found = sample_rate or self.codec.sample_rate, len(samples)
-        if found != wanted:
+        actual = sample_rate or self.codec.sample_rate, len(samples)
+        if actual != wanted:
             raise UserError(
                 f"samples must be {wanted[1]} channel(s) at {wanted[0]} Hz",
-                why=f"these are {found[1]} at {found[0]} Hz",
+                why=f"these are {actual[1]} at {actual[0]} Hz",
                 do_this="resample them, or give the file's path: encode(path) does both.",
             )
         return samples

@@ -132,10 +132,10 @@ def test_pure_noise_costs_what_arithmetic_predicts():
     level = 10 * math.log10(float((variance * factor).sum() / variance.sum()))
     assert here.level_db(ends) == pytest.approx(level, abs=0.01)
     covariance = float((variance * (factor - 1)).norm() / variance.norm())
-    assert here.off_the_latents(ends).covariance == pytest.approx(covariance, rel=0.01)
+    assert here.errors_from_latents(ends).covariance == pytest.approx(covariance, rel=0.01)
     assert covariance > 0.3
     good = problem({"name": "cosine"})
-    assert good.off_the_latents(good.ends_of(good.noise)).covariance < 1e-3
+    assert good.errors_from_latents(good.ends_of(good.noise)).covariance < 1e-3
 
 
 def test_the_configured_sampler_is_judged_with_its_options():

@@ -101,6 +101,7 @@ def _checks(root: Path) -> list[Callable[[], CheckResult]]:
 
 
 def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> CheckResult:
+    """Whether RAVE's dependencies support this version of Python."""
     text = ".".join(map(str, version))
     if version[:2] in ((3, 10), (3, 11)):
         return CheckResult("ok", "python", text)
@@ -157,6 +158,7 @@ def describe_torch(
 
 
 def check_torchaudio() -> CheckResult:
+    """Whether torchaudio can be imported, with or without its native extension."""
     try:
         status = torchaudio_status()
     except UserError as error:
@@ -174,6 +176,7 @@ def check_torchaudio() -> CheckResult:
 
 
 def check_rave() -> CheckResult:
+    """Whether RAVE can be imported."""
     from latentdiff.rave.compat import prepare
 
     try:
@@ -235,11 +238,13 @@ def check_ffmpeg() -> CheckResult:
 
 
 def check_disk(root: Path) -> CheckResult:
+    """Free disk space at `root`."""
     free = runs.free_bytes(root.absolute()) / GIB
     return _enough("disk", free, f"free for {root}", limited_below=5.0, broken_below=0.5)
 
 
 def check_memory() -> CheckResult:
+    """Available memory."""
     import psutil
 
     free = psutil.virtual_memory().available / GIB

@@ -183,10 +183,10 @@ def _parts(
 
 
 def _of_audio(project: Project, places: Sequence[Path]) -> EncodeJobs:
-    found = sound.find(places)
-    skipped = [f"{path}: {reason}" for path, reason in found.skipped]
+    search = sound.find(places)
+    skipped = [f"{path}: {reason}" for path, reason in search.skipped]
     jobs = []
-    for key, path in found.files:
+    for key, path in search.files:
         try:
             jobs.append(EncodeJob(key, path.resolve(), sound.probe(path).seconds))
         except sound.AudioError as error:

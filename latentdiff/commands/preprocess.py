@@ -83,12 +83,12 @@ def preprocess(
     if not places and before and before.is_done:
         log.info("%s: already done, nothing to do (--audio makes it from other files)", directory)
         return []
-    found = sound.find(places)
+    search = sound.find(places)
     _check_places(directory, places)
     project = _with_places(project, places)
-    source = Input("; ".join(map(sound.printable, places)), _fingerprint(found))
+    source = Input("; ".join(map(sound.printable, places)), _fingerprint(search))
     if dry_run:
-        _dry_run(project, directory, found)
+        _dry_run(project, directory, search)
         return []
     stage = begin(
         run,
@@ -105,13 +105,13 @@ def preprocess(
     if before and not before.is_done and not overwrite:
         log.info("%s: the last run did not finish; starting from the beginning", directory)
     with stage:
-        return _make(stage, project, found)
+        return _make(stage, project, search)
 
 
-def _make(stage: Stage, project: Project, found: sound.FoundAudio) -> list[str]:
+def _make(stage: Stage, project: Project, audio: sound.FoundAudio) -> list[str]:
     """Fill an open stage folder: database, manifest, result."""
     spec = _record_spec(project)
-    sources, unreadable = _probe(found, _worker_count(project))
+    sources, unreadable = _probe(audio, _worker_count(project))
     _check_space(stage.directory, sources, spec)
     outcomes = fill(stage.directory, sources, spec, _worker_count(project))
     _require_sound(outcomes, spec)
@@ -122,7 +122,7 @@ def _make(stage: Stage, project: Project, found: sound.FoundAudio) -> list[str]:
     read = [outcome for outcome in outcomes if not outcome.skipped]
     files = split(_files(read, spec), read, spec, project)
     write_manifest(stage.directory, files, skipped)
-    result = _result(files, skipped, spec, found.hidden)
+    result = _result(files, skipped, spec, audio.hidden)
     fingerprint = runs.sha256_file(stage.directory / MANIFEST_FILE)
     stage.record(**asdict(result), fingerprint=fingerprint)
     _report(files, result, stage.directory)
@@ -250,17 +250,17 @@ def _report_files(files: list[DatasetFile]) -> None:
 
 
 def _probe(
-    found: sound.FoundAudio, workers: int, channels: int | None = None
+    audio: sound.FoundAudio, workers: int, channels: int | None = None
 ) -> tuple[list[SourceFile], list[tuple[str, str]]]:
     """The files with a readable header; (path, reason) for the others.
 
     `channels`: also leave out files that cannot be mixed to that number of channels. (A real run
     skips them when it reads them, with their length.)
     """
-    sources, skipped = [], list(found.skipped)
+    sources, skipped = [], list(audio.skipped)
     header_of = partial(_header, channels)
-    with closing(in_order(header_of, found.files, workers, threading.Event())) as headers:
-        for index, ((key, path), header) in enumerate(zip(found.files, headers, strict=True)):
+    with closing(in_order(header_of, audio.files, workers, threading.Event())) as headers:
+        for index, ((key, path), header) in enumerate(zip(audio.files, headers, strict=True)):
             if isinstance(header, str):
                 skipped.append((str(path), header))
             else:

@@ -15,17 +15,17 @@ from latentdiff.model.project import Project, resolve
 def preset_path(name: str) -> Path:
     """The YAML file of a shipped preset. Raises UserError if there is no preset of that name."""
     folder = Path(str(importlib.resources.files("latentdiff"))) / "configs"
-    found = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    if name not in found:
+    presets = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if name not in presets:
         raise UserError(
-            f"no preset '{name}'{config.did_you_mean(name, found)}",
-            do_this=f"choose one of: {', '.join(found)}.",
+            f"no preset '{name}'{config.did_you_mean(name, presets)}",
+            do_this=f"choose one of: {', '.join(presets)}.",
         )
-    return found[name]
+    return presets[name]
 
 
 def init(path: Path, preset: str | None, overwrite: bool) -> str:
-    """Write a config file: a preset, or every setting with its meaning. Returns a message."""
+    """Write a preset or all settings to `path`; returns a message. UserError if it exists."""
     if path.exists() and not overwrite:
         raise UserError(
             f"{path} already exists", do_this="choose another file, or replace it: --overwrite."

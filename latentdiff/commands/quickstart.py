@@ -182,8 +182,8 @@ def _show_plan(commands: list[list[str]], music: Path, synthesised: bool) -> Non
         minutes = PIECES * PIECE_SECONDS / 60
         log.info("would write %d pieces (%.0f min) of music into %s", PIECES, minutes, music)
     else:
-        found = sound.find([music])
-        log.info("would train on %d files in %s", len(found.files), music)
+        search = sound.find([music])
+        log.info("would train on %d files in %s", len(search.files), music)
     log.info("would run:")
     for words in commands:
         log.info("$ %s", shlex.join(words))

@@ -65,9 +65,9 @@ def list_runs(folder: Path) -> list[StageRow]:
     """
     if not folder.is_dir():
         raise UserError(f"no folder {folder}", do_this="name the folder that holds your runs.")
-    found = sorted(_stages(folder), key=lambda path: path.relative_to(folder).parts)
-    places = {path.resolve(): _name(path, folder) for path in found}
-    return [_row(path, folder, places) for path in found]
+    folders = sorted(_stages(folder), key=lambda path: path.relative_to(folder).parts)
+    places = {path.resolve(): _name(path, folder) for path in folders}
+    return [_row(path, folder, places) for path in folders]
 
 
 def as_json(rows: list[StageRow]) -> str:

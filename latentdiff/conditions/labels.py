@@ -43,8 +43,8 @@ def labels_for(keys: Iterable[str], labels: Mapping[str, str]) -> list[str]:
     Raises UserError that names some of the keys without a label.
     """
     wanted = list(keys)
-    found = [labels.get(key) or labels.get(_PART.sub(r"\1", key)) for key in wanted]
-    missing = [key for key, label in zip(wanted, found, strict=True) if label is None]
+    own_labels = [labels.get(key) or labels.get(_PART.sub(r"\1", key)) for key in wanted]
+    missing = [key for key, label in zip(wanted, own_labels, strict=True) if label is None]
     if missing:
         some = "".join(f"\n    {key}" for key in missing[:5])
         raise UserError(
@@ -53,7 +53,7 @@ def labels_for(keys: Iterable[str], labels: Mapping[str, str]) -> list[str]:
             do_this="add a line `key,label` for each, with the key as in the manifest of the "
             "latents.",
         )
-    return [label for label in found if label is not None]
+    return [label for label in own_labels if label is not None]
 
 
 _PART = re.compile(r" (?:train|validation)(\.[^./]*)$")

@@ -86,20 +86,20 @@ class Schedule:
     @property
     def warnings(self) -> list[str]:
         """Problems of this schedule, in words; usually empty."""
-        found = []
+        problems = []
         if self.logsnr_min > TERMINAL_LIMIT:
             left = 100 / self.gain
-            found.append(
+            problems.append(
                 f"schedule {self.name} never reaches pure noise: {left:.2g} % of the signal is "
                 "left at its end, but sampling starts from pure noise; expect samples of the "
                 "wrong level"
             )
         if self.gain > GAIN_LIMIT:
-            found.append(
+            problems.append(
                 f"schedule {self.name} multiplies errors of the predicted noise by {self.gain:.2g} "
                 "on the way to the latents; levels this noisy teach nothing"
             )
-        return found
+        return problems
 
 
 def schedule_of(config: DiffusionConfig) -> Schedule:

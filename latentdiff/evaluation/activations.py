@@ -62,12 +62,13 @@ def measure(network: nn.Module, call: Callable[[], object]) -> Activations:
     children = [child for block in blocks.values() for child in _children(block) if child]
     with _recorded([network, *blocks.values(), *children]) as signals:
         call()
-    found = [_activity(name, block, signals) for name, block in blocks.items() if block in signals]
-    return Activations(found, rms(signals[network][1]))
+    called = {name: block for name, block in blocks.items() if block in signals}
+    activities = [_activity(name, block, signals) for name, block in called.items()]
+    return Activations(activities, rms(signals[network][1]))
 
 
 def rms(x: Tensor) -> float:
-    """Root of the mean square."""
+    """Root mean square over all elements of `x`, of any shape."""
     return float(x.detach().double().square().mean().sqrt())
 
 

@@ -45,17 +45,17 @@ class Directions:
 
 def measure(files: Sequence[LatentFile], whitening: Whitening) -> Directions:
     """Measure a model's training files, reading them several times in constant memory."""
-    found = statistics.fit(files)
-    variance, directions = found.principal()
+    fitted = statistics.fit(files)
+    variance, directions = fitted.principal()
     rotation = torch.from_numpy(np.ascontiguousarray(directions)).float()
-    noise = found.posterior_variance
+    noise = fitted.posterior_variance
     return Directions(
         variance.tolist(),
         None if noise is None else (directions**2 @ noise).tolist(),
         whiteness.white(rotation @ z for z in _tensors(files)).tolist(),
         whiteness.white(whitening.whiten(z) for z in _tensors(files)).tolist(),
-        _taken(whitening, found.covariance),
-        None if noise is None else _taken(whitening, found.covariance + np.diag(noise)),
+        _taken(whitening, fitted.covariance),
+        None if noise is None else _taken(whitening, fitted.covariance + np.diag(noise)),
     )
 
 

@@ -30,20 +30,20 @@ Embedding = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
 
 def load(name: str) -> Embedding:
     """The plug-in called `name`. Raises UserError if there is none or it cannot be loaded."""
-    found = {point.name: point for point in entry_points(group=GROUP)}
-    if name not in found:
-        there = ", ".join(sorted(found)) or "none"
+    plugins = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in plugins:
+        there = ", ".join(sorted(plugins)) or "none"
         raise UserError(
-            f"there is no embedding called '{name}'{did_you_mean(name, list(found))}",
+            f"there is no embedding called '{name}'{did_you_mean(name, list(plugins))}",
             why=f"installed packages offer: {there}",
             do_this=f"install a package with an entry point '{name}' in the group '{GROUP}': "
             "a function (audio [N] float32, sample_rate) -> features [frames, F].",
         )
     try:
-        return found[name].load()  # type: ignore[no-any-return]
+        return plugins[name].load()  # type: ignore[no-any-return]
     except Exception as error:
         raise UserError(
-            f"the embedding '{name}' ({found[name].value}) cannot be loaded",
+            f"the embedding '{name}' ({plugins[name].value}) cannot be loaded",
             why=f"{type(error).__name__}: {error}",
             do_this="install what it needs, or leave --embedding out.",
         ) from error

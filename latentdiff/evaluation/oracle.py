@@ -63,12 +63,12 @@ class SamplerVariant:
 
 def sampler_variants() -> dict[str, SamplerVariant]:
     """Every method with its default options, and with those it declares as variants."""
-    found = {}
+    variants = {}
     for name, method in METHODS.items():
-        found[name] = SamplerVariant(name)
+        variants[name] = SamplerVariant(name)
         for label, options in method.variants.items():
-            found[f"{name} {label}"] = SamplerVariant(name, options)
-    return found
+            variants[f"{name} {label}"] = SamplerVariant(name, options)
+    return variants
 
 
 VARIANTS = sampler_variants()
@@ -125,7 +125,7 @@ class OracleProblem:
         return self.ends_of(self.starts)
 
     def ends_of(self, starts: Tensor) -> Tensor:
-        """`starts` along the exact flow to the clean end, and denoised there as by a sampler."""
+        """`starts` [B, C, T] moved along the exact flow to the clean end, and denoised there."""
         last = self.schedule.logsnr_max
         z = self.exact.flow(starts, self.first, last)
         return self.exact(z, torch.full((len(z),), last))
@@ -162,17 +162,17 @@ class OracleProblem:
         return integrate(state, z, logsnrs, variant.sampler).double()
 
     def errors(self, variant: SamplerVariant, samples: Tensor) -> SampleErrors:
-        """Errors of samples that began at `starts`, against perfect integration."""
+        """Errors of samples [B, C, T] begun at `starts`, compared with perfect integration."""
         mean, covariance = _moments(self.ends)
-        found = self.beside(samples, mean, covariance)
-        return replace(found, end=self.distance(samples, self.ends)) if variant.ode else found
+        result = self.moment_errors(samples, mean, covariance)
+        return replace(result, end=self.distance(samples, self.ends)) if variant.ode else result
 
-    def off_the_latents(self, samples: Tensor) -> SampleErrors:
-        """Errors of samples against the latents themselves."""
-        return self.beside(samples, self.exact.mean, self.exact.covariance)
+    def errors_from_latents(self, samples: Tensor) -> SampleErrors:
+        """Errors of samples [B, C, T] compared with the latents' own distribution."""
+        return self.moment_errors(samples, self.exact.mean, self.exact.covariance)
 
-    def beside(self, samples: Tensor, mean: Tensor, covariance: Tensor) -> SampleErrors:
-        """Errors of the samples' moments against those given, [N] and [N, N]."""
+    def moment_errors(self, samples: Tensor, mean: Tensor, covariance: Tensor) -> SampleErrors:
+        """Errors of the moments of samples [B, C, T], given mean [N] and covariance [N, N]."""
         our_mean, ours = _moments(samples)
         return SampleErrors(
             mean=float((our_mean - mean).square().mean().sqrt()) / self.deviation,
@@ -180,15 +180,15 @@ class OracleProblem:
         )
 
     def distance(self, a: Tensor, b: Tensor) -> float:
-        """Root mean square difference over the latents' deviation."""
+        """RMS difference of a and b [B, C, T] over the latents' deviation."""
         return float((a - b).square().mean().sqrt()) / self.deviation
 
     def level_db(self, samples: Tensor) -> float:
-        """Total variance of samples over that of the latents, in dB."""
+        """Total variance of samples [B, C, T] over that of the latents, in dB."""
         return 10 * math.log10(float(_moments(samples)[1].trace() / self.exact.covariance.trace()))
 
     def order(self, variant: SamplerVariant) -> tuple[float, float]:
-        """(order at which the judged error falls, its last value); see ORDER_STEPS."""
+        """(order of the judged error between the ORDER_STEPS, error with the most steps)."""
         few, many = ORDER_STEPS
         errors = [self.errors(variant, self.run(variant, n)).judged for n in ORDER_STEPS]
         # An error of zero has no logarithm.

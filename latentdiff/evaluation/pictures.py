@@ -56,8 +56,9 @@ def scores(path: Path, comparisons: Mapping[str, Comparison]) -> None:
     figure = canvas.figure(8, 1.2 + 0.5 * len(names))
     axes = figure.subplots()
     height = 0.8 / len(comparisons)
-    for k, (kind, found) in enumerate(comparisons.items()):
-        there = [(i, found.score(n) or 0.0) for i, n in enumerate(names) if n in found.sets]
+    for k, (kind, comparison) in enumerate(comparisons.items()):
+        present = [(i, name) for i, name in enumerate(names) if name in comparison.sets]
+        there = [(i, comparison.score(name) or 0.0) for i, name in present]
         shown = [(i + (k - (len(comparisons) - 1) / 2) * height, s) for i, s in there]
         values = [s for _, s in shown]
         axes.barh([y for y, _ in shown], values, height, label=kind)

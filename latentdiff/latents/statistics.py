@@ -231,7 +231,7 @@ class StatisticsAccumulator:
         self.merge(other)
 
     def merge(self, other: StatisticsAccumulator) -> None:
-        """Add everything that another accumulator has seen; the order does not matter."""
+        """Add another accumulator's frames, in any order. Raises UserError if dimensions differ."""
         if other._frames == 0:
             return
         if self._frames == 0:

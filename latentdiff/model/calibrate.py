@@ -50,18 +50,18 @@ def calibrate(path: Path, windows: Batch, settings: SamplingConfig, device: str)
             spreads.append(spread)
             if len(distances) > 1 and not distances[-1] < distances[-2]:
                 break
-    found = nearest(distances)
+    best = nearest(distances)
     weights = checkpoint.load_weights(path)
-    checkpoint.save_weights(path, weights.tensors, {**weights.header, AUTOGUIDANCE: found})
+    checkpoint.save_weights(path, weights.tensors, {**weights.header, AUTOGUIDANCE: best})
     log.info(
         "%s: samples have %.2f of the training latents' spread without autoguidance, %.2f with "
         "autoguidance %.2f, which is kept",
         path.name,
         spreads[0],
-        np.interp(found, SCALES[: len(spreads)], spreads),
-        found,
+        np.interp(best, SCALES[: len(spreads)], spreads),
+        best,
     )
-    return found
+    return best
 
 
 def _draw(model: Model, windows: Batch, settings: SamplingConfig) -> Tensor | None:

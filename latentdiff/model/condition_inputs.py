@@ -150,10 +150,10 @@ def _recording_inputs(
     model: Model, given: Sequence[Path], seconds: float | None
 ) -> tuple[dict[str, ConditionInput], list[str]]:
     """Inputs by file key."""
-    found = audio.find(given)
-    skipped = [f"{path}: {reason}" for path, reason in found.skipped]
+    search = audio.find(given)
+    skipped = [f"{path}: {reason}" for path, reason in search.skipped]
     inputs = {}
-    for key, path in found.files:
+    for key, path in search.files:
         try:
             features = _features(model, path, seconds)
         except AudioError as error:

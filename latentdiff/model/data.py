@@ -73,8 +73,8 @@ def prepare(store: LatentStore, project: Project) -> TrainingData:
     elif (info := runs.read_run(store.root)) is not None:
         codec_path = str(info.input_path("codec") or "")
     spec = ModelSpec.of(project, codec, codec_path, labels)
-    found = spec.recipe.statistics(store)
-    whitening = Whitening.from_statistics(found, project.latents.keep, project.latents.scaling)
+    statistics = spec.recipe.statistics(store)
+    whitening = Whitening.from_statistics(statistics, project.latents.keep, project.latents.scaling)
     model = Model.create(spec, whitening, standardiser, project.seed)
     if spec.recipe.transform_windows is not None:
         # The network sees transformed windows, so it is their variance that it must know.
@@ -82,7 +82,7 @@ def prepare(store: LatentStore, project: Project) -> TrainingData:
         whitening = Whitening(whitening.mean, whitening.directions, whitening.scale, variance)
         model = Model.create(spec, whitening, standardiser, project.seed)
     model.resolve(project.sampling)  # what cannot be sampled later is refused now
-    return TrainingData(store, found, model)
+    return TrainingData(store, statistics, model)
 
 
 def fit_window(store: LatentStore, project: Project) -> Project:

@@ -228,15 +228,15 @@ class Demos:
 
     def _training_latents(self) -> Tensor:
         """Final latents [C, T] of some of the training files."""
-        entries, found, frames = self._store.of("train"), [], 0
+        entries, latents, frames = self._store.of("train"), [], 0
         for entry in entries:
             share = max(1, FRAMES // len(entries))
             raw = np.array(self._store.mean(entry)[:, :share], dtype=np.float32)
-            found.append(self._model.whiten(torch.from_numpy(raw)))
+            latents.append(self._model.whiten(torch.from_numpy(raw)))
             frames += raw.shape[1]
             if frames >= FRAMES:
                 break
-        return torch.cat(found, dim=1)
+        return torch.cat(latents, dim=1)
 
     def _original(self, reference: Reference) -> np.ndarray | None:
         """[channels, N]; None where the recording has gone."""

@@ -66,10 +66,10 @@ def tolerance_std(run: Run, store: LatentStore, whitening: Whitening) -> float |
     None if there is none, or if it kept other directions.
     """
     for owner in (run, Run(store.root.parent)):
-        found = tolerance.read(owner)
+        ladder = tolerance.read(owner)
         kept = (whitening.channels, whitening.dimensions)
-        if found is not None and (found.kept, found.dimensions) == kept:
-            return found.tolerance_std
+        if ladder is not None and (ladder.kept, ladder.dimensions) == kept:
+            return ladder.tolerance_std
     return None
 
 

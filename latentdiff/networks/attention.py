@@ -38,6 +38,7 @@ class Attention(nn.Module):
         self.proj_out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, T, W] -> [B, T, W]."""
         qkv = self.proj_in(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = apply_rope(qkv[:2])
         heads = attend(q, k, qkv[2], self.reach)
@@ -54,6 +55,7 @@ class Attending(nn.Module):
         self.attention = Attention(width, heads, reach)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, T, W] -> [B, T, W]."""
         out: Tensor = x + self.attention(self.norm(x))
         return out
 

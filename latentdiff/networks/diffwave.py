@@ -41,6 +41,7 @@ class Gate(nn.Module):
     """tanh(value) * sigmoid(gate): [B, T, 2 W] -> [B, T, W]."""
 
     def forward(self, gates: Tensor) -> Tensor:
+        """[B, T, 2 W] -> [B, T, W]."""
         value, gate = gates.chunk(2, dim=-1)
         return value.tanh() * gate.sigmoid()
 
@@ -110,6 +111,7 @@ class DiffWave(DenoisingNetwork):
         )
 
     def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
+        """z [B, C, T] at log-SNR [B] -> [B, C, T]."""
         level = self.modulation(self.embedding(logsnr, condition))[:, None]
         scales_and_shifts = level.chunk(2 * len(self.blocks), dim=-1)
         encoded = self.encode(condition, z)

@@ -30,6 +30,7 @@ class FrameNorm(nn.LayerNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, W, T] or [B, W, C, T] -> the same shape."""
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
@@ -51,6 +52,7 @@ class NoiseEmbedding(nn.Module):
         self.labels = nn.Embedding(labels + 1, 2 * FREQUENCIES) if labels else None
 
     def forward(self, logsnr: Tensor, condition: Condition) -> Tensor:
+        """log-SNR [B] and labels -> [B, E]."""
         angle = logsnr[:, None].to(self.frequencies) * self.frequencies
         features = torch.cat([angle.sin(), angle.cos()], dim=1)
         if self.labels is not None:

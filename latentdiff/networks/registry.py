@@ -27,8 +27,8 @@ class NetworkEntry:
     def load(self) -> type[DenoisingNetwork]:
         """Import the network's class."""
         module, _, name = self.place.rpartition(".")
-        found: type[DenoisingNetwork] = getattr(import_module(f"{__package__}.{module}"), name)
-        return found
+        network: type[DenoisingNetwork] = getattr(import_module(f"{__package__}.{module}"), name)
+        return network
 
 
 class Networks(Mapping[str, "type[DenoisingNetwork]"]):

@@ -31,6 +31,7 @@ class Tiny(DenoisingNetwork):
         self.third = zero_init(nn.Conv1d(width, channels, 1))
 
     def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
+        """z [B, C, T] at log-SNR [B] -> [B, C, T]."""
         level = self.embedding(logsnr, condition)[:, :, None]
         encoded = self.encode(condition, z)
         x = self.first(z) + level

@@ -84,6 +84,7 @@ class Transformer(DenoisingNetwork):
         self.proj_out = zero_init(nn.Linear(width, channels))
 
     def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
+        """z [B, C, T] at log-SNR [B] -> [B, C, T]."""
         encoded = self.encode(condition, z)
         if encoded is not None:
             encoded = encoded.transpose(1, 2)

@@ -121,6 +121,7 @@ class UNet(DenoisingNetwork):
         self.proj_out = zero_init(conv(widths[0], planes, 1))
 
     def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
+        """z [B, C, T] at log-SNR [B] -> [B, C, T]."""
         channels, frames = z.shape[1:]
         level, encoded = self.embedding(logsnr, condition), self.encode(condition, z)
         after = -frames % self.multiple
@@ -149,6 +150,7 @@ class UNet(DenoisingNetwork):
 
     @classmethod
     def attention_width(cls, config: NetworkConfig) -> int:
+        """Width of the coarsest level, which has the attention."""
         return config.width * config.multipliers[-1]
 
     @classmethod

@@ -135,8 +135,8 @@ def load(path: Path) -> Experiment:
 
 def load_all() -> dict[str, Experiment]:
     """The file of every entry, in the order of their numbers; `today` comes last."""
-    found = [load(path) for path in sorted(folder().glob("*.yaml"))]
-    by_name = {name: experiment for experiment in found for name in experiment.story.entries}
+    stories = [load(path) for path in sorted(folder().glob("*.yaml"))]
+    by_name = {name: experiment for experiment in stories for name in experiment.story.entries}
     return {name: by_name[name] for name in sorted(by_name, key=order)}
 
 

@@ -30,13 +30,13 @@ def listing() -> str:
 def story(name: str) -> str:
     """One entry: what was seen, why, what latentdiff does about it, and how to rerun it."""
     ((name, experiment),) = entries.find([name]).items()
-    found, whole = _entry(name, experiment), experiment.story
-    texts = [("of", whole.title), ("seen", found.saw), ("cause", whole.cause), ("", found.because)]
-    texts += [("answer", whole.answer), ("see", found.see)]
-    parts = [f"{name}: {found.title}"]
+    entry, whole = _entry(name, experiment), experiment.story
+    texts = [("of", whole.title), ("seen", entry.saw), ("cause", whole.cause), ("", entry.because)]
+    texts += [("answer", whole.answer), ("see", entry.see)]
+    parts = [f"{name}: {entry.title}"]
     parts += [_paragraph(head, body) for head, body in texts if body]
-    parts += [_case(case) for case in found.cases]
-    if found.cases:
+    parts += [_case(case) for case in entry.cases]
+    if entry.cases:
         command = f"latentdiff notebook run {name} --run RUN"
         parts.append(f"{'rerun:':9}{command}   ({experiment.path.name})")
     return "\n".join(parts)

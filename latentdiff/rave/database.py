@@ -237,10 +237,10 @@ class _Environment:
     def of(cls, directory: Path) -> _Environment:
         path = os.path.realpath(directory)
         # Weak references: the registry alone must not keep a database open.
-        found = cls._opened.get(path)
-        if found is None:
-            found = cls._opened[path] = cls(path)
-        return found
+        database = cls._opened.get(path)
+        if database is None:
+            database = cls._opened[path] = cls(path)
+        return database
 
     def begin(self) -> Any:
         """A read-only transaction."""

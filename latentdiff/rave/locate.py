@@ -95,24 +95,24 @@ def _choose(place: Path, ckpt: str | Path | None) -> Path:
     ours = place / _CHECKPOINTS / ("best.ckpt" if best else "last.ckpt")
     if ours.is_file():
         return ours
-    found = sorted(place.rglob("*.ckpt"))
+    candidates = sorted(place.rglob("*.ckpt"))
     if best:
-        found = [path for path in found if path.name.startswith("best")]
-    if not found:
+        candidates = [path for path in candidates if path.name.startswith("best")]
+    if not candidates:
         raise UserError(
             f"there is no {'best ' * best}checkpoint in {place}",
             why="training has not reached its first one",
             do_this="train on (`latentdiff train-rave`)"
             + (", or use --ckpt last." if best else "."),
         )
-    return _most_trained(found)
+    return _most_trained(candidates)
 
 
 def _named(place: Path, path: Path) -> Path:
     for candidate in (path, place / path, place / _CHECKPOINTS / path):
         if candidate.is_file():
             return candidate
-    there = sorted(str(found.relative_to(place)) for found in place.rglob("*.ckpt"))
+    there = sorted(str(file.relative_to(place)) for file in place.rglob("*.ckpt"))
     raise UserError(
         f"no checkpoint at {path}", do_this=f"use last, best, or one of: {', '.join(there)}."
     )

@@ -75,6 +75,7 @@ class RunInfo:
 
     @property
     def is_done(self) -> bool:
+        """Whether the stage finished successfully."""
         return self.status == "done"
 
     def input_path(self, role: str) -> Path | None:

@@ -43,22 +43,27 @@ class Run:
 
     @property
     def config(self) -> Path:
+        """The resolved settings, `config.yaml`."""
         return self.root / CONFIG_FILE
 
     @property
     def dataset(self) -> Path:
+        """Folder of the RAVE database."""
         return self.root / "dataset"
 
     @property
     def rave(self) -> Path:
+        """Folder or file of the codec: that given with --rave, else the run's own."""
         return self.rave_elsewhere or self.root / "rave"
 
     @property
     def latents(self) -> Path:
+        """Folder of the encoded latents."""
         return self.root / "latents"
 
     @property
     def diffusion(self) -> Path:
+        """Folder of the diffusion model."""
         return self.root / "diffusion"
 
     @property
@@ -68,10 +73,12 @@ class Run:
 
     @property
     def samples(self) -> Path:
+        """One folder of latents per name."""
         return self.root / "samples"
 
     @property
     def audio(self) -> Path:
+        """One folder of decoded audio per name."""
         return self.root / "audio"
 
     def read_elsewhere(self) -> dict[str, Path]:

@@ -54,7 +54,7 @@ class Weights:
     """Tensors by dotted name; see `group`."""
 
     def group(self, name: str) -> dict[str, Tensor]:
-        """The tensors `<name>.*`, without the prefix; groups are `network`, `whitening`, ..."""
+        """The tensors `<name>.*` without the prefix; groups are `network`, `whitening`, ..."""
         prefix = name + "."
         return {
             key.removeprefix(prefix): value
@@ -111,7 +111,7 @@ def keep(directory: Path, step: int, most: int | None) -> None:
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write a `.safetensors` checkpoint, completely or not at all."""
+    """Write a `.safetensors` checkpoint atomically; `header` must be JSON values."""
     from safetensors.torch import save
 
     runs.make_directory(path.parent)

@@ -66,7 +66,7 @@ class Batch(NamedTuple):
         return Batch(self.latents.to(device), self.mask.to(device), moved, self.files)
 
     def pick(self, index: Tensor | slice) -> Batch:
-        """The windows at `index` of the first axis."""
+        """The windows at `index` along B."""
         chosen = Condition(*(None if x is None else x[index] for x in self.condition))
         return Batch(self.latents[index], self.mask[index], chosen, self.files[index])
 
@@ -195,10 +195,10 @@ class Windows:
     def _aligned_features(self, recording: Recording) -> np.ndarray:
         features = recording.features
         if features is None or features.shape[-1] != recording.frames:
-            found = "none" if features is None else f"{features.shape[-1]}"
+            feature_frames = "none" if features is None else f"{features.shape[-1]}"
             raise UserError(
                 f"the condition features of {recording.key} do not fit its latents",
-                why=f"it has {recording.frames} frames of latents but {found} of features",
+                why=f"it has {recording.frames} frames of latents but {feature_frames} of features",
                 do_this="encode the recordings with `latentdiff encode`, or train with "
                 "condition.kind=none.",
             )
@@ -284,11 +284,11 @@ def _refuse_vanished(array: np.ndarray, key: str) -> None:
         return
     path = Path(array.filename)
     expected = int(array.offset) + array.nbytes
-    found = path.stat().st_size if path.exists() else None
-    if found is None or found < expected:
+    size = path.stat().st_size if path.exists() else None
+    if size is None or size < expected:
         raise UserError(
             f"the latents of {key} disappeared while they were read",
-            why=f"{path} {'is gone' if found is None else 'was cut short'}",
+            why=f"{path} {'is gone' if size is None else 'was cut short'}",
             do_this="restore the latent store, or encode again; the same command continues.",
         )
 

@@ -23,14 +23,14 @@ _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe",
 
 
 def refuse_not_finite(
-    found: list[NonFiniteStep | None], windows: Windows, group: ProcessGroup
+    steps: list[NonFiniteStep | None], windows: Windows, group: ProcessGroup
 ) -> None:
     """Raise UserError if any process has `found` a NaN or infinite loss or gradient.
 
     The error names files and noise levels of the first such step. It is raised in the leader; other
     processes exit silently.
     """
-    everyone = [c for c in found if c is not None]
+    everyone = [c for c in steps if c is not None]
     if not everyone:
         return
     if not group.leads:

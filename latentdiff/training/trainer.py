@@ -236,8 +236,8 @@ class Trainer:
         """One line of metrics over the steps since the last; raises UserError on NaN."""
         metrics = self._meter.read()
         if not (math.isfinite(metrics.loss) and self._learner.finite()):
-            found = self._group.gather(self._meter.first_non_finite())
-            refuse_not_finite(found, self._train, self._group)
+            failures = self._group.gather(self._meter.first_non_finite())
+            refuse_not_finite(failures, self._train, self._group)
         self._progress.metrics = metrics
         rate, hours = self._budget.learning_rate(*self._now), self._progress.elapsed / 3600
         self._track({**metrics.metrics(), "learning_rate": rate, "hours": hours})

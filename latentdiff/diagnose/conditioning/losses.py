@@ -38,9 +38,9 @@ def measure_losses(
 
     Raises UserError where there is only one window.
     """
-    found = windows_of(model, store, split, memory_gb=settings.memory_gb, scratch=scratch)
-    assert found is not None
-    windows, task = found.spread(settings.validation_windows), model.task()
+    all_windows = windows_of(model, store, split, memory_gb=settings.memory_gb, scratch=scratch)
+    assert all_windows is not None
+    windows, task = all_windows.spread(settings.validation_windows), model.task()
 
     def validator(condition: Condition) -> Validator:
         batch = windows._replace(condition=condition)

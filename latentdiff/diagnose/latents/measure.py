@@ -121,47 +121,53 @@ def _open(store: LatentStore, project: Project) -> OpenLatents:
 
 
 def _report(latents: OpenLatents, project: Project) -> Report[LatentsResults]:
-    found = profile.measure(latents.statistics, lambda: latents.chunks("reading latents"))
-    results = _results(latents, found, project)
+    latent_profile = profile.measure(latents.statistics, lambda: latents.chunks("reading latents"))
+    results = _results(latents, latent_profile, project)
     files = {"latents.png": lambda path: picture.directions(path, results)}
     return Report(results, text(results), files)
 
 
-def _results(latents: OpenLatents, found: Profile, project: Project) -> LatentsResults:
+def _results(latents: OpenLatents, latent_profile: Profile, project: Project) -> LatentsResults:
     statistics, store = latents.statistics, latents.store
-    codec, drawn, keep = store.codec, found.drawn, project.latents.keep
+    codec, drawn, keep = store.codec, latent_profile.drawn, project.latents.keep
     return LatentsResults(
         latents=str(store.root),
         files=len(store.of("train")),
         frames=statistics.frames,
         frame_seconds=None if codec is None else codec.hop / codec.sample_rate,
         dimensions=statistics.dimensions,
-        carrying=int(found.carrying.sum()),
-        posterior_known=found.posterior is not None,
-        bits=None if found.bits is None else round(float(found.bits[found.carrying].sum()), 3),
+        carrying=int(latent_profile.carrying.sum()),
+        posterior_known=latent_profile.posterior is not None,
+        bits=None
+        if latent_profile.bits is None
+        else round(float(latent_profile.bits[latent_profile.carrying].sum()), 3),
         keep=keep,
         kept=[] if latents.whitening is None else [int(k) for k in statistics.kept(keep)],
         trouble=latents.trouble,
-        noise=int(found.stored.noise.sum()),
+        noise=int(latent_profile.stored.noise.sum()),
         noise_if_drawn=None if drawn is None else int(drawn.noise.sum()),
-        directions=_directions(found),
+        directions=_directions(latent_profile),
         extent=_ranges(latents),
-        loss=_losses(found, project),
+        loss=_losses(latent_profile, project),
     )
 
 
-def _directions(found: Profile) -> list[Direction]:
-    stored, drawn, unknown = found.stored, found.drawn, [None] * len(found.within)
+def _directions(latent_profile: Profile) -> list[Direction]:
+    stored, drawn, unknown = (
+        latent_profile.stored,
+        latent_profile.drawn,
+        [None] * len(latent_profile.within),
+    )
     fidelity = stored.variance.cumsum(0) / stored.variance.sum().clamp(min=1e-300)
     columns = (
         _rounded(stored.variance),
-        unknown if found.posterior is None else _rounded(found.posterior),
-        unknown if found.bits is None else _rounded(found.bits),
+        unknown if latent_profile.posterior is None else _rounded(latent_profile.posterior),
+        unknown if latent_profile.bits is None else _rounded(latent_profile.bits),
         _rounded(fidelity),
         _rounded(stored.autocorrelation[0]),
         _rounded(stored.correlation_time),
         _rounded(stored.kurtosis),
-        _rounded(found.within),
+        _rounded(latent_profile.within),
         unknown if drawn is None else _rounded(drawn.variance),
         unknown if drawn is None else _rounded(drawn.autocorrelation[0]),
         unknown if drawn is None else _rounded(drawn.kurtosis),
@@ -178,12 +184,12 @@ def _ranges(latents: OpenLatents) -> dict[str, Range]:
     statistics, whitening = latents.statistics, latents.whitening
     std = torch.from_numpy(statistics.covariance.diagonal().copy()).sqrt()
     raw = map(_tensor, latents.chunks("range of raw latents"))
-    found = {"raw": _range(raw, torch.from_numpy(statistics.mean), std)}
+    ranges = {"raw": _range(raw, torch.from_numpy(statistics.mean), std)}
     if whitening is not None:
         final = (whitening.whiten(_tensor(z)) for z in latents.chunks("range of final latents"))
         std = whitening.variance.double().sqrt()
-        found["final"] = _range(final, torch.zeros_like(std), std)
-    return found
+        ranges["final"] = _range(final, torch.zeros_like(std), std)
+    return ranges
 
 
 def _tensor(chunk: NDArray[np.float32]) -> Tensor:
@@ -191,11 +197,11 @@ def _tensor(chunk: NDArray[np.float32]) -> Tensor:
 
 
 def _range(chunks: Iterable[Tensor], mean: Tensor, std: Tensor) -> Range:
-    found = value_range.measure(chunks, mean, std)
-    return Range(**vars(found), noise_reaches=found.noise_reaches)
+    measured = value_range.measure(chunks, mean, std)
+    return Range(**vars(measured), noise_reaches=measured.noise_reaches)
 
 
-def _losses(found: Profile, project: Project) -> LatentLosses:
+def _losses(latent_profile: Profile, project: Project) -> LatentLosses:
     """Losses of models of all D directions, trained on posterior draws or on the stored latents."""
     schedule = noise.schedule_of(project.diffusion)
     logsnr = schedule((torch.arange(LEVELS, dtype=torch.float64) + 0.5) / LEVELS)
@@ -204,20 +210,20 @@ def _losses(found: Profile, project: Project) -> LatentLosses:
         "eps, mse": Objective("eps"),
         "v, mse": Objective("v"),
     }
-    dimensions = len(found.unlearnable)
+    dimensions = len(latent_profile.unlearnable)
     return LatentLosses(
-        of_draws=found.posterior is not None,
+        of_draws=latent_profile.posterior is not None,
         schedule=schedule.name,
-        objectives={name: _loss(found, o, logsnr) for name, o in objectives.items()},
+        objectives={name: _loss(latent_profile, o, logsnr) for name, o in objectives.items()},
         one_output={kind: draws.one_output(kind, dimensions) for kind in KINDS},
     )
 
 
-def _loss(found: Profile, objective: Objective, logsnr: Tensor) -> LossesOfDraws:
-    losses = draws.losses(objective, logsnr, found.unlearnable)
+def _loss(latent_profile: Profile, objective: Objective, logsnr: Tensor) -> LossesOfDraws:
+    losses = draws.losses(objective, logsnr, latent_profile.unlearnable)
     # Without the posterior only directions that are all noise give it away: where none is, the
     # noise within the others is unknown, not zero.
-    known = found.posterior is not None or bool(found.unlearnable.any())
+    known = latent_profile.posterior is not None or bool(latent_profile.unlearnable.any())
     return LossesOfDraws(
         zero=losses.zero,
         variance=losses.variance,

@@ -137,9 +137,9 @@ def _ranges(r: LatentsResults) -> list[str]:
     names = {"raw": "raw latents", "final": f"those that a model sees ({len(r.kept)})"}
     cells = ("min", "max", "mean", "std", "> +-1", "of frames", "> 4 std", "of frames")
     lines = [f"{'range of all values':32}" + _line(list(cells))]
-    for key, found in r.extent.items():
-        numbers = [f"{x:.2f}" for x in (found.minimum, found.maximum, found.mean, found.std)]
-        for cut in (found.beyond_unit, found.beyond_far):
+    for key, values in r.extent.items():
+        numbers = [f"{x:.2f}" for x in (values.minimum, values.maximum, values.mean, values.std)]
+        for cut in (values.beyond_unit, values.beyond_far):
             numbers += [f"{cut.values:.2%}", f"{cut.frames:.1%}"]
         lines.append(f"  {names[key]:30}" + _line(numbers))
     reach = r.extent["raw"].noise_reaches

@@ -74,7 +74,7 @@ class ClipDecoder:
         return self.decode("kept directions", self.whitening.unwhiten(self.final))
 
     def noise(self, shape: torch.Size, purpose: str) -> Tensor:
-        """Unit noise; the same at each call for one purpose."""
+        """Unit noise of this shape; the same at each call for one purpose."""
         return torch.randn(shape, generator=self.generator(purpose))
 
     def generator(self, purpose: str) -> torch.Generator:
@@ -176,19 +176,19 @@ def _results(decoder: ClipDecoder, skipped: list[str]) -> NoiseLadderResults:
     recordings_db, codec_db, kept_codec_db = _beside_recordings(decoder, everything, skipped)
     others = dict(_others(decoder))
     rungs = list(_rungs(decoder))
-    found = tolerance(
+    limit = tolerance(
         RUNGS,
         [rung.distance_db for rung in rungs],
         others["white noise"].distance_db,
         codec_db,
     )
     return NoiseLadderResults(
-        tolerance_std=_rounded(found.std),
-        tolerance_logsnr=_rounded(found.logsnr),
+        tolerance_std=_rounded(limit.std),
+        tolerance_logsnr=_rounded(limit.logsnr),
         kept=whitening.channels,
         dimensions=whitening.dimensions,
-        criterion=found.criterion,
-        limit_db=round(found.limit, 4),
+        criterion=limit.criterion,
+        limit_db=round(limit.limit, 4),
         clips=len(decoder.places),
         held_out=decoder.places[0].entry.split == "validation",
         clip_seconds=round(decoder.frames * codec.hop / codec.sample_rate, 3),
@@ -224,8 +224,8 @@ def _rungs(decoder: ClipDecoder) -> Iterator[Rung]:
     x = decoder.final
     noise = decoder.noise(x.shape, "kept")
     for k in RUNGS:
-        found = decoder.measure(f"k {k:g}", decoder.whitening.unwhiten(x + k * noise))
-        yield Rung(found.level_db, found.distance_db, k)
+        decoded = decoder.measure(f"k {k:g}", decoder.whitening.unwhiten(x + k * noise))
+        yield Rung(decoded.level_db, decoded.distance_db, k)
 
 
 def _left_out_rungs(decoder: ClipDecoder) -> Iterator[Rung]:
@@ -236,8 +236,8 @@ def _left_out_rungs(decoder: ClipDecoder) -> Iterator[Rung]:
     clean = whitening.unwhiten(x)
     noise = whitening.unwhiten(x, "noise", decoder.generator("left out")) - clean
     for k in LEFT_OUT_RUNGS:
-        found = decoder.measure(f"left out {k:g}", clean + k * noise)
-        yield Rung(found.level_db, found.distance_db, k)
+        decoded = decoder.measure(f"left out {k:g}", clean + k * noise)
+        yield Rung(decoded.level_db, decoded.distance_db, k)
 
 
 def _others(decoder: ClipDecoder) -> Iterator[tuple[str, OtherLatents]]:
@@ -252,8 +252,8 @@ def _others(decoder: ClipDecoder) -> Iterator[tuple[str, OtherLatents]]:
         "frames shuffled": unwhiten(windows.shuffled(x, decoder.generator("shuffled"))),
     }
     for name, raw in unmixed.items():
-        found = decoder.measure(name, raw)
-        yield name, OtherLatents(found.level_db, found.distance_db)
+        decoded = decoder.measure(name, raw)
+        yield name, OtherLatents(decoded.level_db, decoded.distance_db)
     if len(x) > 1:
         yield "mean of all", _mixed(decoder, "mean of all", x.mean(dim=0)[None])
         yield "half-way", _mixed(decoder, "half-way", 0.5 * (x + x.roll(1, dims=0)))

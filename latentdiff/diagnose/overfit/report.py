@@ -13,8 +13,8 @@ def text(results: Results) -> str:
 
 def verdict(results: Results) -> list[str]:
     """Headline and explanation, a line each."""
-    found = results.verdict
-    return [f"verdict: {HEADLINES[found]}: {_distances(results)}.", *_explanation(results, found)]
+    kind = results.verdict
+    return [f"verdict: {HEADLINES[kind]}: {_distances(results)}.", *_explanation(results, kind)]
 
 
 HEADLINES: dict[Verdict, str] = {
@@ -34,22 +34,22 @@ def _distances(results: Results) -> str:
     return ", ".join([f"{one.median:.3f} with one step", *further.values()])
 
 
-def _explanation(results: Results, found: Verdict) -> list[str]:
-    if found == "not learned":
+def _explanation(results: Results, kind: Verdict) -> list[str]:
+    if kind == "not learned":
         return [
             "Train longer (--steps, --minutes). The noisiest levels are learned first, and one "
             "step needs only these,",
             "so an undertrained model always seems to do better with fewer steps (skill "
             f"{results.skill:.2f}; near 1: learned).",
         ]
-    if found == "fewer steps are better" and results.as_in_notebook:
+    if kind == "fewer steps are better" and results.as_in_notebook:
         return [
             "As in the notebook (N83 to N103, N112 to N116): the network's first answer is its "
             "best, because outside",
             "training BatchNorm uses statistics that mix all noise levels. Without "
             "--as-in-notebook this does not happen.",
         ]
-    if found == "more steps are not worse":
+    if kind == "more steps are not worse":
         return []
     return [
         "A model of a single target has one answer at every noise level, and training has learned "

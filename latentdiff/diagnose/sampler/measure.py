@@ -210,8 +210,8 @@ def _start(schedule: Schedule) -> StartRow:
         first=problem.first,
         last=schedule.logsnr_max,
         gain=schedule.gain,
-        true=problem.off_the_latents(problem.ends),
-        noise=problem.off_the_latents(from_noise),
+        true=problem.errors_from_latents(problem.ends),
+        noise=problem.errors_from_latents(from_noise),
         noise_level_db=problem.level_db(from_noise),
         signal_left=1 / schedule.gain,
     )

@@ -151,9 +151,9 @@ def _gallery(project: Project, latents: LatentFacts) -> Report[GalleryResults]:
 
 
 def _gallery_row(exhibit: Exhibit, latents: LatentFacts) -> GalleryRow:
-    found = facts(noise.build(exhibit.config), latents.variance)
+    schedule_facts = facts(noise.build(exhibit.config), latents.variance)
     return GalleryRow(
-        **{**vars(found), "name": exhibit.name},
+        **{**vars(schedule_facts), "name": exhibit.name},
         source=exhibit.source,
         notebook=exhibit.notebook,
         settings=exhibit.config.model_dump(mode="json", exclude_defaults=True),

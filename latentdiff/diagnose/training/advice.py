@@ -261,8 +261,8 @@ def _guidable(settings: Project) -> bool:
 
 def _less_bending(settings: Project) -> list[str]:
     """Deliberate mistakes that change finished samples."""
-    found = settings.recipe.undo("sampling.clamp", "sampling.normalise")
-    return [f"set {setting}" for setting in found]
+    switches = settings.recipe.undo("sampling.clamp", "sampling.normalise")
+    return [f"set {setting}" for setting in switches]
 
 
 def _sentence(steps: Iterable[str]) -> str:

@@ -34,10 +34,10 @@ FOLLOWED = 0.5
 """Conditioning gain on held-out files that only right pairs can give."""
 
 
-def sampled_posteriors(found: Directions, settings: Project) -> Finding | None:
+def sampled_posteriors(measured: Directions, settings: Project) -> Finding | None:
     """The model is trained on posterior samples, which are mostly white noise."""
-    stored = _stored_samples(found)
-    evidence = stored or _trained_on_samples(found)
+    stored = _stored_samples(measured)
+    evidence = stored or _trained_on_samples(measured)
     if not evidence:
         return None
     return Finding(
@@ -49,23 +49,23 @@ def sampled_posteriors(found: Directions, settings: Project) -> Finding | None:
     )
 
 
-def _stored_samples(found: Directions) -> tuple[str, ...]:
+def _stored_samples(measured: Directions) -> tuple[str, ...]:
     """Evidence that the weak directions lie on the floor that sampling adds; empty if not."""
-    white, weak = found.white[found.weak], found.variance[found.weak]
+    white, weak = measured.white[measured.weak], measured.variance[measured.weak]
     if sum(white) < MOSTLY * len(white):
         return ()
-    if found.posterior is None:
-        evidence = _on_a_floor(weak, found.variance[0])
+    if measured.posterior is None:
+        evidence = _on_a_floor(weak, measured.variance[0])
     else:
-        evidence = _as_wide_as_the_posterior(weak, found.posterior[found.weak])
+        evidence = _as_wide_as_the_posterior(weak, measured.posterior[measured.weak])
     if not evidence:
         return ()
     return (
-        f"of {len(found.variance)} directions, the weaker half is white noise along time: "
+        f"of {len(measured.variance)} directions, the weaker half is white noise along time: "
         f"{sum(white)} of {len(white)}",
         evidence,
-        f"the model sees {len(found.kept_white)} directions, {sum(found.kept_white)} of them white "
-        "(means: hardly any)",
+        f"the model sees {len(measured.kept_white)} directions, {sum(measured.kept_white)} of them "
+        "white (means: hardly any)",
     )
 
 
@@ -93,11 +93,12 @@ def _as_wide_as_the_posterior(weak: Sequence[float], posterior: Sequence[float])
     )
 
 
-def _trained_on_samples(found: Directions) -> tuple[str, ...]:
+def _trained_on_samples(measured: Directions) -> tuple[str, ...]:
     """Evidence that the model was made for posterior samples while the store holds means."""
-    if found.taken_if_drawn is None:
+    if measured.taken_if_drawn is None:
         return ()
-    means, samples = statistics.median(found.taken), statistics.median(found.taken_if_drawn)
+    means = statistics.median(measured.taken)
+    samples = statistics.median(measured.taken_if_drawn)
     if means > 1 / CHANGED or not 1 / CHANGED < samples < CHANGED:
         return ()
     return (
@@ -107,9 +108,9 @@ def _trained_on_samples(found: Directions) -> tuple[str, ...]:
     )
 
 
-def kept_noise(found: Directions, learnable: float, settings: Project) -> Finding | None:
+def kept_noise(measured: Directions, learnable: float, settings: Project) -> Finding | None:
     """Most of the model's directions are noise, which cannot be learned."""
-    white, kept = sum(found.kept_white), len(found.kept_white)
+    white, kept = sum(measured.kept_white), len(measured.kept_white)
     if 2 * white <= kept:
         return None
     return Finding(
@@ -124,9 +125,9 @@ def kept_noise(found: Directions, learnable: float, settings: Project) -> Findin
     )
 
 
-def changed_latents(found: Directions, same_files: bool | None) -> Finding | None:
+def changed_latents(measured: Directions, same_files: bool | None) -> Finding | None:
     """The store is not what the model was trained on. `same_files` None: not known."""
-    worst = max(found.taken, key=lambda ratio: max(ratio, 1 / max(ratio, 1e-12)))
+    worst = max(measured.taken, key=lambda ratio: max(ratio, 1 / max(ratio, 1e-12)))
     scaled = max(worst, 1 / max(worst, 1e-12)) > CHANGED
     if not scaled and same_files is not False:
         return None

@@ -51,19 +51,19 @@ class SampleStatistics:
     count: int
 
 
-def batch_norm(found: BatchNormLosses, settings: Project) -> Finding:
+def batch_norm(losses: BatchNormLosses, settings: Project) -> Finding:
     """The network's output depends on what else was in the batches of its training."""
-    ratios = [used / max(own, 1e-12) for used, own in zip(found.used, found.own, strict=True)]
+    ratios = [used / max(own, 1e-12) for used, own in zip(losses.used, losses.own, strict=True)]
     worst = max(range(len(ratios)), key=lambda i: ratios[i])
-    mean = sum(found.used) / sum(found.own)
+    mean = sum(losses.used) / sum(losses.own)
     return Finding(
         "batch-norm",
         Severity.BREAKS,
         "BatchNorm normalises noise levels by each other's statistics",
         (
-            f"{len(found.names)} BatchNorm layers, the first is {found.names[0]} (healthy: none)",
-            f"log-SNR {found.logsnr[worst]:+.1f}: loss {found.used[worst]:.3f} in use, "
-            f"{found.own[worst]:.3f} with a batch's own statistics; over all levels {mean:.2f} "
+            f"{len(losses.names)} BatchNorm layers, the first is {losses.names[0]} (healthy: none)",
+            f"log-SNR {losses.logsnr[worst]:+.1f}: loss {losses.used[worst]:.3f} in use, "
+            f"{losses.own[worst]:.3f} with a batch's own statistics; over all levels {mean:.2f} "
             "times as much in use (healthy: 1)",
         ),
         advice.batch_norm(settings),
@@ -93,8 +93,8 @@ def condition_share(levels: Mapping[float, Activations]) -> float | None:
     """Magnitude of the condition over the signal that it joins, in the typical block and level."""
     shares = [
         block.condition / max(block.signal, 1e-12)
-        for found in levels.values()
-        for block in found.blocks
+        for activations in levels.values()
+        for block in activations.blocks
         if block.condition is not None
     ]
     return statistics.median(shares) if shares else None
@@ -118,8 +118,8 @@ def shut_gates(levels: Mapping[float, Activations], settings: Project) -> Findin
     """Gates are wide open or shut, where they have no gradient."""
     shares = [
         block.saturated
-        for found in levels.values()
-        for block in found.blocks
+        for activations in levels.values()
+        for block in activations.blocks
         if block.saturated is not None
     ]
     if not shares or statistics.median(shares) < SHUT:
@@ -135,7 +135,7 @@ def shut_gates(levels: Mapping[float, Activations], settings: Project) -> Findin
 
 def dead_output(levels: Mapping[float, Activations]) -> Finding | None:
     """The network puts out next to nothing at every level."""
-    strongest = max(found.output for found in levels.values())
+    strongest = max(activations.output for activations in levels.values())
     if strongest > DEAD:
         return None
     return Finding(
@@ -148,11 +148,11 @@ def dead_output(levels: Mapping[float, Activations]) -> Finding | None:
 
 
 def strange_samples(
-    found: SampleStatistics, settings: Project, drawn: SamplingConfig
+    samples: SampleStatistics, settings: Project, drawn: SamplingConfig
 ) -> Finding | None:
     """Samples are far weaker, wilder or elsewhere than the latents; `drawn`: how they were."""
-    spread = statistics.median(found.spread)
-    offset = statistics.median(map(abs, found.offset))
+    spread = statistics.median(samples.spread)
+    offset = statistics.median(map(abs, samples.offset))
     # `not ... <`, as NaN is wild.
     if not spread < SPREAD:
         title, do_this = "vary more than", advice.wild_samples(settings, drawn)
@@ -168,9 +168,9 @@ def strange_samples(
         f"samples {title} the latents",
         (
             f"standard deviation {spread:.2f} of the latents' in the typical direction, "
-            f"{min(found.spread):.2f} to {max(found.spread):.2f} over all (healthy: about 1); "
-            f"{found.count} samples",
-            f"means differ by at most {max(map(abs, found.offset)):.2f} standard deviations "
+            f"{min(samples.spread):.2f} to {max(samples.spread):.2f} over all (healthy: about 1); "
+            f"{samples.count} samples",
+            f"means differ by at most {max(map(abs, samples.offset)):.2f} standard deviations "
             "(healthy: about 0)",
         ),
         do_this,

@@ -58,14 +58,14 @@ def diagnose_training(
 
 def _inputs(run: Run, diffusion: Path, latents: Path | None) -> dict[str, Input]:
     """The stage's inputs that exist: a run without checkpoint or latents still has its metrics."""
-    found, stage = {}, stage_of(diffusion)
+    inputs, stage = {}, stage_of(diffusion)
     metrics = stage / METRICS_FILE
     if metrics.exists():
-        found["metrics"] = Input(str(metrics), runs.sha256_file(metrics))
+        inputs["metrics"] = Input(str(metrics), runs.sha256_file(metrics))
     with suppress(UserError):
         weights = checkpoint.find(diffusion)
-        found["diffusion"] = Input(str(weights), runs.sha256_file(weights))
+        inputs["diffusion"] = Input(str(weights), runs.sha256_file(weights))
     with suppress(UserError):
         store = LatentStore.open(latents_path(run, latents, stage))
-        found["latents"] = Input(str(store.root.resolve()), store.fingerprint())
-    return found
+        inputs["latents"] = Input(str(store.root.resolve()), store.fingerprint())
+    return inputs

@@ -39,21 +39,21 @@ class Finding:
     """Advice that can help with the settings in force."""
 
 
-def most_serious_first(found: Iterable[Finding | None]) -> list[Finding]:
+def most_serious_first(findings: Iterable[Finding | None]) -> list[Finding]:
     """Without the Nones; equally serious ones stay in the order given.
 
     Causes are given along the way from the latents to the samples: what goes wrong early explains
     what goes wrong later.
     """
-    return sorted((f for f in found if f is not None), key=lambda f: -f.severity)
+    return sorted((f for f in findings if f is not None), key=lambda f: -f.severity)
 
 
-def lines_of(found: Sequence[Finding]) -> list[str]:
+def lines_of(findings: Sequence[Finding]) -> list[str]:
     """Text for the terminal."""
-    if not found:
+    if not findings:
         return ["nothing found: this run shows no known cause of a bad training"]
-    lines = ["1 finding" if len(found) == 1 else f"{len(found)} findings, most serious first"]
-    for number, finding in enumerate(found, 1):
+    lines = ["1 finding" if len(findings) == 1 else f"{len(findings)} findings, most serious first"]
+    for number, finding in enumerate(findings, 1):
         lines.append(f"{number}. {finding.title} ({PHRASES[finding.severity]})")
         lines += [f"     {line}" for line in finding.evidence]
         lines.append(f"     do: {finding.do_this}")

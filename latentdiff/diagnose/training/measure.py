@@ -81,8 +81,8 @@ class ModelMeasurements:
     @property
     def gains(self) -> list[float]:
         """Conditioning gains on training and held-out windows, as far as there are any."""
-        found = (v.conditioning_gain for v in (self.train, self.held_out) if v is not None)
-        return [gain for gain in found if gain is not None]
+        gains = (v.conditioning_gain for v in (self.train, self.held_out) if v is not None)
+        return [gain for gain in gains if gain is not None]
 
 
 def measure_model(
@@ -157,7 +157,7 @@ def _pairing(model: Model, store: LatentStore) -> Pairing | None:
 def _activations(model: Model, windows: Batch) -> dict[float, Activations]:
     network = model.denoiser.network
     assert isinstance(network, nn.Module)
-    batch, found = windows.to(model.device), {}
+    batch, by_level = windows.to(model.device), {}
     generator = generator_for("diagnose")
     noise = torch.randn(windows.latents.shape, generator=generator).to(model.device)
     for logsnr in model.schedule(torch.tensor(PLACES)).tolist():
@@ -165,8 +165,8 @@ def _activations(model: Model, windows: Batch) -> dict[float, Activations]:
         alpha, sigma = alpha_sigma(level[:, None, None])
         z_t = alpha * batch.latents + sigma * noise
         call = partial(model.denoiser, z_t, level, batch.condition)
-        found[round(logsnr, 1)] = activations.measure(network, call)
-    return found
+        by_level[round(logsnr, 1)] = activations.measure(network, call)
+    return by_level
 
 
 def _growth(model: Model) -> float:

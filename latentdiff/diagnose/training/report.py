@@ -13,9 +13,9 @@ from latentdiff.training import verdict
 from latentdiff.training.validation import Validation
 
 
-def text(evidence: RunEvidence, found: Sequence[Finding]) -> str:
+def text(evidence: RunEvidence, findings: Sequence[Finding]) -> str:
     """Findings and tables."""
-    parts = [lines_of(found), _unseen(evidence), _course(evidence)]
+    parts = [lines_of(findings), _unseen(evidence), _course(evidence)]
     if evidence.measured is not None:
         m = evidence.measured
         parts += [_losses(m), _data(m), _blocks(m), _samples(m)]

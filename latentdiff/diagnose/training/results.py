@@ -60,6 +60,6 @@ class Results:
     """None without a checkpoint or without latents."""
 
     @classmethod
-    def of(cls, evidence: RunEvidence, found: list[Finding]) -> Results:
+    def of(cls, evidence: RunEvidence, findings: list[Finding]) -> Results:
         m = evidence.measured
-        return cls(found, evidence.unseen, None if m is None else ModelResults.of(m))
+        return cls(findings, evidence.unseen, None if m is None else ModelResults.of(m))

@@ -95,9 +95,9 @@ def all_sets(
         # Raw frames, so that what the network does not see is shuffled along.
         compare.SHUFFLED: LatentSet(inputs.model.whiten(shuffled), shuffled),
     }
-    found = ((name, sets[name]) for name in compare.ORDER)
+    sets_in_order = ((name, sets[name]) for name in compare.ORDER)
     # The spread of a set cannot be measured on a single clip.
-    return {name: latents for name, latents in found if latents and len(latents.final) > 1}
+    return {name: latents for name, latents in sets_in_order if latents and len(latents.final) > 1}
 
 
 def compare_latents(inputs: EvaluationInputs, sets: Mapping[str, LatentSet]) -> Comparison:

@@ -37,11 +37,11 @@ def sample_posterior(key: str, mean: np.ndarray, std: np.ndarray | None) -> np.n
 def shuffle(items: Sequence[Item]) -> list[Item]:
     """A random permutation that maps no item to itself."""
     order = _generator("pairing", len(items)).permutation(len(items))
-    found = list(items)
+    shuffled = list(items)
     # Each gets its predecessor in a random order, so that none of two or more gets itself.
     for here, there in zip(order, np.roll(order, 1), strict=True):
-        found[here] = items[there]
-    return found
+        shuffled[here] = items[there]
+    return shuffled
 
 
 def loop_from_middle(features: np.ndarray, frames: int) -> np.ndarray:
