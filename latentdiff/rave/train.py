@@ -94,7 +94,8 @@ class RaveTraining:
         self._gin = compat.isolated_gin()
         self._gin.__enter__()
         try:
-            self._prepare()
+            with _one_thread(self._config.devices > 1):
+                self._prepare()
         except BaseException:
             self._gin.__exit__(None, None, None)
             raise
@@ -324,6 +325,19 @@ class RaveTraining:
                 return training_loader(crops, batches, workers=config.workers, pin=pin)
 
         return Data()
+
+
+@contextmanager
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """Torch on one thread, where `wanted`: several devices are launched by a fork, and OpenMP's
+    thread pool, once it exists, hangs in the forked processes."""
+    before = torch.get_num_threads()
+    if wanted:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _accelerator(device: str) -> str:
