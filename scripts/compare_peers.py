@@ -32,7 +32,8 @@ from latentdiff.config import build
 from latentdiff.diffusion import noise as noises
 from latentdiff.diffusion.samplers import sample
 from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig
-from latentdiff.latents.store import LatentStore, array_writer
+from latentdiff.latents.arrays import array_writer
+from latentdiff.latents.store import LatentStore
 from latentdiff.model.data import TrainingData, prepare
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project

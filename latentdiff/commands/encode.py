@@ -28,8 +28,9 @@ from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.errors import EXIT_FAILURE, UserError
 from latentdiff.evaluation.reconstruction import check_reconstruction
 from latentdiff.evaluation.sound import LevelMeter, json_db
+from latentdiff.latents.arrays import read_array
 from latentdiff.latents.statistics import LatentStatistics, StatisticsAccumulator
-from latentdiff.latents.store import MANIFEST, STATISTICS, LatentStore, read_array
+from latentdiff.latents.store import MANIFEST, STATISTICS, LatentStore
 from latentdiff.model.project import Project, begin
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.runs import Input, Run, Stage

@@ -19,8 +19,9 @@ from latentdiff.commands.encode_jobs import EncodeJob
 from latentdiff.commands.encode_progress import EncodedFile
 from latentdiff.conditions.features import FeatureKind
 from latentdiff.conditions.resample import resample_blocks
+from latentdiff.latents.arrays import ArrayWriter, array_writer
 from latentdiff.latents.settings import LatentConfig
-from latentdiff.latents.store import ArrayWriter, Entry, array_writer
+from latentdiff.latents.store import Entry
 from latentdiff.specs import Codec
 
 

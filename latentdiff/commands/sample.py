@@ -16,7 +16,8 @@ from torch import Tensor
 
 from latentdiff import runs
 from latentdiff.diffusion.settings import SamplingConfig
-from latentdiff.latents.store import MANIFEST, Entry, array_writer
+from latentdiff.latents.arrays import array_writer
+from latentdiff.latents.store import MANIFEST, Entry
 from latentdiff.model.condition_inputs import ConditionInput, as_condition, condition_inputs
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project, already_done, folder_name
