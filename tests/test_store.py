@@ -15,11 +15,11 @@ import pytest
 
 from latentdiff import runs
 from latentdiff.errors import UserError
+from latentdiff.latents.arrays import array_writer
 from latentdiff.latents.store import (
     MANIFEST,
     Entry,
     LatentStore,
-    array_writer,
     read_array,
     same_fingerprint,
 )
