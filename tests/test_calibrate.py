@@ -80,9 +80,9 @@ def test_what_a_model_holds_back_is_given_back(weights, monkeypatch):
     assert after.header == {**before.header, "autoguidance": found}
     assert all(torch.equal(x, before.tensors[name]) for name, x in after.tensors.items())
     model = Model.load(weights)
-    assert model.draws(SETTINGS).autoguidance == found
+    assert model.resolve(SETTINGS).autoguidance == found
     # What is asked for goes before what was found.
-    assert model.draws(SamplingConfig(autoguidance=1.3)).autoguidance == 1.3
+    assert model.resolve(SamplingConfig(autoguidance=1.3)).autoguidance == 1.3
 
 
 def test_levels_are_those_that_sampling_visits():

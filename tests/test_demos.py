@@ -119,7 +119,8 @@ def make(tmp_path, build):
 
 
 def conditioned(subject, standardiser=None, labels=()):
-    spec = replace(subject.model.spec, labels=list(labels))
+    kind = "mel" if standardiser else "label"
+    spec = replace(subject.model.spec, labels=list(labels), condition=ConditionConfig(kind=kind))
     model = replace(subject.model, standardiser=standardiser, spec=spec)
     return subject._replace(model=model)
 

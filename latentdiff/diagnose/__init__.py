@@ -51,7 +51,11 @@ class Question:
 QUESTIONS = (
     Question("sampler", "measure.sampler", "diffusion.schedule.name=flow", False),
     Question("schedule", "measure.schedule", "--run runs/techno\n--gallery --out schedules", False),
-    Question("latents", "measure.diagnose_latents", "runs/techno\n--latents npy --out report"),
+    Question(
+        "latents",
+        "measure.diagnose_latents",
+        "runs/techno\n--latents runs/techno/latents/mean --out report",
+    ),
     Question("training", "diagnose.diagnose_training", "runs/techno"),
     Question("noise-ladder", "measure.diagnose_noise_ladder", "runs/techno --n 2 --seconds 1"),
     Question("conditioning", "measure.diagnose_conditioning", "runs/mel --n 2 --seconds 1"),
