@@ -108,6 +108,6 @@ def _other_shape(path: Path, why: str) -> UserError:
     return UserError(
         f"the weights in {path} do not fit this RAVE",
         why=why,
-        do_this="use the settings it was trained with (rave.configs, rave.capacity, "
-        "rave.latent_size, ...), or name its run, whose config.gin has them.",
+        do_this="use the settings it was trained with (rave.configs, rave.capacity, ...). Settings "
+        "left null are taken from the config.gin of its run, where there is one.",
     )
