@@ -46,6 +46,8 @@ def sample(
     as only a checkpoint knows a better value. `after` is applied to z_t after each step, including
     the last. Raises ValueError for a seed outside 0 .. 2^63 - 1.
     """
+    # One generator per seed and not one per batch, so that neither the batch size nor the other
+    # samples change a sample.
     noise = SeededNoise(seeds, channels, frames, device)
     model = guided(denoise, config.guidance, config.guidance_interval, config.guidance_rescale)
     scale = 1.0 if config.autoguidance == "auto" else config.autoguidance
@@ -71,6 +73,8 @@ def integrate(
     method = METHODS[sampler]
     points = [NoiseLevel.at(logsnr) for logsnr in logsnrs]
     for step, here in enumerate(points):
+        # At the last level there is no next one to walk to, and the estimate itself is what remains
+        # when all noise is gone: without this call the samples would keep the noise of that level.
         last = step == len(points) - 1
         z = state(z, here) if last else method(state, z, here, points[step + 1])
         z = z if after is None else after(z)
@@ -86,18 +90,24 @@ def make_logsnrs(schedule: Schedule, steps: int, spacing: Spacing = "logistic") 
     sigma / alpha.
     """
     first, last = max(schedule.logsnr_min, NOISE_ONLY), schedule.logsnr_max
+    # More levels would only repeat the same estimate.
     if first == last:
         return [first]
     if spacing == "logsnr":
         return _equal(first, last, steps).tolist()
     if spacing == "logistic":
+        # Equal steps of the distribution function, then back through its inverse: the levels lie as
+        # densely as the distribution has mass, and both ends are met exactly.
         first, last = (
             1 / (1 + math.exp((LOGISTIC_MEAN - x) / LOGISTIC_SCALE)) for x in (first, last)
         )
         return (LOGISTIC_MEAN + LOGISTIC_SCALE * _equal(first, last, steps).logit()).tolist()
     if spacing == "t":
+        # Not t = 1: a schedule may end noisier than NOISE_ONLY, where nothing of the latents is left
+        # and a step would only cost a network call.
         noisiest = float(schedule.t_of(torch.tensor(first, dtype=torch.float64)))
         return schedule(_equal(noisiest, 0.0, steps)).tolist()
+    # sigma / alpha is exp(-log-SNR / 2), so its 1 / rho-th power is what they space equally.
     first, last = (math.exp(-0.5 * end / KARRAS_RHO) for end in (first, last))
     return (-2 * KARRAS_RHO * _equal(first, last, steps).log()).tolist()
 
