@@ -103,8 +103,8 @@ def make_logsnrs(schedule: Schedule, steps: int, spacing: Spacing = "logistic") 
         )
         return (LOGISTIC_MEAN + LOGISTIC_SCALE * _equal(first, last, steps).logit()).tolist()
     if spacing == "t":
-        # Not t = 1: a schedule may end noisier than NOISE_ONLY, where nothing is left of the latents
-        # and a step would only cost a network call.
+        # Not t = 1: a schedule may end noisier than NOISE_ONLY, where nothing of the latents is
+        # left and a step would only cost a network call.
         noisiest = float(schedule.t_of(torch.tensor(first, dtype=torch.float64)))
         return schedule(_equal(noisiest, 0.0, steps)).tolist()
     # sigma / alpha is exp(-log-SNR / 2), so its 1 / rho-th power is what they space equally.
