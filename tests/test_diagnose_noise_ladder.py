@@ -231,7 +231,7 @@ class TestResidual:
         text = logged(0.4, [0.25, 0.25, 0.25])
         at = -4 * (0.4 - 0.35355) / (0.49549 - 0.35355)
         without = 4 - 4 * (0.4 - 0.13412) / (0.70711 - 0.13412)
-        assert f"from log-SNR {at:+.1f} up (knowing variances only: from {without:+.1f})" in text
+        assert f"from log-SNR {at:+.1f} up (variance-only baseline: from {without:+.1f} up)" in text
 
     def test_noise_above_it_is_a_warning(self, logged, caplog):
         assert ": audible." in logged(0.05, [0.25, 0.25, 0.25])
