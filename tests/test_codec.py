@@ -281,7 +281,7 @@ def test_exports_that_are_none(tmp_path):
     with pytest.raises(UserError, match="no exported model"):
         RaveCodec.open(tmp_path / "nowhere.ts")
     (tmp_path / "text.ts").write_text("export const x = 1")
-    with pytest.raises(UserError, match="damaged, or no TorchScript"):
+    with pytest.raises(UserError, match="damaged, or not TorchScript"):
         RaveCodec.open(tmp_path / "text.ts")
     torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / "linear.ts"))
     with pytest.raises(UserError, match="is not an exported RAVE model"):

@@ -274,7 +274,7 @@ def test_latents_of_another_codec_are_refused(run, ready):
     settings = ready()
     path = run.latents / "run.json"
     path.write_text(path.read_text().replace("f" * 64, "e" * 64))
-    with pytest.raises(UserError, match="of another codec"):
+    with pytest.raises(UserError, match="from another codec"):
         evaluate(run, settings, n=4)
 
 

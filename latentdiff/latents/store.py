@@ -86,7 +86,7 @@ class Entry:
         return ({} if self.mel is None else {"mel": self.mel}) | dict(self.features)
 
     def files(self) -> list[str]:
-        """All its files."""
+        """Paths of all its arrays."""
         return [self.mean, *([self.std] if self.std else []), *self.feature_files().values()]
 
 
@@ -176,7 +176,7 @@ class LatentStore:
 
         LATENTS covers key, split, latents and features of each entry, REST their labels and
         standard deviations; it is left out if no entry has any. Version 0.1 recorded LATENTS alone:
-        compare with `same_fingerprint`. A file whose size or time changes is hashed again.
+        compare with `same_fingerprint`. A file is hashed again if its size or time changes.
         """
         latents, rest = hashlib.sha256(), hashlib.sha256()
         for entry in self.entries:
@@ -192,10 +192,9 @@ class LatentStore:
         path = self.root / name
         array = read_array(path)
         if array.shape[1] != entry.frames or rows not in (None, array.shape[0]):
-            wanted = f"[{rows or 'K'}, {entry.frames}]"
             raise UserError(
                 f"{path} does not match the manifest",
-                why=f"it is {list(array.shape)}, not {wanted}",
+                why=f"it is {list(array.shape)}, not [{rows or 'K'}, {entry.frames}]",
                 do_this="delete the latents folder and run `latentdiff encode` again.",
             )
         return array
@@ -204,7 +203,7 @@ class LatentStore:
 def same_fingerprint(recorded: str | None, now: str) -> bool:
     """Whether a fingerprint in a run.json is that of the same files.
 
-    A record of version 0.1 says nothing about labels and standard deviations; the rest must agree.
+    A record of version 0.1 omits labels and standard deviations; the rest must agree.
     """
     return recorded == now or recorded == now.partition("+")[0]
 
@@ -234,7 +233,7 @@ def _entry(root: Path, row: Mapping[str, object]) -> Entry:
             do_this="use a folder that `latentdiff encode` or `latentdiff sample` wrote.",
         ) from error
     for name in entry.files():
-        # A manifest may come from a stranger: it must not name anything outside its folder.
+        # A manifest may come from a stranger: it must name nothing outside its folder.
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UserError(f"{root / MANIFEST} names a file outside its folder: {name}")
     return entry
