@@ -103,7 +103,7 @@ def test_every_process_of_a_failed_encode_fails(leads):
     outcomes = [UserError("disk full"), ([], [])]
     group = SimpleNamespace(leads=leads, gather=lambda outcome: outcomes)
     with pytest.raises(UserError if leads else SystemExit) as caught:
-        encode_module._Encoding._everywhere(SimpleNamespace(_team=group), list)
+        encode_module._Encoding._everywhere(SimpleNamespace(_group=group), list)
     assert leads or caught.value.code == EXIT_FAILURE
 
 
