@@ -20,4 +20,5 @@ say "ruff"
 say "mypy"
 "$bin/mypy"
 say "pytest"
-"$bin/pytest" -n 2 --dist loadfile "$@"
+# Files in their order: by default those with the fewest tests come last, and these are the longest.
+"$bin/pytest" -n 2 --dist loadfile --no-loadscope-reorder "$@"
