@@ -224,7 +224,7 @@ class _Encoding:
         """Encode, then write manifest and statistics; "path: reason" of every file skipped."""
         group = self._group
         group.lead(self._resume)
-        # The leader alone has read the progress files, so that all agree on what is left to do.
+        # Only the leader has read the progress files; its answer makes all processes agree.
         self._done = group.gather(self._done)[0]
         todo = [job for job in self._jobs if job.key not in self._done]
         mine = share_out(todo, group.size, self._pass.together)[group.rank]
