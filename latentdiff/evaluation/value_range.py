@@ -42,13 +42,8 @@ class ValueRange:
     """Outside -UNIT..UNIT."""
     beyond_far: Exceedance
     """More than FAR standard deviations from the mean, by each channel's own statistics."""
-
-    @property
-    def noise_reaches(self) -> float:
-        """Median of the largest magnitude among as many values of unit Gaussian noise."""
-        # In float64 the inverse of erf is infinite from 1 - 1e-16 on.
-        share = max(1 - 0.5 ** (1 / self.values), 1e-15)
-        return math.sqrt(2) * float(torch.erfinv(torch.tensor(1 - share, dtype=torch.float64)))
+    noise_reaches: float
+    """Median of the largest magnitude among as many values of unit Gaussian noise."""
 
 
 def measure(pieces: Iterable[Tensor], mean: Tensor, std: Tensor) -> ValueRange:
@@ -73,4 +68,11 @@ def measure(pieces: Iterable[Tensor], mean: Tensor, std: Tensor) -> ValueRange:
         values,
         Exceedance(*counted[:2].tolist()),
         Exceedance(*counted[2:].tolist()),
+        _noise_reaches(values),
     )
+
+
+def _noise_reaches(values: int) -> float:
+    # In float64 the inverse of erf is infinite from 1 - 1e-16 on.
+    share = max(1 - 0.5 ** (1 / values), 1e-15)
+    return math.sqrt(2) * float(torch.erfinv(torch.tensor(1 - share, dtype=torch.float64)))

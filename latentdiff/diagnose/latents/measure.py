@@ -5,7 +5,7 @@ Shapes: D latent dimensions and directions, T latent frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,6 @@ from latentdiff.diagnose.latents.results import (
     LatentLosses,
     LatentsResults,
     LossesOfDraws,
-    Range,
 )
 from latentdiff.diagnose.report import Report, run_question
 from latentdiff.diffusion import noise
@@ -30,6 +29,7 @@ from latentdiff.diffusion.loss import Objective
 from latentdiff.errors import UserError
 from latentdiff.evaluation import draws, profile, value_range
 from latentdiff.evaluation.profile import Profile
+from latentdiff.evaluation.value_range import ValueRange
 from latentdiff.latents.statistics import LatentStatistics
 from latentdiff.latents.store import LatentStore
 from latentdiff.latents.whitening import Whitening
@@ -179,26 +179,21 @@ def _rounded(values: Tensor) -> list[float]:
     return [float(f"{x:.5g}") for x in values.tolist()]
 
 
-def _ranges(latents: OpenLatents) -> dict[str, Range]:
+def _ranges(latents: OpenLatents) -> dict[str, ValueRange]:
     """Value ranges of the raw latents, and of the model's (whitened) ones."""
     statistics, whitening = latents.statistics, latents.whitening
     std = torch.from_numpy(statistics.covariance.diagonal().copy()).sqrt()
     raw = map(_tensor, latents.chunks("range of raw latents"))
-    ranges = {"raw": _range(raw, torch.from_numpy(statistics.mean), std)}
+    ranges = {"raw": value_range.measure(raw, torch.from_numpy(statistics.mean), std)}
     if whitening is not None:
         final = (whitening.whiten(_tensor(z)) for z in latents.chunks("range of final latents"))
         std = whitening.variance.double().sqrt()
-        ranges["final"] = _range(final, torch.zeros_like(std), std)
+        ranges["final"] = value_range.measure(final, torch.zeros_like(std), std)
     return ranges
 
 
 def _tensor(chunk: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.array(chunk, dtype=np.float32))
-
-
-def _range(chunks: Iterable[Tensor], mean: Tensor, std: Tensor) -> Range:
-    measured = value_range.measure(chunks, mean, std)
-    return Range(**vars(measured), noise_reaches=measured.noise_reaches)
 
 
 def _losses(latent_profile: Profile, project: Project) -> LatentLosses:

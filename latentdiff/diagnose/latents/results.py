@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from latentdiff.evaluation.value_range import Exceedance
+from latentdiff.evaluation.value_range import ValueRange
 
 
 @dataclass(frozen=True)
@@ -32,24 +32,6 @@ class Direction:
     """Variance of draws from the posterior; None, like the next two, if it is unknown."""
     drawn_lag_1: float | None
     drawn_kurtosis: float | None
-
-
-@dataclass(frozen=True)
-class Range:
-    """The values of all channels together."""
-
-    minimum: float
-    maximum: float
-    mean: float
-    std: float
-    values: int
-    """Number of values."""
-    beyond_unit: Exceedance
-    """Values outside -1..1."""
-    beyond_far: Exceedance
-    """Values more than 4 of their channel's standard deviations from its mean."""
-    noise_reaches: float
-    """Median of the largest magnitude among as many values of unit Gaussian noise."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +91,6 @@ class LatentsResults:
     """The same for draws from the posterior; None if it is unknown."""
     directions: list[Direction]
     """Falling in variance."""
-    extent: Mapping[str, Range]
+    extent: Mapping[str, ValueRange]
     """`raw`: stored latents; `final`: the model's whitened latents, if `keep` can be met."""
     loss: LatentLosses
