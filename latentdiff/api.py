@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from latentdiff import audio, config, runs, streaming
 from latentdiff.audio.wav import wav_bytes
+from latentdiff.conditions.registry import KINDS
 from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.errors import UserError
-from latentdiff.model.condition_inputs import ConditionInput, as_condition, condition_inputs
+from latentdiff.model.condition_inputs import ConditionInput, as_condition
+from latentdiff.model.condition_maker import ConditionMaker, options_of
 from latentdiff.model.evaluate import (
     EvaluationResult,
     EvaluationSettings,
@@ -38,6 +40,8 @@ from latentdiff.training import checkpoint
 from latentdiff.training.data import generator_for
 from latentdiff.training.fabric import pick_device
 
+Words = str | int | float | Path | Sequence[str | Path]
+"""What a condition is asked for with; see `Generator.sample`."""
 Audio = NDArray[np.float32]
 
 
@@ -122,8 +126,8 @@ class Generator:
         self._project, self._rave, self._ckpt = project, rave, ckpt
 
     def __repr__(self) -> str:
-        kind = self.model.condition.kind
-        follows = "no condition" if kind == "none" else f"condition: {kind}"
+        kinds = ", ".join(self.model.kinds)
+        follows = f"conditions: {kinds}" if kinds else "no condition"
         return f"<latentdiff generator {self.model.path}, step {self.model.step}, {follows}>"
 
     @property
@@ -162,21 +166,23 @@ class Generator:
         n: int = 1,
         seed: int = 0,
         *,
-        condition: str | Path | Sequence[str | Path] = (),
-        **sampling: Any,
+        condition: Words = (),
+        **settings: Any,
     ) -> Clips:
         """Draw `n` clips with seeds `seed`, `seed` + 1, ..., as sound.
 
         A clip depends on the model, the settings, its seed, length and condition, and on nothing
         else. `condition`: a label, or a recording to follow; a model of both takes one of each.
-        `sampling`: settings of the `sampling` section, such as `steps=64` or `guidance=3`. Raises
-        UserError where the model cannot follow the condition, ConfigError for a bad setting.
+        `settings`: those of the `sampling` section, such as `steps=64` or `guidance=3`, and the
+        options of `latentdiff sample` for conditions, such as `style="song.wav"` or `bpm=125`; what
+        is not asked for is taken from a training file that the seed picks. Raises UserError where
+        the model cannot follow the condition, ConfigError for a bad setting.
 
         >>> clips = model.sample(seconds=0.5, n=2, seed=3)
         >>> clips.shape, clips.sample_rate
         ((2, 1, 4032), 8000)
         """
-        return self.decode(self.sample_latents(seconds, n, seed, condition=condition, **sampling))
+        return self.decode(self.sample_latents(seconds, n, seed, condition=condition, **settings))
 
     def sample_latents(
         self,
@@ -184,21 +190,25 @@ class Generator:
         n: int = 1,
         seed: int = 0,
         *,
-        condition: str | Path | Sequence[str | Path] = (),
-        **sampling: Any,
+        condition: Words = (),
+        **settings: Any,
     ) -> Audio:
         """Raw latents [n, D, T]; see `sample`.
 
         >>> model.sample_latents(seconds=0.5).shape
         (1, 6, 63)
         """
-        settings = self._settings(sampling)
-        follows = self._input(condition, seconds)
+        known = {option.name for _, option in options_of(KINDS)}
+        options = {name: _words(settings.pop(name)) for name in known & settings.keys()}
+        sampling = self._settings(settings)
+        maker = ConditionMaker(self.model, options, lambda: self.codec)
+        given = self._input(maker, condition, seconds)
         seeds = [seed + k for k in range(n)]
-        frames = follows.frames or self.model.spec.frames(seconds)
-        final = draw(self.model, settings, seeds, frames, as_condition([follows])).latents
+        frames = given.frames or self.model.spec.frames(seconds)
+        follows = [maker.complete(given, number, frames) for number in seeds]
+        final = draw(self.model, sampling, seeds, frames, as_condition(follows)).latents
         raw = [
-            self.model.unwhiten(x, settings.fill, generator_for(seed, "fill"))
+            self.model.unwhiten(x, sampling.fill, generator_for(seed, "fill"))
             for seed, x in zip(seeds, final, strict=True)
         ]
         return torch.stack(raw).numpy()
@@ -274,13 +284,9 @@ class Generator:
         values = config.merge(self._project.sampling.model_dump(mode="json"), given)
         return config.build(SamplingConfig, values, source="sample()", given=given)
 
-    def _input(
-        self, condition: str | Path | Sequence[str | Path], seconds: float
-    ) -> ConditionInput:
+    def _input(self, maker: ConditionMaker, condition: Words, seconds: float) -> ConditionInput:
         """The condition that all clips follow. Raises UserError if there is not exactly one."""
-        one = isinstance(condition, (str, Path))
-        given = [Path(condition)] if one else [Path(each) for each in condition]  # type: ignore[arg-type, union-attr]
-        inputs, skipped = condition_inputs(self.model, given, seconds)
+        inputs, skipped = maker.given([Path(word) for word in _words(condition)], seconds)
         if skipped or len(inputs) != 1:
             raise UserError(
                 "sample() takes one condition at a time",
@@ -315,6 +321,12 @@ def load(
     inside = found.parent.name == checkpoint.FOLDER
     home = Run(found.parent.parent.parent if inside else found.with_suffix(""))
     return Generator(home, resolve(home), model, None if rave is None else Path(rave), ckpt)
+
+
+def _words(given: Words) -> tuple[str, ...]:
+    if isinstance(given, (str, int, float, Path)):
+        return (str(given),)
+    return tuple(map(str, given))
 
 
 def _player(clip: Audio, sample_rate: int) -> str:

@@ -29,6 +29,9 @@ Values = dict[str, Any]
 class Section(BaseModel):
     """A frozen group of settings. Unknown keys are errors; field docstrings are the reference."""
 
+    old_names: ClassVar[Mapping[str, str]] = {}
+    """Names that fields had before -> those of today; files and run directories may use either."""
+
     method_key: ClassVar[str | None] = None
     """The field that selects a method, in a section where methods read different fields."""
 
@@ -127,6 +130,23 @@ def merge(*layers: Mapping[str, Any]) -> Values:
     return result
 
 
+def with_current_names(
+    section: type[Section], values: Mapping[str, Any], source: str = "config"
+) -> Values:
+    """`values` with today's names of settings, for a layer that is to be merged with others.
+
+    Raises ConfigError for a setting that is given by both names.
+    """
+    renamed: Values = {}
+    for key, value in values.items():
+        name, nested = section.old_names.get(key, key), _nested(section, key)
+        if name in renamed or (name != key and name in values):
+            raise ConfigError([f"{key} is the old name of {name}: give one of them"], source)
+        inside = nested is not None and isinstance(value, Mapping)
+        renamed[name] = with_current_names(nested, value, source) if inside else value  # type: ignore[arg-type]
+    return renamed
+
+
 def build(
     section: type[S],
     values: Mapping[str, Any],
@@ -141,8 +161,10 @@ def build(
     setting at once.
     """
     # A section left empty in YAML (`training:`) arrives as None and means "all defaults".
+    values = with_current_names(section, values, source)
+    given = with_current_names(section, given or {}, source)
     filled = {key: {} if _nested(section, key) and v is None else v for key, v in values.items()}
-    problems = unread(section, filled, given or {})
+    problems = unread(section, filled, given)
     try:
         built = section.model_validate(filled)
     except ValidationError as error:

@@ -6,9 +6,12 @@ features, N audio samples, T latent frames.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -39,15 +42,95 @@ class Codec(Protocol):
         ...
 
 
-class Condition(NamedTuple):
-    """The conditions of a batch of samples; a field that is None is not used."""
+class ConditionSize(NamedTuple):
+    """What a network is told of one kind of condition; one of the two is 0."""
 
-    features: Tensor | None = None
-    """[B, K, T], standardised, aligned with the latent frames."""
-    label: Tensor | None = None
-    """[B] int64, index into the run's label names."""
-    given: Tensor | None = None
-    """[B] bool; samples with False are treated as unconditional. None: all are conditioned."""
+    features: int = 0
+    """K of frame-wise features."""
+    categories: int = 0
+    """Number of values of a category, such as a label."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The conditions of a batch of samples by kind; kinds that are missing are not followed."""
+
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    """Kind -> features [B, K, T], standardised and aligned with the latent frames, or indices [B]
+    int64 of a category."""
+    given: Mapping[str, Tensor] = field(default_factory=dict)
+    """Kind -> [B] bool; samples with False do not have it. Missing: all samples have it."""
+
+    def __bool__(self) -> bool:
+        """Whether any kind is followed."""
+        return bool(self.values)
+
+    def __len__(self) -> int:
+        """B; 0 without any kind."""
+        return len(next(iter(self.values.values()), ()))
+
+    def to(self, device: torch.device | str) -> Condition:
+        """The same conditions on a device."""
+        return self._mapped(lambda x: x.to(device))
+
+    def pick(self, index: Tensor | slice) -> Condition:
+        """The conditions of the samples at `index`."""
+        return self._mapped(lambda x: x[index])
+
+    def without(self, *kinds: str) -> Condition:
+        """The conditions but those of these kinds."""
+        return Condition(
+            {kind: x for kind, x in self.values.items() if kind not in kinds},
+            {kind: x for kind, x in self.given.items() if kind not in kinds},
+        )
+
+    def with_kind(self, kind: str, value: Tensor, given: Tensor | None = None) -> Condition:
+        """The conditions with another value of one kind; `given` None: all samples have it."""
+        rest = self.without(kind)
+        masks = {} if given is None else {kind: given}
+        # In the order of before, as weights are drawn and sums are taken in it.
+        values = {**self.values, kind: value}
+        return Condition(values, {**rest.given, **masks})
+
+    def restricted(self, keep: Mapping[str, Tensor]) -> Condition:
+        """The conditions, of which samples with False in `keep` [B] lose that kind."""
+        given = dict(self.given)
+        for kind in self.values.keys() & keep.keys():
+            given[kind] = keep[kind] & given[kind] if kind in given else keep[kind]
+        return Condition(self.values, given)
+
+    def replaced_by(self, order: Tensor, kinds: Collection[str]) -> Condition:
+        """The conditions, of which these kinds are those of the samples `order` [B]."""
+        other = self.pick(order)
+        return Condition(
+            {kind: (other if kind in kinds else self).values[kind] for kind in self.values},
+            {kind: (other if kind in kinds else self).given[kind] for kind in self.given},
+        )
+
+    def _mapped(self, function: Callable[[Tensor], Tensor]) -> Condition:
+        return Condition(
+            {kind: function(x) for kind, x in self.values.items()},
+            {kind: function(x) for kind, x in self.given.items()},
+        )
+
+
+NO_CONDITION = Condition()
+"""Samples that follow nothing."""
+
+
+class DerivedFeatures(Protocol):
+    """Condition features that are computed from the latents of a window's file."""
+
+    def random(self, batch: int, generator: torch.Generator) -> Tensor:
+        """[B, R] numbers that the features of `batch` windows in training depend on."""
+        ...
+
+    def cut(self, files: Tensor, start: Tensor, frames: int, random: Tensor | None) -> Tensor:
+        """Standardised features [B, K, `frames`] of windows at frame `start` [B] of `files` [B].
+
+        `random` [B, R] is drawn by `random`; None: always the same features.
+        """
+        ...
 
 
 class Network(Protocol):

@@ -23,6 +23,7 @@ from latentdiff.cli.base import (
     stage_command,
     trained_latents_option,
 )
+from latentdiff.cli.conditions import condition_options
 from latentdiff.errors import EXIT_FAILURE, EXIT_OK
 
 if TYPE_CHECKING:
@@ -175,10 +176,21 @@ def train_diffusion(run: Run, project: Project, **options: Any) -> list[str]:
     "--n", type=click.IntRange(min=1), default=4, show_default=True, help="Number of samples."
 )
 @seconds_option
-@click.option("--condition", type=PATH, multiple=True, help="Audio or label to follow; repeatable.")
+@click.option(
+    "--condition",
+    type=PATH,
+    multiple=True,
+    help="Recording to follow frame by frame, or label; repeatable.",
+)
+@condition_options
+@rave_option
+@ckpt_option
 @click.option("--name", help="Folder below samples/. [the time]")
 def sample(run: Run, project: Project, **options: Any) -> list[str]:
-    """Diffusion model -> new latents. The same seed gives the same latents."""
+    """Diffusion model -> new latents. The same seed gives the same latents.
+
+    What is not asked for, such as the style, is taken from a training file that the seed picks.
+    """
     from latentdiff.commands.sample import sample as work
 
     return work(run, project, **options)

@@ -23,7 +23,7 @@ from latentdiff.audio import file_stems
 from latentdiff.commands.encode_jobs import EncodeJob, EncodeJobs, find_jobs
 from latentdiff.commands.encode_pass import FilesPass, share_out
 from latentdiff.commands.encode_progress import EncodedFile, ProgressLog
-from latentdiff.conditions.features import FeatureKind, feature_kind
+from latentdiff.conditions.kind import FeatureKind, feature_kinds
 from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.errors import EXIT_FAILURE, UserError
 from latentdiff.evaluation.reconstruction import check_reconstruction
@@ -130,9 +130,8 @@ def _open_stage(
 
 
 def _feature_kinds(condition: ConditionConfig) -> dict[str, FeatureKind]:
-    """Feature kinds by name: `mel`, which most models use, and the one in the run's config."""
-    names = {"mel": None, condition.features or "mel": None}
-    return {name: feature_kind(name, condition) for name in names}
+    """Feature kinds by name: `mel`, to follow any recording, and those in the run's config."""
+    return feature_kinds(dict.fromkeys(["mel", *condition.chosen]), condition)
 
 
 def _inputs(

@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from latentdiff import audio as sound
 from latentdiff import streaming
+from latentdiff.audio import AudioError
 from latentdiff.commands.encode_jobs import EncodeJob
 from latentdiff.commands.encode_progress import EncodedFile
-from latentdiff.conditions.features import FeatureKind
-from latentdiff.conditions.resample import resample_blocks
+from latentdiff.conditions.kind import FeatureKind, Sound
 from latentdiff.latents.arrays import ArrayWriter, array_writer
 from latentdiff.latents.settings import LatentConfig
 from latentdiff.latents.store import Entry
@@ -118,14 +117,20 @@ class FilesPass:
         In this order because features take another pass over the recording, which can fail: then
         all its arrays are discarded.
         """
-        files = {name: f"{name}/{self._stems[job.key]}.npy" for name in self._kinds}
+        files = {}
+        recording = Sound(lambda rate: job.slice(rate, 1), job.samples / self._codec.sample_rate)
+        rate = self._codec.sample_rate / self._codec.hop
         try:
             with ExitStack() as stack:
                 for name, kind in self._kinds.items():
+                    blocks = kind.extract(recording, output.frames, rate)
+                    if blocks is None:
+                        continue
+                    files[name] = f"{name}/{self._stems[job.key]}.npy"
                     writer = stack.enter_context(array_writer(self._root / files[name]))
-                    for features in self._features(job, kind, output.frames):
+                    for features in blocks:
                         writer.append(features)
-        except sound.AudioError as error:
+        except AudioError as error:
             job.failed = error.why
             return None
         output.finish()
@@ -143,14 +148,6 @@ class FilesPass:
             features=files,
         )
         return EncodedFile(entry, job.identity(), job.level, output.posterior())
-
-    def _features(
-        self, job: EncodeJob, kind: FeatureKind, frames: int
-    ) -> Iterator[NDArray[np.float32]]:
-        """Features at the frame rate of the latents, in blocks [K, t]."""
-        features = kind.blocks(job.slice(kind.sample_rate, 1))
-        seconds = self._codec.hop / self._codec.sample_rate
-        return resample_blocks(features, frames, kind.frames(seconds))
 
 
 class _Output:

@@ -18,10 +18,13 @@ from latentdiff import runs
 from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.latents.arrays import array_writer
 from latentdiff.latents.store import MANIFEST, Entry
-from latentdiff.model.condition_inputs import ConditionInput, as_condition, condition_inputs
+from latentdiff.model.condition_inputs import ConditionInput, as_condition
+from latentdiff.model.condition_maker import ConditionMaker, Options
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project, already_done, folder_name
+from latentdiff.model.resolve import find_codec, require_codec
 from latentdiff.runs import Input, Run, Stage
+from latentdiff.specs import Codec
 from latentdiff.tracking import progress
 from latentdiff.training import checkpoint
 from latentdiff.training.data import generator_for
@@ -53,19 +56,25 @@ def sample(
     n: int = 4,
     seconds: float | None = None,
     condition: Sequence[Path] = (),
+    options: Options | None = None,
+    rave: Path | None = None,
+    ckpt: str | None = None,
     name: str | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> list[str]:
     """Draw `n` samples (for each condition) with seeds `project.seed`, `project.seed` + 1, ...
 
-    A sample depends on the model, the sampler, its seed, length and condition, and on nothing
-    else. Returns "path: reason" for conditions that could not be read.
+    `condition`: recordings and labels; `options`: what the options of condition kinds ask for.
+    `rave` and `ckpt` name the codec, which recordings to sound like need. A sample depends on the
+    model, the sampler, its seed, length and conditions, and on nothing else. Returns
+    "path: reason" for conditions that could not be read.
     """
     model = Model.load(checkpoint.find(diffusion or run.diffusion), pick_device(project.device))
     model = model.with_sampling_of(project)
-    follows, skipped = condition_inputs(model, condition, seconds)
-    orders = _orders(model, follows, n, project.seed, seconds or project.sampling.seconds)
+    maker = ConditionMaker(model, options or {}, lambda: _codec(run, model, rave, ckpt))
+    follows, skipped = maker.given(condition, seconds)
+    orders = _orders(maker, follows, n, project.seed, seconds or project.sampling.seconds)
     directory = run.samples / folder_name(name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     settings = {
         "sampling": project.sampling.model_dump(mode="json"),
@@ -73,6 +82,7 @@ def sample(
         "n": n,
         "seconds": seconds,
         "condition": [str(path) for path in condition],
+        **{name: list(words) for name, words in (options or {}).items() if words},
         **model.spec.experiment.to_section(),
     }
     inputs = {"diffusion": model.as_input()}
@@ -96,14 +106,24 @@ def sample(
 
 
 def _orders(
-    model: Model, follows: Sequence[ConditionInput], n: int, seed: int, seconds: float
+    maker: ConditionMaker, follows: Sequence[ConditionInput], n: int, seed: int, seconds: float
 ) -> list[Order]:
-    unconditional = model.spec.frames(seconds)
-    return [
-        Order(f"seed{seed + k}-{each.name}", seed + k, each.frames or unconditional, each)
-        for each in follows
-        for k in range(n)
-    ]
+    orders = []
+    for each in follows:
+        frames = each.frames or maker.model.spec.frames(seconds)
+        for number in range(seed, seed + n):
+            whole = maker.complete(each, number, frames)
+            orders.append(Order(f"seed{number}-{whole.name}", number, frames, whole))
+    return orders
+
+
+def _codec(run: Run, model: Model, rave: Path | None, ckpt: str | None) -> Codec | None:
+    recorded = Path(model.spec.codec_path) if model.spec.codec_path else None
+    codec = find_codec(run, recorded, rave, ckpt, str(model.device))
+    if codec is not None:
+        dimensions = model.whitening.dimensions
+        require_codec(codec, model.codec, dimensions, f"the latents of {model.name}")
+    return codec
 
 
 def _log_plan(model: Model, orders: list[Order], settings: SamplingConfig, directory: Path) -> None:

@@ -92,4 +92,7 @@ def _log_outcome(outcome: TrainingOutcome) -> None:
         if best.conditioning_gain is not None:
             gain = best.conditioning_gain
             log.info("conditioning gain %.2f: %s", gain, verdict.conditioning(gain))
+        if len(best.gains) > 1:
+            for kind, one in best.gains.items():
+                log.info("  %s alone %.2f: %s", kind, one, verdict.conditioning(one))
     log.info("checkpoint: %s; next: latentdiff sample", outcome.path)

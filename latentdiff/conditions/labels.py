@@ -7,8 +7,20 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from latentdiff.conditions.kind import CategoryKind
+from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.config import did_you_mean
 from latentdiff.errors import UserError
+
+
+class Label(CategoryKind):
+    """The label of a recording: the name of its folder, or from a file."""
+
+    name = "label"
+
+    @classmethod
+    def of(cls, condition: ConditionConfig) -> Label:
+        return cls()
 
 
 def read_labels(path: Path) -> dict[str, str]:
@@ -74,7 +86,7 @@ def label_names(labels: Iterable[str | None]) -> list[str]:
             "the model cannot be conditioned on labels",
             why=f"{missing} of {len(seen)} files have no label" if missing else one,
             do_this="sort the audio into a folder for each kind, list the kinds in a file "
-            "(condition.labels), or set condition.kind=none.",
+            "(condition.labels), or set condition.kinds=none.",
         )
     return names
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentdiff.conditions.features import FeatureKind
+from latentdiff.conditions.kind import SpectralKind
 from latentdiff.conditions.settings import ConditionConfig, MelConfig
 from latentdiff.config import Values
 from latentdiff.torchaudio_guard import import_torchaudio
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Mel(FeatureKind):
+class Mel(SpectralKind):
     """The mel spectrogram of `condition.mel`; see `mel_blocks`."""
 
+    name = "mel"
     config: MelConfig
 
     @classmethod
@@ -38,7 +39,7 @@ class Mel(FeatureKind):
 
     def identity(self) -> Values:
         # In version 0.1 already; stores that were encoded then must stay valid.
-        return self.config.model_dump(mode="json")
+        return self.config.model_dump(mode="json", exclude={"dropout"})
 
 
 def mel_of_blocks(blocks: Iterable[Floats], config: MelConfig) -> Floats:

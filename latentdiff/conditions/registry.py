@@ -1,8 +1,8 @@
-"""The kinds of features that a model can follow, by the name in the settings.
+"""The kinds of conditions that a model can follow, by their names in the settings.
 
-A new one is a file of its own and a line here. Its class declares its settings; see
-`features.FeatureKind`. This module imports none of them, because reading the settings must not
-import torch; `features.feature_kind` does.
+A new one is a file of its own and an entry here; see `kind.ConditionKind`. This module imports none
+of them, because neither the settings nor the command line may import torch; `kind.condition_kind`
+does.
 """
 
 from __future__ import annotations
@@ -11,15 +11,43 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class FeatureEntry:
-    """Import location of a kind of features."""
+class Option:
+    """An option of `latentdiff sample`, and an argument of `sample()`, that a kind reads."""
+
+    name: str
+    """Without dashes."""
+    metavar: str
+    help: str
+    repeatable: bool = False
+
+
+@dataclass(frozen=True)
+class KindEntry:
+    """Import location of a kind, and how it is asked for."""
 
     place: str
     """`module.Class` in this package."""
     summary: str
     """One line for the settings reference."""
+    options: tuple[Option, ...] = ()
 
 
-FEATURES = {
-    "mel": FeatureEntry("mel.Mel", "follows a mel spectrogram, frame by frame"),
+KINDS = {
+    "style": KindEntry(
+        "style.Style",
+        "what a piece is like as a whole, so that a sample stays in one piece",
+        (
+            Option(
+                "style",
+                "FILE|KEY",
+                "Sound like this recording, or training file: a.wav. Several mix (a.wav=0.7), "
+                "a.wav:b.wav moves from one to the other. Default: training files, drawn by the "
+                "seed.",
+                repeatable=True,
+            ),
+        ),
+    ),
+    "mel": KindEntry("mel.Mel", "follows a mel spectrogram, frame by frame"),
+    "label": KindEntry("labels.Label", "one of several kinds of sound, such as folders"),
 }
+"""Features before those that depend on them: chords follow the beat."""

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from latentdiff.conditions.registry import FEATURES
+from latentdiff.conditions.registry import KINDS
 from latentdiff.config import Section, catalogue
-
-KINDS = {
-    "none": "unconditional",
-    **{name: entry.summary for name, entry in FEATURES.items()},
-    "label": "one of several kinds of sound, named by the folders of the files",
-    "both": "a mel spectrogram and a label",
-}
-"""Name -> summary."""
 
 if TYPE_CHECKING:
     KindName = str
 else:
-    # The registry is the only list of features; a type checker cannot look into it.
+    # The registry is the only list of kinds; a type checker cannot look into it.
     KindName = Literal[tuple(KINDS)]
+
+AUTOMATIC = tuple(kind for kind in ("style", "beat") if kind in KINDS)
+"""The kinds of `auto`."""
+OLD_KINDS = {"none": [], "both": ["mel", "label"]}
+"""Words that stand for a set of kinds."""
+Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+class StyleConfig(Section):
+    """What a piece is like as a whole."""
+
+    seconds: tuple[float, float] = (20.0, 60.0)
+    """Shortest and longest stretch of a piece that training takes its style from. A style of the
+    whole piece would be its name, and new ones would mean nothing."""
+
+    noise: float = Field(default=0.2, ge=0)
+    """Standard deviation of the noise on styles in training, where 1 is that of styles."""
+
+    dropout: Probability = 0.1
+    """Probability with which a window loses its style alone."""
+
+
+class LabelConfig(Section):
+    """Labels of recordings."""
+
+    dropout: Probability = 0.0
+    """Probability with which a window loses its label alone."""
 
 
 class MelConfig(Section):
@@ -48,6 +68,9 @@ class MelConfig(Section):
     power: float = Field(default=1.0, gt=0)
     """1: magnitude, 2: power."""
 
+    dropout: Probability = 0.0
+    """Probability with which a window loses its spectrogram alone."""
+
     @model_validator(mode="after")
     def _frequencies_are_ordered(self) -> MelConfig:
         nyquist = self.sample_rate / 2
@@ -62,34 +85,65 @@ class MelConfig(Section):
 
 
 class ConditionConfig(Section):
-    """The condition of the diffusion model."""
+    """The conditions of the diffusion model."""
 
-    kind: KindName = Field(default="none", description=catalogue(KINDS))
+    old_names = {"kind": "kinds"}
+
+    kinds: Literal["auto"] | tuple[KindName, ...] = Field(
+        default="auto",
+        description="What samples follow: any of these, such as [style, beat], or none. auto: "
+        "style, and beat where recordings have one. "
+        + catalogue({name: entry.summary for name, entry in KINDS.items()}),
+    )
 
     labels: str | None = None
     """CSV file with the columns `key`, a recording's path as in the manifest of the latents, and
     `label`. null: a recording's label is the name of its folder."""
 
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Probability with which a training window loses its condition, so that the model can also
-    sample without one and be guided. 0: it cannot."""
+    dropout: Probability = 0.1
+    """Probability with which a training window loses all its conditions, so that the model can also
+    sample without any and be guided. 0: it cannot."""
 
+    style: StyleConfig = StyleConfig()
     mel: MelConfig = MelConfig()
-    """The spectrogram of kinds mel and both."""
+    label: LabelConfig = LabelConfig()
+
+    @field_validator("kinds", mode="before")
+    @classmethod
+    def _kinds_as_words(cls, value: object) -> object:
+        """`none`, `mel` and `style,beat` for lists; in the order of the registry, each once."""
+        if value == "auto":
+            return value
+        words = [value] if isinstance(value, str) else value
+        if not isinstance(words, (list, tuple)):
+            return value
+        names = [name.strip() for word in words for name in str(word).split(",")]
+        wanted = [kind for name in names for kind in OLD_KINDS.get(name, [name])]
+        unknown = [name for name in wanted if name not in KINDS]
+        return [name for name in KINDS if name in wanted] + unknown
 
     @property
-    def features(self) -> str | None:
-        """Name in the registry of the features that the model follows; None: none."""
-        name = "mel" if self.kind == "both" else self.kind
-        return name if name in FEATURES else None
+    def automatic(self) -> bool:
+        """Whether the kinds are still to be chosen."""
+        return self.kinds == "auto"
 
     @property
-    def follows_label(self) -> bool:
-        """Whether the model is conditioned on a label."""
-        return self.kind in ("label", "both")
+    def chosen(self) -> tuple[str, ...]:
+        """The kinds that are followed, in the order of the registry; for auto, those tried."""
+        return AUTOMATIC if self.kinds == "auto" else self.kinds
+
+    @property
+    def dropouts(self) -> dict[str, float]:
+        """Kind -> probability with which a training window loses that kind alone."""
+        return {kind: getattr(self, kind).dropout for kind in self.chosen if hasattr(self, kind)}
+
+    def following(self, kinds: Iterable[str]) -> ConditionConfig:
+        """The same settings with these kinds."""
+        return self.model_copy(update={"kinds": tuple(kinds)})
 
     @model_validator(mode="after")
     def _labels_are_used(self) -> ConditionConfig:
-        if self.labels is not None and not self.follows_label:
-            raise ValueError(f"labels are not read by a condition of kind {self.kind}")
+        if self.labels is not None and "label" not in self.chosen:
+            kinds = ", ".join(self.chosen) or "none"
+            raise ValueError(f"labels are not read by conditions of the kinds {kinds}")
         return self

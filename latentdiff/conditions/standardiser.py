@@ -26,10 +26,10 @@ class Standardiser:
     mean: Floats
     """[K]."""
     std: Floats
-    """[K], at least 1e-3, so that a band that is always silent is not blown up."""
+    """[K], with a lower limit, so that a band that is always silent is not blown up."""
 
     @classmethod
-    def fit(cls, files: Iterable[Floats]) -> Standardiser:
+    def fit(cls, files: Iterable[Floats], least_std: float = 1e-3) -> Standardiser:
         """From the features [K, T] of every training file, in one pass.
 
         Raises UserError if there are none, or if they are not finite.
@@ -48,7 +48,7 @@ class Standardiser:
                 do_this="encode the recordings again.",
             )
         mean = total / count
-        std = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
+        std = np.maximum(np.sqrt(np.maximum(squares / count - mean**2, 0)), least_std)
         return cls(mean.astype(np.float32), std.astype(np.float32))
 
     def __call__(self, features: Floats) -> Floats:

@@ -7,12 +7,15 @@ Shapes: B batch, C latent channels, T latent frames.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor, nn
 
 from latentdiff.diffusion.noise import alpha_sigma
 from latentdiff.diffusion.settings import Parametrisation
-from latentdiff.specs import Condition, Denoise, Network
+from latentdiff.specs import NO_CONDITION, Condition, Denoise, Network
 
 
 def affine(parametrisation: Parametrisation, logsnr: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,9 +133,9 @@ def guided(
         with_condition = denoise(z_t, logsnr, condition)
         inside = (logsnr >= low) & (logsnr <= high)
         # Without a condition the second call would give the same again.
-        if _empty(condition) or not inside.any():
+        if not condition or not inside.any():
             return with_condition
-        without = denoise(z_t, logsnr, Condition())
+        without = denoise(z_t, logsnr, NO_CONDITION)
         z_0 = without + scale * (with_condition - without)
         if rescale:
             ratio = _deviation(with_condition) / _deviation(z_0).clamp(min=1e-8)
@@ -165,22 +168,32 @@ def autoguided(
     return denoise_autoguided
 
 
-def dropped(
-    condition: Condition, probability: float, batch: int, generator: torch.Generator | None = None
-) -> Condition:
-    """The condition, which each of `batch` samples loses with `probability`; for training only."""
-    if probability == 0 or _empty(condition):
-        return condition
-    given = condition.features if condition.features is not None else condition.label
-    assert given is not None
-    source = "cpu" if generator is None else generator.device
-    keep = torch.rand(batch, generator=generator, device=source) >= probability
-    keep = keep.to(given.device)
-    return condition._replace(given=keep if condition.given is None else keep & condition.given)
+@dataclass(frozen=True)
+class ConditionDropout:
+    """Probabilities with which a training window loses its condition."""
+
+    everything: float = 0.0
+    """Of losing all kinds at once."""
+    alone: Mapping[str, float] = field(default_factory=dict)
+    """Kind -> further probability of losing that kind, whatever happens to the others."""
+
+    def draw(
+        self, kinds: Iterable[str], batch: int, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Kind -> [B] bool, False for the windows that lose it; empty if nothing can be lost."""
+        keep: dict[str, Tensor] = {}
+        if self.everything:
+            all_kept = torch.rand(batch, generator=generator) >= self.everything
+            keep = dict.fromkeys(kinds, all_kept)
+        for kind in kinds:
+            if probability := self.alone.get(kind, 0.0):
+                own = torch.rand(batch, generator=generator) >= probability
+                keep[kind] = own & keep[kind] if kind in keep else own
+        return keep
 
 
-def _empty(condition: Condition) -> bool:
-    return condition.features is None and condition.label is None
+NO_DROPOUT = ConditionDropout()
+"""Every window keeps its condition."""
 
 
 def _deviation(z: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from latentdiff.diffusion.noise import alpha_sigma
 from latentdiff.diffusion.settings import Parametrisation
-from latentdiff.specs import Condition
+from latentdiff.specs import NO_CONDITION, Condition
 
 HALVINGS = 64
 """Bisections in the search for a quantile; enough for the last bit of float64."""
@@ -42,7 +42,7 @@ class Exact:
     variances: Tensor
     """[N, K]."""
 
-    def __call__(self, z_t: Tensor, logsnr: Tensor, condition: Condition = Condition()) -> Tensor:  # noqa: B008
+    def __call__(self, z_t: Tensor, logsnr: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """[B, C, T] at log-SNR [B] -> E[z_0 | z_t], in the precision of `z_t`."""
         alpha, sigma = alpha_sigma(logsnr.double()[:, None, None])
         y = self._along(z_t)[..., None]

@@ -15,7 +15,7 @@ from latentdiff.diffusion.denoiser import autoguided, guided
 from latentdiff.diffusion.methods import METHODS, NoiseLevel, SamplerOptions, SamplerState
 from latentdiff.diffusion.noise import NOISE_ONLY, Schedule
 from latentdiff.diffusion.settings import SamplingConfig, Spacing
-from latentdiff.specs import Condition, Denoise
+from latentdiff.specs import NO_CONDITION, Condition, Denoise
 
 KARRAS_RHO = 7.0
 """Karras et al. 2022, arXiv 2206.00364, sec. 3: 5 to 10 give the best samples, they take 7."""
@@ -34,7 +34,7 @@ def sample(
     seeds: Sequence[int],
     channels: int,
     frames: int,
-    condition: Condition = Condition(),  # noqa: B008 (immutable)
+    condition: Condition = NO_CONDITION,
     device: torch.device | str = "cpu",
     variance: Tensor | None = None,
     after: Callable[[Tensor], Tensor] | None = None,

@@ -201,8 +201,8 @@ class SamplingConfig(Section):
             raise UserError(
                 f"sampling.guidance={self.guidance:g} has no effect",
                 why="guidance strengthens a condition, and these samples have none",
-                do_this="drop sampling.guidance; or train with condition.kind and give a condition "
-                "to `latentdiff sample`.",
+                do_this="drop sampling.guidance; or train with condition.kinds and give a "
+                "condition to `latentdiff sample`.",
             )
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ from latentdiff.diffusion.methods import METHODS, SamplerOptions, SamplerState
 from latentdiff.diffusion.noise import NOISE_ONLY, Schedule
 from latentdiff.diffusion.samplers import integrate, make_logsnrs
 from latentdiff.diffusion.settings import SamplingConfig, Spacing
-from latentdiff.specs import Condition, Denoise
+from latentdiff.specs import NO_CONDITION, Condition, Denoise
 
 STEPS = (1, 2, 3, 5, 10, 20, 50, 100, 1000)
 
@@ -155,7 +155,7 @@ class OracleProblem:
     ) -> Tensor:
         """Samples [B, C, T] with the exact denoiser in float64, or with `model` in float32."""
         balancer = NoiseBalancer(model or self.exact, balanced=self.linear)
-        state = SamplerState(balancer, Condition(), balancer.noise, variant.options)
+        state = SamplerState(balancer, NO_CONDITION, balancer.noise, variant.options)
         z = self.starts if starts is None else starts
         logsnrs = make_logsnrs(self.schedule, steps, self.spacing)
         z = z if model is None else z.float()

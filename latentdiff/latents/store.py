@@ -108,6 +108,11 @@ class CodecFacts:
     channels: int
     """Audio channels."""
 
+    @property
+    def frame_rate(self) -> float:
+        """Latent frames per second."""
+        return self.sample_rate / self.hop
+
 
 @dataclass(frozen=True)
 class LatentStore:

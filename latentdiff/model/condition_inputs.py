@@ -1,12 +1,12 @@
-"""What samples follow: features of recordings, labels, or both.
+"""What samples follow: what was asked for, and what is drawn from the training files.
 
-Shapes: B samples, K condition features, T latent frames.
+Shapes: B samples, C latent channels, K condition features, T latent frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,107 +14,139 @@ import torch
 
 from latentdiff import audio
 from latentdiff.audio import AudioError
-from latentdiff.conditions.features import feature_kind
-from latentdiff.conditions.labels import label_index
-from latentdiff.conditions.resample import resample_time
+from latentdiff.conditions.kind import FeatureKind, LatentKind, Sound
+from latentdiff.conditions.labels import Label, label_index
 from latentdiff.errors import UserError
 from latentdiff.latents.store import Entry, LatentStore
-from latentdiff.model.data import features_of, label_of
+from latentdiff.model.data import features_of, final_latents, label_of
 from latentdiff.model.model import Model
 from latentdiff.specs import Condition
+
+FREE = "free"
+"""Name of samples that follow nothing."""
 
 
 @dataclass(frozen=True)
 class ConditionInput:
-    """The condition of one sample."""
+    """The conditions of one sample."""
 
-    name: str
+    name: str = FREE
     """Part of the sample's file name."""
     source: str | None = None
-    """File or label, as it was given; None: nothing, the sample is unconditional."""
-    features: np.ndarray | None = None
-    """[K, T], standardised; None where only a label is followed."""
-    label: int | None = None
-    """Index of the label; None without one."""
+    """File or label, as it was given; None: none was."""
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Kind -> [K, T], standardised."""
+    categories: Mapping[str, int] = field(default_factory=dict)
+    """Kind -> index of the category, such as a label."""
 
     @property
     def frames(self) -> int:
         """T; 0 without features."""
-        return 0 if self.features is None else self.features.shape[-1]
+        return min((x.shape[-1] for x in self.features.values()), default=0)
 
 
 def as_condition(inputs: Sequence[ConditionInput]) -> Condition:
-    """Inputs of one kind and length as a batch: features [B, K, T], labels [B]."""
-    features = [each.features for each in inputs if each.features is not None]
-    labels = [each.label for each in inputs if each.label is not None]
-    return Condition(
-        torch.from_numpy(np.stack(features)) if features else None,
-        torch.tensor(labels) if labels else None,
-    )
+    """Inputs of one length as a batch; a sample without a kind that others have loses it alone."""
+    values, given = {}, {}
+    for kind in {kind: None for each in inputs for kind in each.features}:
+        rows = [each.features.get(kind) for each in inputs]
+        none = np.zeros_like(next(row for row in rows if row is not None))
+        values[kind] = torch.from_numpy(np.stack([none if row is None else row for row in rows]))
+        given[kind] = torch.tensor([row is not None for row in rows])
+    for kind in {kind: None for each in inputs for kind in each.categories}:
+        values[kind] = torch.tensor([each.categories.get(kind, 0) for each in inputs])
+        given[kind] = torch.tensor([kind in each.categories for each in inputs])
+    return Condition(values, {kind: mask for kind, mask in given.items() if not mask.all()})
 
 
 def stored_input(
     model: Model, store: LatentStore, entry: Entry, start: int, frames: int
 ) -> ConditionInput:
-    """The condition at `frames` latent frames of a stored file, from `start` on."""
-    features = features_of(model, store, entry)
-    if features is not None:
-        assert model.standardiser is not None  # it has features
-        cut = np.array(features[:, start : start + frames], dtype=np.float32)
-        features = model.standardiser(cut)
-    return ConditionInput(entry.key, entry.source, features, label_of(model, entry))
+    """The conditions at `frames` latent frames of a stored file, from `start` on."""
+    part = slice(start, start + frames)
+    features = {
+        kind: np.array(x[:, part], dtype=np.float32)
+        for kind, x in features_of(model, store, entry).items()
+        if x is not None
+    }
+    rate = model.codec.frame_rate
+    for kind in model.kinds.values():
+        if isinstance(kind, LatentKind):
+            described = kind.describe(final_latents(model, store, entry), rate)
+            features[kind.name] = np.repeat(described[:, None], frames, axis=1)
+    standardised = {kind: model.standardisers[kind](x) for kind, x in features.items()}
+    label = label_of(model, entry)
+    categories = {} if label is None else {Label.name: label}
+    return ConditionInput(entry.key, entry.source, standardised, categories)
 
 
-def condition_inputs(
+def given_inputs(
     model: Model, given: Sequence[Path], seconds: float | None
 ) -> tuple[list[ConditionInput], list[str]]:
-    """The conditions to sample with, and "path: reason" for files that could not be read.
+    """The recordings and labels to follow, and "path: reason" for files that could not be read.
 
     `given`: audio files or folders for a model that follows their features, names for one that
     follows labels; for one that follows both some of either, and each file is followed with each
     label. A file is followed for `seconds` or, None, to its end. Raises UserError where the model
     cannot follow what was given.
     """
-    kind = model.condition.kind
+    recordings, labels = followed_kinds(model), Label.name in model.kinds
     if not given:
-        if kind != "none" and model.condition.dropout == 0:
+        if model.kinds and model.condition.dropout == 0 and (recordings or labels):
             raise UserError(
-                f"this model needs a condition ({kind})",
+                f"this model needs a condition ({', '.join(model.kinds)})",
                 why="it was trained with condition.dropout=0, so it never ran without one",
                 do_this=_choices(model),
             )
-        return [ConditionInput("free")], []
-    if kind == "none":
+        return [ConditionInput()], []
+    if not recordings and not labels:
         raise UserError(
-            "this model follows no condition",
-            why="it was trained with condition.kind=none",
-            do_this="leave --condition out, or train one with condition.kind=mel.",
+            "this model follows no recording and no label",
+            why=f"it was trained with condition.kinds={','.join(model.kinds) or 'none'}",
+            do_this="leave --condition out, or train one with condition.kinds=mel.",
         )
     skipped: list[str] = []
-    if model.condition.features is None:
+    if not recordings:
         keyed = _label_inputs(model, given)
-    elif model.condition.follows_label:
+    elif labels:
         keyed, skipped = _combined_inputs(model, given, seconds)
     else:
         keyed, skipped = _recording_inputs(model, given, seconds)
     return _distinctly_named(keyed), skipped
 
 
+def followed_kinds(model: Model) -> list[FeatureKind]:
+    """The kinds of features that samples have only if a recording to follow is given."""
+    return [
+        kind
+        for kind in model.kinds.values()
+        if isinstance(kind, FeatureKind) and kind.name not in model.references.values
+    ]
+
+
+def recording(path: Path) -> Sound:
+    """The recording in a file. Raises AudioError."""
+    rate = audio.probe(path).sample_rate
+    # Counted, because headers may be wrong.
+    samples = sum(block.shape[1] for block in audio.blocks(path, channels=1))
+    return Sound(lambda rate: audio.blocks(path, rate, 1), samples / rate)
+
+
 def _choices(model: Model) -> str:
-    song = "--condition song.wav" if model.condition.features else ""
-    one_of = f"--condition with one of: {', '.join(model.labels)}"
-    label = one_of if model.condition.follows_label else ""
+    song = "--condition song.wav" if followed_kinds(model) else ""
+    label = f"--condition with one of: {', '.join(model.labels)}" if model.labels else ""
     return " and ".join(part for part in (song, label) if part)
 
 
 def _label_inputs(model: Model, names: Sequence[Path]) -> dict[str, ConditionInput]:
     """Inputs by label."""
-    labels = [str(name) for name in names]
     return {
         label: ConditionInput(
-            audio.readable_stem(label), label, label=label_index(label, model.labels)
+            audio.readable_stem(label),
+            label,
+            categories={Label.name: label_index(label, model.labels)},
         )
-        for label in labels
+        for label in map(str, names)
     }
 
 
@@ -133,7 +165,9 @@ def _combined_inputs(
         )
     recordings, skipped = _recording_inputs(model, files, seconds)
     both = {
-        f"{key}/{name}": replace(each, name=f"{each.name}-{label.name}", label=label.label)
+        f"{key}/{name}": replace(
+            each, name=f"{each.name}-{label.name}", categories=label.categories
+        )
         for key, each in recordings.items()
         for name, label in labels.items()
     }
@@ -159,19 +193,21 @@ def _recording_inputs(
         except AudioError as error:
             skipped.append(f"{path}: {error.why or error.what}")
             continue
-        inputs[key] = ConditionInput(audio.readable_stem(Path(key).stem), str(path), features)
+        name = audio.readable_stem(Path(key).stem)
+        inputs[key] = ConditionInput(name, str(path), features)
     if not inputs:
         raise UserError("no condition could be read", why="; ".join(skipped))
     return inputs, skipped
 
 
-def _features(model: Model, path: Path, seconds: float | None) -> np.ndarray:
+def _features(model: Model, path: Path, seconds: float | None) -> dict[str, np.ndarray]:
     """Standardised features [K, T] of a file, as `encode` makes them for training."""
-    name = model.condition.features
-    assert name is not None and model.standardiser is not None
-    kind = feature_kind(name, model.condition)
-    raw = np.concatenate(list(kind.blocks(audio.blocks(path, kind.sample_rate, 1))), axis=1)
-    # Feature frame M - 1 is centred on the last sample but less than a hop.
-    length = (raw.shape[1] - 1) * kind.hop / kind.sample_rate if seconds is None else seconds
-    ratio = kind.frames(model.spec.seconds(1))
-    return model.standardiser(resample_time(raw, model.spec.frames(length), ratio))
+    sound = recording(path)
+    frames = model.spec.frames(sound.seconds if seconds is None else seconds)
+    features = {}
+    for kind in followed_kinds(model):
+        blocks = kind.extract(sound, frames, model.codec.frame_rate)
+        if blocks is not None:
+            raw = np.concatenate(list(blocks), axis=1)
+            features[kind.name] = model.standardisers[kind.name](raw)
+    return features

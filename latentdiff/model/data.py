@@ -6,29 +6,28 @@ features, T latent frames.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from latentdiff import config, runs
-from latentdiff.conditions.features import feature_kind
-from latentdiff.conditions.labels import label_names, labels_for, read_labels
-from latentdiff.conditions.settings import ConditionConfig
+from latentdiff import runs
+from latentdiff.conditions.kind import FeatureKind, LatentKind
+from latentdiff.conditions.labels import Label
 from latentdiff.conditions.standardiser import Standardiser
 from latentdiff.errors import UserError
 from latentdiff.latents.statistics import LatentStatistics
 from latentdiff.latents.store import CodecFacts, Entry, LatentStore
 from latentdiff.latents.whitening import Whitening
+from latentdiff.model.condition_data import fit_conditions, labelled, stored_features
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
 from latentdiff.model.spec import ModelSpec
-from latentdiff.training.data import Recording, Windows
+from latentdiff.training.data import Derive, FeatureMap, Recording, Windows
 from latentdiff.training.settings import TrainingConfig
 
 log = logging.getLogger(__name__)
@@ -58,29 +57,33 @@ def prepare(store: LatentStore, project: Project) -> TrainingData:
 
     Raises UserError where the store lacks what the condition needs, or settings contradict it.
     """
-    condition = project.condition
-    standardiser, labels = None, []
-    if (name := condition.features) is not None:
-        _check_features(store, condition, name)
-        train = store.of("train")
-        standardiser = Standardiser.fit(_features(store, entry, name) for entry in train)
-    if condition.follows_label:
-        store = labelled(store, condition)
-        labels = label_names(entry.label for entry in store.entries)
+    store = labelled(store, project.condition)
     codec, codec_path = store.codec, ""
     if codec is None:
         codec = _assumed_codec(store, project)
     elif (info := runs.read_run(store.root)) is not None:
         codec_path = str(info.input_path("codec") or "")
-    spec = ModelSpec.of(project, codec, codec_path, labels)
-    statistics = spec.recipe.statistics(store)
+    recipe = project.recipe
+    statistics = recipe.statistics(store)
     whitening = Whitening.from_statistics(statistics, project.latents.keep, project.latents.scaling)
-    model = Model.create(spec, whitening, standardiser, project.seed)
-    if spec.recipe.transform_windows is not None:
+
+    def final(entry: Entry) -> np.ndarray:
+        raw = np.array(recipe.latents(store, entry), dtype=np.float32)
+        return whitening.whiten(torch.from_numpy(raw)).numpy()
+
+    fitted = fit_conditions(store, project.condition, codec.frame_rate, final)
+    project = project.model_copy(update={"condition": fitted.settings})
+    spec = ModelSpec.of(project, codec, codec_path, fitted.labels)
+    model = Model.create(
+        spec, whitening, fitted.standardisers, fitted.references, seed=project.seed
+    )
+    if recipe.transform_windows is not None:
         # The network sees transformed windows, so it is their variance that it must know.
         variance = _variance(model, store, project.training)
         whitening = Whitening(whitening.mean, whitening.directions, whitening.scale, variance)
-        model = Model.create(spec, whitening, standardiser, project.seed)
+        model = Model.create(
+            spec, whitening, fitted.standardisers, fitted.references, seed=project.seed
+        )
     model.resolve(project.sampling)  # what cannot be sampled later is refused now
     return TrainingData(store, statistics, model)
 
@@ -138,7 +141,7 @@ def windows_of(
 
     Raises UserError where the store lacks the features that the model follows.
     """
-    recipe, standardiser = model.spec.recipe, model.standardiser
+    recipe = model.spec.recipe
     entries = store.of(split)
     if not entries:
         return None
@@ -147,20 +150,38 @@ def windows_of(
         [_recording(model, store, *pair) for pair in zip(entries, sources, strict=True)],
         model.spec.window,
         whiten=model.whiten,
-        standardise=None if standardiser is None else _on_tensors(standardiser),
+        features={
+            name: FeatureMap(kind.size, _on_tensors(model.standardisers[name]))
+            for name, kind in model.kinds.items()
+            if isinstance(kind, FeatureKind)
+        },
+        derive={
+            name: _derive(model, kind)
+            for name, kind in model.kinds.items()
+            if isinstance(kind, LatentKind)
+        },
         transform_windows=recipe.transform_windows,
         memory_gb=memory_gb,
         scratch=scratch,
     )
 
 
-def features_of(model: Model, store: LatentStore, entry: Entry) -> np.ndarray | None:
-    """Raw condition features [K, T] of a file; None where the model follows none.
+def features_of(model: Model, store: LatentStore, entry: Entry) -> dict[str, np.ndarray | None]:
+    """Kind -> raw features [K, T] of a file; None where the recording has none of the kind.
 
     Raises UserError where they were not stored.
     """
-    name = model.condition.features
-    return None if name is None else _features(store, entry, name)
+    return {
+        name: stored_features(store, entry, kind)
+        for name, kind in model.kinds.items()
+        if isinstance(kind, FeatureKind)
+    }
+
+
+def final_latents(model: Model, store: LatentStore, entry: Entry) -> np.ndarray:
+    """Final latents [C, T] of a file, as the model is trained on them."""
+    raw = np.array(model.spec.recipe.latents(store, entry), dtype=np.float32)
+    return model.whiten(torch.from_numpy(raw)).numpy()
 
 
 def label_of(model: Model, entry: Entry) -> int | None:
@@ -168,45 +189,21 @@ def label_of(model: Model, entry: Entry) -> int | None:
     return model.labels.index(entry.label) if model.labels and entry.label else None
 
 
-def labelled(store: LatentStore, condition: ConditionConfig) -> LatentStore:
-    """The store with the labels of the file that `condition` names; unchanged without one."""
-    if condition.labels is None:
-        return store
-    names = labels_for((entry.key for entry in store.entries), read_labels(Path(condition.labels)))
-    entries = [replace(entry, label=name) for entry, name in zip(store.entries, names, strict=True)]
-    return replace(store, entries=entries)
-
-
-def without_unknown_labels(store: LatentStore, labels: list[str]) -> LatentStore:
-    """The store without files of labels that the model was not trained on; logs them.
-
-    Raises UserError where none is left.
-    """
-    if not labels:
-        return store
-    known = [entry for entry in store.entries if entry.label in labels]
-    unknown = sorted({entry.label or "none" for entry in store.entries} - set(labels))
-    if not known:
-        raise UserError(
-            f"no file in {store.root} has a label that the model knows",
-            why=f"it knows {', '.join(labels)}; the files have {', '.join(unknown)}",
-            do_this="name the latents that it was trained on with --latents.",
-        )
-    if unknown:
-        log.warning(
-            "%d files are left out: the model never saw their labels (%s)",
-            len(store.entries) - len(known),
-            ", ".join(unknown),
-        )
-    return replace(store, entries=known)
-
-
 def _recording(model: Model, store: LatentStore, entry: Entry, source: Entry) -> Recording:
-    """A file's latents with the condition of `source`."""
-    recipe, features = model.spec.recipe, features_of(model, store, source)
-    if features is not None:
-        features = recipe.fit_features(features, entry.frames)
-    return Recording(entry.key, recipe.latents(store, entry), features, label_of(model, source))
+    """A file's latents with the conditions of `source`."""
+    recipe, label = model.spec.recipe, label_of(model, source)
+    features = {
+        name: None if x is None else recipe.fit_features(x, entry.frames)
+        for name, x in features_of(model, store, source).items()
+    }
+    categories = {} if label is None else {Label.name: label}
+    return Recording(entry.key, recipe.latents(store, entry), features, categories)
+
+
+def _derive(model: Model, kind: LatentKind) -> Derive:
+    """The features of a kind for windows of the model's latents."""
+    standardiser, rate = model.standardisers[kind.name], model.codec.frame_rate
+    return lambda rows, lengths: kind.windows(rows, lengths, rate, standardiser)
 
 
 def _variance(model: Model, store: LatentStore, settings: TrainingConfig) -> Tensor:
@@ -225,34 +222,6 @@ def _assumed_codec(store: LatentStore, project: Project) -> CodecFacts:
         PLAIN_HOP,
     )
     return CodecFacts("", rate, PLAIN_HOP, store.latent_dim, 1)
-
-
-def _check_features(store: LatentStore, condition: ConditionConfig, name: str) -> None:
-    """The features of the store must be those that `sample` will compute."""
-    key, wanted = f"condition.{name}", feature_kind(name, condition).identity()
-    info = runs.read_run(store.root)
-    recorded = info.inputs.get(key) if info else None
-    made_with = None if recorded is None else json.loads(recorded.path)
-    changed = config.differences(made_with or {}, wanted, f"{key}.")
-    if made_with is not None and changed:
-        raise UserError(
-            f"the {name} features in {store.root} were made with other settings:\n    "
-            + "\n    ".join(changed),
-            why="samples would follow other features than the model was trained on",
-            do_this="drop those settings, or encode again.",
-        )
-
-
-def _features(store: LatentStore, entry: Entry, name: str) -> np.ndarray:
-    features = store.features(entry, name)
-    if features is None:
-        raise UserError(
-            f"there are no {name} features of {entry.key} in {store.root}",
-            why="the model follows them, and the latents were encoded without",
-            do_this=f"run `latentdiff encode` with condition.kind={name}, or train with "
-            "condition.kind=none.",
-        )
-    return features
 
 
 def _on_tensors(standardiser: Standardiser) -> Callable[[Tensor], Tensor]:

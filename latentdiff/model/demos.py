@@ -65,7 +65,7 @@ class Reference:
     latents: np.ndarray
     """[D, T], raw."""
     input: ConditionInput
-    """Condition of the excerpt."""
+    """Conditions of the excerpt."""
 
 
 def references(model: Model, store: LatentStore, count: int, seconds: float) -> list[Reference]:

@@ -6,8 +6,9 @@ features, T latent frames.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,8 +16,12 @@ import torch
 from torch import Tensor
 
 from latentdiff import runs
+from latentdiff.conditions.kind import ConditionKind, condition_kind
+from latentdiff.conditions.labels import Label
+from latentdiff.conditions.references import NO_REFERENCES, References
 from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.conditions.standardiser import Standardiser
+from latentdiff.config import Values
 from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.noise import Schedule
 from latentdiff.diffusion.settings import SamplingConfig
@@ -26,12 +31,16 @@ from latentdiff.latents.whitening import Whitening
 from latentdiff.model.project import Project
 from latentdiff.model.spec import ModelSpec
 from latentdiff.runs import Input
-from latentdiff.specs import Condition, Denoise
+from latentdiff.specs import NO_CONDITION, Condition, ConditionSize, Denoise
 from latentdiff.training import checkpoint
 from latentdiff.training.task import Task
 
 AUTOGUIDANCE = "autoguidance"
 """Key of the calibrated autoguidance in a checkpoint's header."""
+FEATURES = "features"
+"""Group of the standardisers' tensors in a checkpoint."""
+REFERENCES = "references"
+"""Group of the references' tensors in a checkpoint, and key of their names in its header."""
 
 
 class NonFiniteSamples(UserError):
@@ -54,8 +63,10 @@ class Model:
     spec: ModelSpec
     denoiser: Denoiser
     whitening: Whitening
-    standardiser: Standardiser | None = None
-    """Standardiser of the condition features [K, T]; None if the model follows no features."""
+    standardisers: Mapping[str, Standardiser] = field(default_factory=dict)
+    """Kind of condition -> standardiser of its features [K, T]."""
+    references: References = NO_REFERENCES
+    """The training files, for conditions that are not asked for."""
     path: Path | None = None
     """The checkpoint it was loaded from; None in training."""
     step: int = 0
@@ -72,18 +83,19 @@ class Model:
         cls,
         spec: ModelSpec,
         whitening: Whitening,
-        standardiser: Standardiser | None = None,
+        standardisers: Mapping[str, Standardiser] | None = None,
+        references: References = NO_REFERENCES,
         seed: int = 0,
     ) -> Model:
         """An untrained model. Raises UserError where the settings contradict each other."""
+        standardisers = standardisers or {}
         denoiser = spec.recipe.make_denoiser(
             channels=whitening.channels,
-            features=0 if standardiser is None else len(standardiser.mean),
-            labels=len(spec.labels),
+            conditions=_sizes(spec, standardisers),
             seed=seed,
             variance=whitening.variance,
         )
-        return cls(spec, denoiser, whitening, standardiser)
+        return cls(spec, denoiser, whitening, standardisers, references)
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> Model:
@@ -93,11 +105,16 @@ class Model:
         diffusion checkpoint.
         """
         weights = checkpoint.load_weights(path)
-        header, features = weights.header, weights.group("features")
+        header = weights.header
+        spec = ModelSpec.from_header(header, str(path))
         fresh = cls.create(
-            ModelSpec.from_header(header, str(path)),
+            spec,
             Whitening.from_state(weights.group("whitening")),
-            Standardiser.from_arrays(features) if features else None,
+            _standardisers(spec, weights.group),
+            References(
+                header.get(REFERENCES, ()),
+                {kind: table.numpy() for kind, table in weights.group(REFERENCES).items()},
+            ),
         )
         try:
             fresh.denoiser.load_state_dict(weights.group("network"))
@@ -121,16 +138,22 @@ class Model:
         """Write a checkpoint that `load` reads, whole or not at all."""
         network = self.denoiser.state_dict()
         tensors = checkpoint.pack(network=network, **self.constants())
-        header = {**self.spec.to_header(), "step": self.step, AUTOGUIDANCE: self.autoguidance}
+        header = {**self.header(), "step": self.step, AUTOGUIDANCE: self.autoguidance}
         checkpoint.save_weights(path, tensors, header)
 
     def constants(self) -> dict[str, Mapping[str, Tensor]]:
         """Named groups of tensors in a checkpoint besides the network's weights."""
         groups: dict[str, Mapping[str, Tensor]] = {"whitening": self.whitening.state_dict()}
-        if self.standardiser is not None:
-            arrays = self.standardiser.arrays()
-            groups["features"] = {key: torch.from_numpy(value) for key, value in arrays.items()}
+        for kind, standardiser in self.standardisers.items():
+            arrays = standardiser.arrays()
+            groups[f"{FEATURES}.{kind}"] = {k: torch.from_numpy(x) for k, x in arrays.items()}
+        tables = self.references.values
+        groups[REFERENCES] = {kind: torch.from_numpy(table) for kind, table in tables.items()}
         return groups
+
+    def header(self) -> Values:
+        """The description in a checkpoint besides what training adds, as JSON."""
+        return {**self.spec.to_header(), REFERENCES: list(self.references.keys)}
 
     def as_input(self) -> Input:
         """The checkpoint as what a stage was made from."""
@@ -153,6 +176,11 @@ class Model:
     def condition(self) -> ConditionConfig:
         """The condition settings."""
         return self.spec.condition
+
+    @cached_property
+    def kinds(self) -> dict[str, ConditionKind]:
+        """The kinds of conditions that it follows, by name."""
+        return {name: condition_kind(name, self.condition) for name in self.condition.chosen}
 
     @property
     def labels(self) -> list[str]:
@@ -201,7 +229,7 @@ class Model:
 
         Raises UserError for guidance of a model that follows nothing.
         """
-        settings.check_guidance(conditioned=self.condition.kind != "none")
+        settings.check_guidance(conditioned=bool(self.kinds))
         own = settings.autoguidance == "auto"
         return settings.model_copy(update={"autoguidance": self.autoguidance}) if own else settings
 
@@ -210,7 +238,7 @@ class Model:
         settings: SamplingConfig,
         seeds: Sequence[int],
         frames: int,
-        condition: Condition = Condition(),  # noqa: B008 (immutable)
+        condition: Condition = NO_CONDITION,
     ) -> Samples:
         """One sample of `frames` latent frames for each seed, all drawn together.
 
@@ -225,7 +253,7 @@ class Model:
             seeds,
             self.whitening.channels,
             frames,
-            Condition(*(None if x is None else x.to(self.device) for x in condition)),
+            condition.to(self.device),
             self.device,
             self.whitening.variance,
         )
@@ -243,6 +271,26 @@ class Model:
         lower = ["lower sampling.guidance"] if settings.guidance > 1 else []
         more = [] if self.spec.is_regression else ["raise sampling.steps"]
         return ", or ".join([*lower, *more, "train longer"]) + "."
+
+
+def _sizes(spec: ModelSpec, standardisers: Mapping[str, Standardiser]) -> dict[str, ConditionSize]:
+    """What the network is told of each kind."""
+    sizes = {name: ConditionSize(features=len(x.mean)) for name, x in standardisers.items()}
+    if spec.labels:
+        sizes[Label.name] = ConditionSize(categories=len(spec.labels))
+    return {name: sizes[name] for name in spec.condition.chosen}
+
+
+def _standardisers(
+    spec: ModelSpec, group: Callable[[str], Mapping[str, Tensor]]
+) -> dict[str, Standardiser]:
+    """Those in a checkpoint; before there could be several, the only one had no name."""
+    kinds = [name for name in spec.condition.chosen if name != Label.name]
+    unnamed = group(FEATURES)
+    groups = (
+        {kinds[0]: unnamed} if "mean" in unnamed else {k: group(f"{FEATURES}.{k}") for k in kinds}
+    )
+    return {name: Standardiser.from_arrays(arrays) for name, arrays in groups.items()}
 
 
 class _Counted:

@@ -77,10 +77,16 @@ def resolve(
     Raises ConfigError with every problem at once; settings that the chosen method does not read
     are among them, unless only the run's config.yaml holds them.
     """
-    remembered = config.read_yaml(run.config) if run and run.config.exists() else {}
     named = {key: value for key, value in (options or {}).items() if value is not None}
-    in_file = config.read_yaml(file) if file else {}
-    given = config.merge(in_file, config.parse_overrides(overrides), named)
+    remembered, *layers = [
+        config.with_current_names(Project, layer)
+        for layer in (
+            config.read_yaml(run.config) if run and run.config.exists() else {},
+            config.read_yaml(file) if file else {},
+            config.parse_overrides(overrides),
+        )
+    ]
+    given = config.merge(*layers, named)
     source = file or (run.config if run and remembered else "config")
     return config.build(Project, config.merge(remembered, given), str(source), given)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from latentdiff import runs
 from latentdiff.errors import UserError
 from latentdiff.latents.store import CodecFacts, LatentStore
-from latentdiff.model.data import labelled, without_unknown_labels
+from latentdiff.model.condition_data import labelled, without_unknown_labels
 from latentdiff.model.model import Model
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.runs import Input, Run

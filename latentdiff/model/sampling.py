@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.model.model import Model, Samples
-from latentdiff.specs import Condition
+from latentdiff.specs import NO_CONDITION, Condition
 from latentdiff.tracking import progress
 from latentdiff.training.data import Batch, seed_of
 
@@ -22,7 +22,7 @@ def draw(
     settings: SamplingConfig,
     seeds: Sequence[int],
     frames: int,
-    condition: Condition = Condition(),  # noqa: B008 (immutable)
+    condition: Condition = NO_CONDITION,
 ) -> Samples:
     """One sample for each seed, `settings.batch` at a time, with a progress bar.
 
@@ -35,7 +35,7 @@ def draw(
         for start in range(0, len(seeds), settings.batch):
             part = seeds[start : start + settings.batch]
             rows = torch.arange(start, start + len(part))
-            turn = Condition(*(None if x is None else x[rows % len(x)] for x in condition))
+            turn = condition.pick(rows % len(condition)) if condition else condition
             samples = model.sample(settings, part, frames, turn)
             parts.append(samples.latents)
             calls = samples.network_calls
@@ -53,7 +53,5 @@ def draw_like(model: Model, windows: Batch, settings: SamplingConfig) -> Tensor:
     for rows in torch.arange(len(windows.files)).split(settings.batch):
         part = windows.pick(rows)
         seeds = [seed_of("calibrate", int(row)) for row in rows]
-        # Training drops conditions, sampling does not: each window is followed.
-        condition = Condition(part.condition.features, part.condition.label)
-        parts.append(model.sample(settings, seeds, frames, condition).latents)
+        parts.append(model.sample(settings, seeds, frames, part.condition).latents)
     return torch.cat(parts)

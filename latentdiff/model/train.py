@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from latentdiff import runs
 from latentdiff.config import Values
+from latentdiff.diffusion.denoiser import ConditionDropout
 from latentdiff.latents.store import LatentStore
 from latentdiff.model.calibrate import calibrate
 from latentdiff.model.data import TrainingData, fit_window, prepare, windows_of
@@ -77,6 +79,8 @@ class TrainingResult:
     conditioning_gain: float | None
     """Relative rise of the loss with wrong conditions; None without a condition or held-out files.
     """
+    gains: dict[str, float]
+    """Kind of condition -> relative rise of the loss with that kind alone being wrong."""
     checkpoint: str
     """Path of the weights to sample from."""
 
@@ -93,15 +97,20 @@ class TrainingResult:
             baseline=round(losses.baseline, 6),
             skill=round(losses.skill, 6),
             conditioning_gain=None if gain is None else round(gain, 6),
+            gains={} if outcome.best is None else _rounded(outcome.best.gains),
             checkpoint=str(outcome.path),
         )
 
     def to_json(self) -> Values:
-        """The result as `run.json` stores it: without a conditioning gain of None."""
+        """The result as `run.json` stores it: without gains where there is no condition."""
         values = asdict(self)
         if self.conditioning_gain is None:
-            del values["conditioning_gain"]
+            del values["conditioning_gain"], values["gains"]
         return values
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {key: round(value, 6) for key, value in values.items()}
 
 
 def plan_training(run: Run, project: Project, latents: Path | None = None) -> TrainingPlan:
@@ -201,8 +210,8 @@ def _trainer(
         project.training,
         run.diffusion,
         constants=model.constants(),
-        header=model.spec.to_header(),
-        condition_dropout=model.condition.dropout,
+        header=model.header(),
+        condition_dropout=ConditionDropout(model.condition.dropout, model.condition.dropouts),
         seed=project.seed,
         fabric=fabric,
         frame_rate=model.codec.sample_rate / model.codec.hop,

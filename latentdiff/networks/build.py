@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -9,10 +10,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from latentdiff.networks.layers import DenoisingNetwork
+from latentdiff.networks.layers import UNCONDITIONAL, DenoisingNetwork
 from latentdiff.networks.registry import NETWORKS
 from latentdiff.networks.settings import NetworkConfig
-from latentdiff.specs import Condition
+from latentdiff.specs import Condition, ConditionSize
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,13 @@ class Description:
 
 
 def build(
-    config: NetworkConfig, channels: int, condition_features: int = 0, labels: int = 0
+    config: NetworkConfig, channels: int, conditions: Mapping[str, ConditionSize] = UNCONDITIONAL
 ) -> DenoisingNetwork:
-    """A fresh network for C latent channels, K condition features and a number of labels.
+    """A fresh network for C latent channels and these kinds of condition.
 
-    0 features or labels: none. Its weights follow torch's global seed; its output is zero until it
-    is trained.
+    Its weights follow torch's global seed; its output is zero until it is trained.
     """
-    return NETWORKS[config.name](config, channels, condition_features, labels)
+    return NETWORKS[config.name](config, channels, conditions)
 
 
 def describe(
@@ -76,8 +76,13 @@ def flops(network: DenoisingNetwork, frames: int) -> int:
     """Floating-point operations of one call on one sample of `frames`; does not run the network."""
     shadow = deepcopy(network).to("meta")
     z = torch.zeros(1, network.channels, frames, device="meta")
-    features = network.condition_features
-    condition = Condition(torch.zeros(1, features, frames, device="meta") if features else None)
+    condition = Condition(
+        {
+            kind: torch.zeros(1, size.features, frames, device="meta")
+            for kind, size in network.conditions.items()
+            if size.features
+        }
+    )
     # Fused attention is not counted on every device; plain matrix products are.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         shadow(z, torch.zeros(1, device="meta"), condition)

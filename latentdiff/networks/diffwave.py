@@ -10,15 +10,16 @@ Shapes: B batch, C latent channels, K condition features, W network width, T fra
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
 from latentdiff.networks.attention import Attending
-from latentdiff.networks.layers import DenoisingNetwork, Probe, zero_init
+from latentdiff.networks.layers import UNCONDITIONAL, DenoisingNetwork, Probe, zero_init
 from latentdiff.networks.settings import NetworkConfig
-from latentdiff.specs import Condition
+from latentdiff.specs import Condition, ConditionSize
 
 
 class FrameConv(nn.Conv1d):
@@ -85,9 +86,12 @@ class DiffWave(DenoisingNetwork):
     )
 
     def __init__(
-        self, config: NetworkConfig, channels: int, condition_features: int = 0, labels: int = 0
+        self,
+        config: NetworkConfig,
+        channels: int,
+        conditions: Mapping[str, ConditionSize] = UNCONDITIONAL,
     ) -> None:
-        super().__init__(config, channels, condition_features, labels)
+        super().__init__(config, channels, conditions)
         width = config.width
         dilations = [2 ** (i % config.dilation_cycle) for i in range(config.depth)]
         # Only skips reach the output: an attention after the last block would have no effect.
@@ -98,7 +102,7 @@ class DiffWave(DenoisingNetwork):
             self.receptive_field = 1 + (config.kernel - 1) * sum(dilations) + attentions
         self.proj_in = FrameConv(channels, width, 1)
         self.modulation = nn.Linear(width, config.depth * 2 * width)
-        conditioned = condition_features > 0
+        conditioned = self.encoder is not None
         self.blocks = nn.ModuleList(ResidualBlock(config, d, conditioned) for d in dilations)
         self.attentions = nn.ModuleDict(
             {str(i): Attending(width, config.heads, reach) for i in attended}

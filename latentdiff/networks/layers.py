@@ -5,13 +5,15 @@ Shapes: B batch, C latent channels, E embedding, K condition features, W network
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from latentdiff.specs import Condition
+from latentdiff.specs import Condition, ConditionSize
 
 if TYPE_CHECKING:
     from latentdiff.networks.settings import NetworkConfig
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 FREQUENCIES = 32
 """Sines and cosines of the noise level, each."""
 _RENAMED = {"inlet": "proj_in", "outlet": "proj_out"}
-"""Parameters by their names in version 0.1 -> today's."""
+"""Modules by their names in version 0.1 -> today's."""
+UNCONDITIONAL: Mapping[str, ConditionSize] = MappingProxyType({})
+"""The conditions of a network without any."""
 Layer = TypeVar("Layer", bound=nn.Linear | nn.Conv1d | nn.Conv2d)
 
 
@@ -35,11 +39,12 @@ class FrameNorm(nn.LayerNorm):
 
 
 class NoiseEmbedding(nn.Module):
-    """log-SNR [B], and a label if the network has any -> [B, E]."""
+    """log-SNR [B], and the categories of the condition if there are any -> [B, E]."""
 
     frequencies: Tensor
 
-    def __init__(self, width: int, labels: int = 0) -> None:
+    def __init__(self, width: int, categories: Mapping[str, int]) -> None:
+        """`categories`: kind -> number of values."""
         super().__init__()
         # Radians per unit of log-SNR. The slowest, 0.03, turns once over 200 units, wider than the
         # axis; the fastest, 5.6, tells levels a tenth apart.
@@ -48,25 +53,28 @@ class NoiseEmbedding(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
         )
-        # The last row means "no label"; guidance needs it.
-        self.labels = nn.Embedding(labels + 1, 2 * FREQUENCIES) if labels else None
+        # The last row means "not given"; guidance needs it.
+        self.categories = nn.ModuleDict(
+            {kind: nn.Embedding(count + 1, 2 * FREQUENCIES) for kind, count in categories.items()}
+        )
 
     def forward(self, logsnr: Tensor, condition: Condition) -> Tensor:
-        """log-SNR [B] and labels -> [B, E]."""
+        """log-SNR [B] and categories -> [B, E]."""
         angle = logsnr[:, None].to(self.frequencies) * self.frequencies
         features = torch.cat([angle.sin(), angle.cos()], dim=1)
-        if self.labels is not None:
-            null = torch.full_like(logsnr, self.labels.num_embeddings - 1, dtype=torch.int64)
-            label = null if condition.label is None else condition.label
-            if condition.given is not None:
-                label = torch.where(condition.given, label, null)
-            features = features + self.labels(label)
-        embedding: Tensor = self.layers(features)
-        return embedding
+        for kind, embedding in self.categories.items():
+            assert isinstance(embedding, nn.Embedding)
+            null = torch.full_like(logsnr, embedding.num_embeddings - 1, dtype=torch.int64)
+            index = condition.values.get(kind, null)
+            if kind in condition.given:
+                index = torch.where(condition.given[kind], index, null)
+            features = features + embedding(index)
+        embedded: Tensor = self.layers(features)
+        return embedded
 
 
-class ConditionEncoder(nn.Module):
-    """Condition features [B, K, T] -> [B, W, T]; a learned constant if they are not given."""
+class FeatureEncoder(nn.Module):
+    """Features of one kind [B, K, T] -> [B, W, T]; a learned constant if they are not given."""
 
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
@@ -78,23 +86,47 @@ class ConditionEncoder(nn.Module):
         )
         self.null = nn.Parameter(torch.zeros(width, 1))
 
-    def forward(self, condition: Condition, z: Tensor) -> Tensor:
-        """[B, W, T]. Of `z` [B, C, T] only the shape matters.
+    def forward(self, features: Tensor | None, given: Tensor | None, z: Tensor) -> Tensor:
+        """[B, W, T]; `given` as in `Condition`. Of `z` [B, C, T] only the shape matters.
 
         Raises ValueError if the features have another number of frames.
         """
         null = self.null.expand(len(z), -1, z.shape[-1])
-        if condition.features is None:
+        if features is None:
             return null
-        if condition.features.shape[-1] != z.shape[-1]:
+        if features.shape[-1] != z.shape[-1]:
             raise ValueError(
-                f"condition features of {condition.features.shape[-1]} frames for latents of "
+                f"condition features of {features.shape[-1]} frames for latents of "
                 f"{z.shape[-1]}; resample them along time first"
             )
-        encoded: Tensor = self.layers(condition.features)
-        if condition.given is None:
-            return encoded
-        return torch.where(condition.given[:, None, None], encoded, null)
+        encoded: Tensor = self.layers(features)
+        return encoded if given is None else torch.where(given[:, None, None], encoded, null)
+
+
+class ConditionEncoder(nn.Module):
+    """The sum [B, W, T] of all encoded features of a condition."""
+
+    def __init__(self, features: Mapping[str, int], width: int) -> None:
+        """`features`: kind -> K."""
+        super().__init__()
+        self.kinds = nn.ModuleDict({k: FeatureEncoder(size, width) for k, size in features.items()})
+
+    def forward(self, condition: Condition, z: Tensor) -> Tensor:
+        """[B, W, T]. Of `z` [B, C, T] only the shape matters."""
+        values, given = condition.values, condition.given
+        encoded = [
+            encoder(values.get(kind), given.get(kind), z) for kind, encoder in self.kinds.items()
+        ]
+        return torch.stack(encoded).sum(dim=0) if len(encoded) > 1 else encoded[0]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        # Before there were several kinds, the only one had no name.
+        for key in [
+            key for key in state_dict if key.startswith((f"{prefix}layers.", f"{prefix}null"))
+        ]:
+            (only,) = self.kinds
+            state_dict[f"{prefix}kinds.{only}.{key.removeprefix(prefix)}"] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 @dataclass(frozen=True)
@@ -127,14 +159,19 @@ class DenoisingNetwork(nn.Module):
     further on either side."""
 
     def __init__(
-        self, config: NetworkConfig, channels: int, condition_features: int = 0, labels: int = 0
+        self,
+        config: NetworkConfig,
+        channels: int,
+        conditions: Mapping[str, ConditionSize] = UNCONDITIONAL,
     ) -> None:
-        """`channels` C, `condition_features` K (0: none), `labels`: how many (0: none)."""
+        """`channels`: C; `conditions`: kind -> size."""
         super().__init__()
         width = config.width
-        self.channels, self.condition_features = channels, condition_features
-        self.embedding = NoiseEmbedding(width, labels)
-        self.encoder = ConditionEncoder(condition_features, width) if condition_features else None
+        self.channels, self.conditions = channels, dict(conditions)
+        features = {kind: size.features for kind, size in conditions.items() if size.features}
+        categories = {kind: size.categories for kind, size in conditions.items() if size.categories}
+        self.embedding = NoiseEmbedding(width, categories)
+        self.encoder = ConditionEncoder(features, width) if features else None
 
     @classmethod
     def attends(cls, config: NetworkConfig) -> bool:
@@ -165,6 +202,7 @@ class DenoisingNetwork(nn.Module):
         # Version 0.1 had other names for these; its checkpoints must still load.
         for key in [key for key in state_dict if key.startswith(prefix)]:
             renamed = ".".join(_RENAMED.get(part, part) for part in key.split("."))
+            renamed = renamed.replace("embedding.labels.", "embedding.categories.label.")
             if renamed != key:
                 state_dict[renamed] = state_dict.pop(key)
         super()._load_from_state_dict(state_dict, prefix, *rest)

@@ -5,12 +5,14 @@ Shapes: B batch, C latent channels, K condition features, W network width, T fra
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from latentdiff.networks.layers import DenoisingNetwork, Probe, zero_init
+from latentdiff.networks.layers import UNCONDITIONAL, DenoisingNetwork, Probe, zero_init
 from latentdiff.networks.settings import NetworkConfig
-from latentdiff.specs import Condition
+from latentdiff.specs import Condition, ConditionSize
 
 
 class Tiny(DenoisingNetwork):
@@ -21,9 +23,12 @@ class Tiny(DenoisingNetwork):
     probe = Probe("first", "encoder")
 
     def __init__(
-        self, config: NetworkConfig, channels: int, condition_features: int = 0, labels: int = 0
+        self,
+        config: NetworkConfig,
+        channels: int,
+        conditions: Mapping[str, ConditionSize] = UNCONDITIONAL,
     ) -> None:
-        super().__init__(config, channels, condition_features, labels)
+        super().__init__(config, channels, conditions)
         width, kernel = config.width, config.kernel
         self.receptive_field = 1 + 2 * (kernel - 1)
         self.first = nn.Conv1d(channels, width, kernel, padding=kernel // 2)

@@ -8,12 +8,14 @@ Shapes: B batch, C latent channels, K condition features, T frames, W network wi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from latentdiff.networks.attention import Attention
-from latentdiff.networks.layers import DenoisingNetwork, Probe, zero_init
+from latentdiff.networks.layers import UNCONDITIONAL, DenoisingNetwork, Probe, zero_init
 from latentdiff.networks.settings import NetworkConfig
-from latentdiff.specs import Condition
+from latentdiff.specs import Condition, ConditionSize
 
 MODULATIONS = 6
 """Modulation vectors per block: scale, shift and gate for attention and for the feed-forward
@@ -69,16 +71,19 @@ class Transformer(DenoisingNetwork):
     attention = True
 
     def __init__(
-        self, config: NetworkConfig, channels: int, condition_features: int = 0, labels: int = 0
+        self,
+        config: NetworkConfig,
+        channels: int,
+        conditions: Mapping[str, ConditionSize] = UNCONDITIONAL,
     ) -> None:
-        super().__init__(config, channels, condition_features, labels)
+        super().__init__(config, channels, conditions)
         width, depth = config.width, config.depth
         reach = config.attention_reach
         if reach is not None:
             self.receptive_field = 1 + 2 * depth * (reach + config.kernel // 2)
         self.proj_in = nn.Linear(channels, width)
         self.modulation = zero_init(nn.Linear(width, depth * MODULATIONS * width))
-        conditioned = condition_features > 0
+        conditioned = self.encoder is not None
         self.blocks = nn.ModuleList(TransformerBlock(config, conditioned) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.proj_out = zero_init(nn.Linear(width, channels))

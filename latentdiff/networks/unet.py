@@ -9,6 +9,7 @@ the finest, ... the axes of the data: T (unet1d), or C and T (unet2d).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import ClassVar
 
@@ -17,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, pad, silu
 
 from latentdiff.networks.attention import Attending
-from latentdiff.networks.layers import DenoisingNetwork, FrameNorm, Probe, zero_init
+from latentdiff.networks.layers import UNCONDITIONAL, DenoisingNetwork, FrameNorm, Probe, zero_init
 from latentdiff.networks.settings import NetworkConfig
-from latentdiff.specs import Condition
+from latentdiff.specs import Condition, ConditionSize
 
 CONVOLUTIONS = 2
 """Successive convolutions per block; the receptive field depends on it."""
@@ -95,10 +96,13 @@ class UNet(DenoisingNetwork):
     reads = frozenset({"channels", "blocks", "kernel", "multipliers", "factor", "dropout"})
 
     def __init__(
-        self, config: NetworkConfig, channels: int, condition_features: int = 0, labels: int = 0
+        self,
+        config: NetworkConfig,
+        channels: int,
+        conditions: Mapping[str, ConditionSize] = UNCONDITIONAL,
     ) -> None:
-        super().__init__(config, channels, condition_features, labels)
-        axes, conditioned = self.axes, condition_features > 0
+        super().__init__(config, channels, conditions)
+        axes, conditioned = self.axes, self.encoder is not None
         conv, planes = CONV[axes], channels if axes == 1 else 1
         widths = [config.width * multiplier for multiplier in config.multipliers]
         pairs = list(pairwise(widths))

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from latentdiff.diffusion.denoiser import dropped
+from latentdiff.diffusion.denoiser import ConditionDropout
 from latentdiff.specs import Condition
 from latentdiff.training.data import Batch, Windows, generator_for
 from latentdiff.training.process_group import ProcessGroup
@@ -58,8 +58,7 @@ class BatchSampler:
     task: Task
     batch: int
     """Windows per step, over all processes."""
-    dropout: float
-    """Probability that a window loses its condition."""
+    dropout: ConditionDropout
     seed: int
     group: ProcessGroup
     device: torch.device
@@ -100,11 +99,10 @@ class BatchSampler:
         return self.windows.draw(self.batch, self._generator(step, "windows"), share)
 
     def _dropped(self, batch: Batch, step: int, mine: slice) -> Condition:
-        if batch.condition.features is None and batch.condition.label is None:
-            return batch.condition
         chance = self._generator(step, "dropout")
-        everyone = dropped(batch.condition, self.dropout, self.batch, chance).given
-        return batch.condition._replace(given=None if everyone is None else everyone[mine])
+        # Of the whole batch, so that a share's draws do not depend on the number of processes.
+        keep = self.dropout.draw(batch.condition.values, self.batch, chance)
+        return batch.condition.restricted({kind: each[mine] for kind, each in keep.items()})
 
     def _generator(self, step: int, purpose: str) -> torch.Generator:
         return generator_for(self.seed, step, purpose)

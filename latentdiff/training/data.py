@@ -10,8 +10,8 @@ import copy
 import hashlib
 import mmap
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from latentdiff import runs
 from latentdiff.errors import UserError
-from latentdiff.specs import Condition
+from latentdiff.specs import Condition, DerivedFeatures
 
 BLOCK = 1 << 16
 """Frames whitened at a time, so that files of any length need constant memory."""
@@ -37,10 +37,10 @@ class Recording:
     """The file's name in the manifest, for messages."""
     latents: np.ndarray
     """[D, T], raw."""
-    features: np.ndarray | None = None
-    """[K, T], raw, aligned with the latents; None = not conditioned on features."""
-    label: int | None = None
-    """Index into the label names; None = not conditioned on a label."""
+    features: Mapping[str, np.ndarray | None] = field(default_factory=dict)
+    """Kind of condition -> [K, T], raw, aligned with the latents; None = the file has none."""
+    categories: Mapping[str, int] = field(default_factory=dict)
+    """Kind of condition -> index of the file's category, such as its label."""
 
     @property
     def frames(self) -> int:
@@ -56,28 +56,42 @@ class Batch(NamedTuple):
     mask: Tensor
     """[B, W] bool, False for frames past the file's end."""
     condition: Condition
-    """Features [B, K, W], standardised, and labels [B]."""
+    """Features [B, K, W], standardised, and categories [B]."""
     files: Tensor
     """[B] index into `Windows.keys`."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
-        moved = Condition(*(None if x is None else x.to(device) for x in self.condition))
+        moved = self.condition.to(device)
         return Batch(self.latents.to(device), self.mask.to(device), moved, self.files)
 
     def pick(self, index: Tensor | slice) -> Batch:
         """The windows at `index` along B."""
-        chosen = Condition(*(None if x is None else x[index] for x in self.condition))
+        chosen = self.condition.pick(index)
         return Batch(self.latents[index], self.mask[index], chosen, self.files[index])
+
+
+class FeatureMap(NamedTuple):
+    """What becomes of the stored features of a kind."""
+
+    size: int
+    """K."""
+    standardise: Map
+    """Raw features [K, t] -> those that the network gets."""
+
+
+Derive = Callable[[Tensor, Tensor], DerivedFeatures]
+"""(final latents of all files as rows [F, C], frames of each file) -> derived features."""
 
 
 class Windows:
     """All files of one split, whitened once and laid end to end, and the windows in them.
 
-    `whiten` maps raw latents [D, t] to final ones [C, t], `standardise` raw features [K, t] to
-    those the network gets, `transform_windows` final windows [B, C, W] to those it gets (None:
-    unchanged). Frames are held in memory if they take at most `memory_gb`, and otherwise in an
-    unnamed scratch file under `scratch` that vanishes with the process.
+    `whiten` maps raw latents [D, t] to final ones [C, t], `transform_windows` final windows
+    [B, C, W] to those the network gets (None: unchanged). `features` names the kinds of stored
+    features, `derive` the kinds that are made from the latents. Frames are held in memory if they
+    take at most `memory_gb`, and otherwise in an unnamed scratch file under `scratch` that vanishes
+    with the process.
 
     Raises UserError naming the file if its latents or features are not finite, or not aligned.
     """
@@ -88,7 +102,8 @@ class Windows:
         window: int,
         *,
         whiten: Map,
-        standardise: Map | None = None,
+        features: Mapping[str, FeatureMap] | None = None,
+        derive: Mapping[str, Derive] | None = None,
         transform_windows: Map | None = None,
         memory_gb: float = 4.0,
         scratch: Path | None = None,
@@ -102,11 +117,22 @@ class Windows:
         arrays = [recording.latents for recording in recordings]
         self._on_disk = False
         self._latents = self._lay_out(arrays, whiten, "latents", memory_gb, scratch)
-        self._features: Tensor | None = None
-        if standardise is not None:
-            features = [self._aligned_features(recording) for recording in recordings]
-            self._features = self._lay_out(features, standardise, "features", memory_gb, scratch)
-        self._labels = _labels(recordings)
+        self._features: dict[str, Tensor] = {}
+        self._known: dict[str, Tensor] = {}
+        for kind, (size, standardise) in (features or {}).items():
+            aligned = [_aligned_features(recording, kind, size) for recording in recordings]
+            what = f"{kind} features"
+            laid_out = self._lay_out(aligned, standardise, what, memory_gb, scratch)
+            self._features[kind] = laid_out
+            known = torch.tensor(
+                [recording.features.get(kind) is not None for recording in recordings]
+            )
+            if not known.all():
+                self._known[kind] = known
+        self._derived = {
+            kind: make(self._latents, self._length) for kind, make in (derive or {}).items()
+        }
+        self._categories = _categories(recordings)
 
     @property
     def slow(self) -> bool:
@@ -135,16 +161,18 @@ class Windows:
 
     def draw(self, batch: int, generator: torch.Generator, part: slice = slice(None)) -> Batch:
         """`part` of `batch` windows, each position of each file equally likely."""
-        return self._cut(torch.randint(self.count, (batch,), generator=generator)[part])
+        places = torch.randint(self.count, (batch,), generator=generator)
+        random = {kind: x.random(batch, generator)[part] for kind, x in self._derived.items()}
+        return self._cut(places[part], random)
 
     def to(self, device: torch.device) -> Windows:
         """The same windows, cut on `device` if the frames are in memory and fit there easily."""
-        size = self._latents.nbytes + (0 if self._features is None else self._features.nbytes)
+        size = sum(x.nbytes for x in (self._latents, *self._features.values()))
         if device.type != "cuda" or self._on_disk or size > _room_on(device):
             return self
         other = copy.copy(self)
         other._latents = self._latents.to(device)
-        other._features = None if self._features is None else self._features.to(device)
+        other._features = {kind: x.to(device) for kind, x in self._features.items()}
         return other
 
     def spread(self, most: int) -> Batch:
@@ -178,31 +206,29 @@ class Windows:
     def _positions_before(self) -> Tensor:
         return torch.cat([torch.zeros(1, dtype=torch.long), self._positions[:-1]])
 
-    def _cut(self, places: Tensor) -> Batch:
-        """The windows at `places` in 0..count - 1, gathered by one index without a loop."""
+    def _cut(self, places: Tensor, random: Mapping[str, Tensor] | None = None) -> Batch:
+        """The windows at `places` in 0..count - 1, gathered by one index without a loop.
+
+        `random`: kind of derived features -> what they depend on; see `DerivedFeatures`.
+        """
         files = torch.searchsorted(self._positions, places, right=True)
         start = places - self._positions_before()[files]
         frame = start[:, None] + torch.arange(self.window)
         mask = frame < self._length[files, None]
         rows = self._first[files, None] + frame.clamp(max=(self._length[files, None] - 1))
-        features = None if self._features is None else _gather(self._features, rows)
-        label = None if self._labels is None else self._labels[files]
+        values = {
+            **{kind: _gather(x, rows) for kind, x in self._features.items()},
+            **{
+                kind: x.cut(files, start, self.window, None if random is None else random[kind])
+                for kind, x in self._derived.items()
+            },
+            **{kind: index[files] for kind, index in self._categories.items()},
+        }
+        given = {kind: known[files] for kind, known in self._known.items()}
         latents = _gather(self._latents, rows)
         if self._transform_windows is not None:
             latents = self._transform_windows(latents)
-        return Batch(latents, mask, Condition(features, label), files)
-
-    def _aligned_features(self, recording: Recording) -> np.ndarray:
-        features = recording.features
-        if features is None or features.shape[-1] != recording.frames:
-            feature_frames = "none" if features is None else f"{features.shape[-1]}"
-            raise UserError(
-                f"the condition features of {recording.key} do not fit its latents",
-                why=f"it has {recording.frames} frames of latents but {feature_frames} of features",
-                do_this="encode the recordings with `latentdiff encode`, or train with "
-                "condition.kind=none.",
-            )
-        return features
+        return Batch(latents, mask, Condition(values, given), files)
 
     def _lay_out(
         self,
@@ -233,20 +259,36 @@ class Windows:
         return flat
 
 
-def _labels(recordings: Sequence[Recording]) -> Tensor | None:
-    """[files] label of each file, or None if none has one. UserError naming a file without."""
-    labels = [recording.label for recording in recordings if recording.label is not None]
-    if not labels:
-        return None
-    missing = [recording.key for recording in recordings if recording.label is None]
-    if missing:
+def _aligned_features(recording: Recording, kind: str, size: int) -> np.ndarray:
+    """The features [K, T] of a kind; zeros, which take no memory, where the file has none."""
+    features = recording.features.get(kind)
+    if features is None:
+        return np.broadcast_to(np.float32(0), (size, recording.frames))
+    if features.shape[-1] != recording.frames:
         raise UserError(
-            f"{missing[0]} has no label, but other files have one",
-            why=f"{len(missing)} of {len(recordings)} files have no label that the model knows",
-            do_this="put it into a folder named by its label, or list it in the file of "
-            "condition.labels, and encode again; or remove it.",
+            f"the {kind} features of {recording.key} do not fit its latents",
+            why=f"it has {recording.frames} frames of latents but {features.shape[-1]} of features",
+            do_this="encode the recordings with `latentdiff encode`, or train with "
+            "condition.kinds=none.",
         )
-    return torch.tensor(labels)
+    return features
+
+
+def _categories(recordings: Sequence[Recording]) -> dict[str, Tensor]:
+    """Kind -> [files] index of each file's category. UserError naming a file without one."""
+    found = {}
+    for kind in {kind: None for recording in recordings for kind in recording.categories}:
+        missing = [each.key for each in recordings if kind not in each.categories]
+        if missing:
+            raise UserError(
+                f"{missing[0]} has no {kind}, but other files have one",
+                why=f"{len(missing)} of {len(recordings)} files have no {kind} that the model "
+                "knows",
+                do_this="put it into a folder named by its label, or list it in the file of "
+                "condition.labels, and encode again; or remove it.",
+            )
+        found[kind] = torch.tensor([each.categories[kind] for each in recordings])
+    return found
 
 
 def seed_of(*parts: object) -> int:

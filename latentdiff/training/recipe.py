@@ -9,7 +9,7 @@ features, T latent frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,8 +27,9 @@ from latentdiff.errors import UserError
 from latentdiff.latents.statistics import LatentStatistics
 from latentdiff.latents.store import Entry, LatentStore
 from latentdiff.networks.build import build
+from latentdiff.networks.layers import UNCONDITIONAL
 from latentdiff.networks.settings import NetworkConfig
-from latentdiff.specs import Condition, Denoise, Network
+from latentdiff.specs import NO_CONDITION, Condition, ConditionSize, Denoise, Network
 from latentdiff.training.task import Task
 
 Transform = Callable[[Tensor], Tensor]
@@ -94,30 +95,29 @@ class Recipe:
         self,
         *,
         channels: int,
-        features: int = 0,
-        labels: int = 0,
+        conditions: Mapping[str, ConditionSize] = UNCONDITIONAL,
         seed: int = 0,
         variance: Tensor | None = None,
     ) -> Denoiser:
         """An untrained denoiser for C latent channels of `variance` [C] (None: ones).
 
-        `features`: K, 0 without a spectrogram. `labels`: size of the vocabulary, 0 without labels.
-        The weights depend on `seed` only. Raises UserError for a regression without a condition.
+        `conditions`: kind -> size. The weights depend on `seed` only. Raises UserError for a
+        regression without a condition.
         """
-        if self.diffusion.parametrisation == "regression" and not (features or labels):
+        if self.diffusion.parametrisation == "regression" and not conditions:
             raise UserError(
                 "a regression needs a condition",
                 why="diffusion.parametrisation=regression predicts latents from it alone",
-                do_this="set condition.kind=mel, or choose another parametrisation.",
+                do_this="set condition.kinds=mel, or choose another parametrisation.",
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = self.make_network(channels, features, labels)
+            network = self.make_network(channels, conditions)
         return self.wrap_network(network, variance)
 
-    def make_network(self, channels: int, features: int, labels: int) -> Network:
+    def make_network(self, channels: int, conditions: Mapping[str, ConditionSize]) -> Network:
         """An untrained network; its weights follow torch's global seed."""
-        return build(self.network, channels, features, labels)
+        return build(self.network, channels, conditions)
 
     def wrap_network(self, network: Network, variance: Tensor | None) -> Denoiser:
         """The denoiser around a network: it turns the network's output into clean latents."""
@@ -174,7 +174,7 @@ class Recipe:
         seeds: Sequence[int],
         channels: int,
         frames: int,
-        condition: Condition = Condition(),  # noqa: B008 (immutable)
+        condition: Condition = NO_CONDITION,
         device: torch.device | str = "cpu",
         variance: Tensor | None = None,
     ) -> Tensor:

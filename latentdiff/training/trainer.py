@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor, nn
 
 from latentdiff.config import Values
+from latentdiff.diffusion.denoiser import NO_DROPOUT, ConditionDropout
 from latentdiff.interrupt import StopRequest
 from latentdiff.tracking import Tracker, progress
 from latentdiff.training import checkpoint, verdict
@@ -100,7 +101,7 @@ class Trainer:
         *,
         constants: Mapping[str, Mapping[str, Tensor]] | None = None,
         header: Values | None = None,
-        condition_dropout: float = 0.0,
+        condition_dropout: ConditionDropout = NO_DROPOUT,
         seed: int = 0,
         device: str = "auto",
         fabric: Fabric | None = None,

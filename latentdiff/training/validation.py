@@ -5,12 +5,13 @@ Shapes: B windows, C latent channels, K condition features, L noise levels, W fr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from latentdiff.specs import Condition, Denoise
+from latentdiff.specs import Denoise
 from latentdiff.training.data import Batch, generator_for
 from latentdiff.training.process_group import ProcessGroup
 from latentdiff.training.task import Task
@@ -31,6 +32,11 @@ class Validation:
     """The same of the model that knows variances only, on the same windows and noise."""
     shuffled: float | None
     """Mean loss with the conditions exchanged among windows; None = no condition, or one window."""
+    exchanged: Mapping[str, float] = field(default_factory=dict)
+    """Kind -> mean loss with the conditions of that kind alone exchanged among windows."""
+    shifted: Mapping[str, float] = field(default_factory=dict)
+    """Kind -> mean loss with the features of that kind alone moved along time; not for kinds that
+    are constant in every window."""
     raw: float | None = None
     """Mean loss of the raw (not averaged) weights; None = not measured."""
     training: float | None = None
@@ -70,7 +76,20 @@ class Validation:
 
         None = no condition, or one window.
         """
-        return None if self.shuffled is None else self.shuffled / self.loss - 1.0
+        return None if self.shuffled is None else self._gain(self.shuffled)
+
+    @property
+    def gains(self) -> dict[str, float]:
+        """Kind -> relative rise of the loss when that kind alone is exchanged."""
+        return {kind: self._gain(loss) for kind, loss in self.exchanged.items()}
+
+    @property
+    def shift_gains(self) -> dict[str, float]:
+        """Kind -> relative rise of the loss when that kind alone is moved along time."""
+        return {kind: self._gain(loss) for kind, loss in self.shifted.items()}
+
+    def _gain(self, loss: float) -> float:
+        return loss / self.loss - 1.0
 
     def metrics(self) -> dict[str, float]:
         """Everything by name, for the metrics file."""
@@ -82,6 +101,10 @@ class Validation:
             "training_baseline": self.training_baseline,
             "training_skill": self.training_skill,
         }
+        for kind, gain in self.gains.items():
+            further[f"conditioning_gain_{kind}"] = gain
+        for kind, gain in self.shift_gains.items():
+            further[f"shift_gain_{kind}"] = gain
         for number, loss in enumerate(self.averages or []):
             further[f"loss_of_average_{number}"] = loss
         values.update({name: value for name, value in further.items() if value is not None})
@@ -134,14 +157,26 @@ class Validator:
         table = self._table(denoise, self.windows, self._all, device)
         baselines = self._known(device)
         loss = float(table.mean())
-        exchanged = exchange(self.windows)
+
+        def loss_with(windows: Batch) -> float:
+            return loss * self._ratio(denoise, windows, table, device)
+
+        kinds = list(self.windows.condition.values)
+        exchanged = {
+            kind: loss_with(wrong)
+            for kind in kinds
+            if (wrong := exchange(self.windows, [kind])) is not None
+        }
+        everything = exchange(self.windows, kinds) if len(kinds) > 1 else None
         return Validation(
             self.logsnr.tolist(),
             table.mean(dim=1).tolist(),
             baselines.mean(dim=1).tolist(),
-            shuffled=None
-            if exchanged is None
-            else loss * self._ratio(denoise, exchanged, table, device),
+            shuffled=next(iter(exchanged.values()), None)
+            if everything is None
+            else loss_with(everything),
+            exchanged=exchanged,
+            shifted={kind: loss_with(shift(self.windows, kind)) for kind in moving(self.windows)},
             raw=None if raw is None else loss * self._ratio(raw, self.windows, table, device),
         )
 
@@ -189,14 +224,30 @@ def _mean(table: Tensor, wanted: Tensor) -> float:
     return float((table * wanted).sum(dim=1).div(wanted.sum(dim=1)).mean())
 
 
-def exchange(windows: Batch) -> Batch | None:
-    """The windows, each with the condition of the one half a set away (mostly another file's).
+def exchange(windows: Batch, kinds: Collection[str]) -> Batch | None:
+    """The windows, each with these conditions of the one half a set away (mostly another file's).
 
     None without conditions, or with one window only.
     """
     count = len(windows.files)
-    if count < 2 or all(x is None for x in windows.condition):
+    if count < 2 or not kinds:
         return None
     order = (torch.arange(count) + count // 2) % count
-    wrong = Condition(*(None if x is None else x[order] for x in windows.condition))
-    return windows._replace(condition=wrong)
+    return windows._replace(condition=windows.condition.replaced_by(order, kinds))
+
+
+def shift(windows: Batch, kind: str) -> Batch:
+    """The windows, with the features of a kind moved by a third of a window, around its end."""
+    features = windows.condition.values[kind]
+    moved = features.roll(features.shape[-1] // 3, dims=-1)
+    condition = windows.condition.with_kind(kind, moved, windows.condition.given.get(kind))
+    return windows._replace(condition=condition)
+
+
+def moving(windows: Batch) -> list[str]:
+    """The kinds of features that change along a window."""
+    return [
+        kind
+        for kind, x in windows.condition.values.items()
+        if x.ndim == 3 and not torch.equal(x[..., :1].expand_as(x), x)
+    ]

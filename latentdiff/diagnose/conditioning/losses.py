@@ -7,27 +7,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
+from latentdiff.conditions.labels import Label
 from latentdiff.diagnose.conditioning.results import Losses
 from latentdiff.errors import UserError
 from latentdiff.latents.store import LatentStore
 from latentdiff.model.data import windows_of
 from latentdiff.model.model import Model
-from latentdiff.specs import Condition
+from latentdiff.specs import NO_CONDITION, Condition
 from latentdiff.training.data import Batch
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.validation import Validator
 
 
-def exchanged(
-    condition: Condition, labels: int, features: bool = True, label: bool = True
-) -> Condition:
-    """Wrong conditions: the features of a clip half a set away, and the next of `labels` labels."""
-    wrong = condition
-    if features and condition.features is not None:
-        half = len(condition.features) // 2
-        wrong = wrong._replace(features=condition.features.roll(half, dims=0))
-    if label and condition.label is not None:
-        wrong = wrong._replace(label=(condition.label + 1) % labels)
+def exchanged(condition: Condition, labels: int, *kinds: str) -> Condition:
+    """Wrong conditions of these kinds (none given: all): the features of a clip half a set away,
+    and the next of `labels` labels."""
+    wrong, half = condition, torch.arange(len(condition)).roll(len(condition) // 2)
+    for kind in kinds or condition.values:
+        if kind == Label.name:
+            wrong = wrong.with_kind(kind, (condition.values[kind] + 1) % labels)
+        else:
+            wrong = wrong.replaced_by(half, [kind])
     return wrong
 
 
@@ -57,7 +59,7 @@ def measure_losses(
         for name, wrong in _wrong_conditions(model, windows).items()
     }
     # Windows half a set away often share a label, so for labels alone only `other label` counts.
-    by_label = model.condition.features is None
+    by_label = list(model.kinds) == [Label.name]
     return Losses(
         windows=len(windows.files),
         right=own.loss,
@@ -73,9 +75,7 @@ def _wrong_conditions(model: Model, windows: Batch) -> dict[str, Condition]:
     """Wrong conditions, by their names in `Losses.gains`."""
     condition, labels, wrong = windows.condition, len(model.labels), {}
     if model.condition.dropout > 0:
-        wrong["none"] = Condition()
-    if model.condition.follows_label:
-        wrong["other label"] = exchanged(condition, labels, features=False)
-    if model.condition.kind == "both":
-        wrong["other spectrogram"] = exchanged(condition, labels, label=False)
+        wrong["none"] = NO_CONDITION
+    if len(model.kinds) > 1 or model.labels:
+        wrong |= {f"other {kind}": exchanged(condition, labels, kind) for kind in model.kinds}
     return wrong

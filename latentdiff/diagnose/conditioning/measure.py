@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from latentdiff.conditions.registry import KINDS
 from latentdiff.diagnose.conditioning import picture
 from latentdiff.diagnose.conditioning.losses import exchanged, measure_losses
 from latentdiff.diagnose.conditioning.report import text
@@ -40,7 +41,7 @@ from latentdiff.training.settings import VALIDATION
 NAME = "conditioning"
 GUIDANCE = (0.0, 1.0, 2.0, 4.0)
 """Guidance scales to compare; 0 ignores the condition, 1 is no guidance."""
-CHANGED = ("other condition", "other spectrogram", "other label", "other noise", "both other")
+CHANGED = ("other condition", *(f"other {kind}" for kind in KINDS), "other noise", "both other")
 """Sets of samples that are compared with `right`, where they were drawn."""
 
 
@@ -128,11 +129,11 @@ def diagnose_conditioning(
     """
     device = pick_device(project.device)
     model, store = open_model(run, diffusion, latents, device)
-    if model.condition.kind == "none":
+    if not model.kinds:
         raise UserError(
             f"{model.path} follows no condition",
-            why="it was trained with condition.kind=none",
-            do_this="train one with condition.kind=mel, label or both.",
+            why="it was trained with condition.kinds=none",
+            do_this="train one with condition.kinds=style,beat, mel or label.",
         )
     codec = open_codec(run, store, rave, ckpt, device)
     directory = run.diagnosis / NAME
@@ -204,11 +205,9 @@ def _sample_all(setup: Setup) -> dict[str, SampleSet]:
         "other noise": setup.sample(condition, "other noise"),
         "both other": setup.sample(wrong, "other noise"),
     }
-    if setup.model.condition.kind == "both":
-        other_mel = exchanged(condition, labels, label=False)
-        other_label = exchanged(condition, labels, features=False)
-        latents["other spectrogram"] = setup.sample(other_mel)
-        latents["other label"] = setup.sample(other_label)
+    if len(setup.model.kinds) > 1:
+        for kind in setup.model.kinds:
+            latents[f"other {kind}"] = setup.sample(exchanged(condition, labels, kind))
     for scale in _scales(setup.model):
         latents[f"guidance {scale:g}"] = setup.sample(condition, guidance=scale)
     return {name: setup.decode(final, name) for name, final in latents.items()}
@@ -222,11 +221,11 @@ def _scales(model: Model) -> tuple[float, ...]:
 def _results(setup: Setup, samples: Mapping[str, SampleSet]) -> Results:
     model, right, clips = setup.model, samples["right"], samples["followed"]
     losses = measure_losses(model, setup.store, setup.split, setup.project.training, setup.scratch)
-    near = ("right", "other condition") if model.condition.features else ()
+    near = ("right", "other condition") if model.standardisers else ()
     return Results(
         checkpoint=str(model.path),
         step=model.step,
-        kind=model.condition.kind,
+        kinds=list(model.kinds),
         clips=len(setup.clips.places),
         clip_seconds=round(model.spec.seconds(clips.latents.shape[-1]), 3),
         held_out=setup.split == "validation",
@@ -242,7 +241,7 @@ def _results(setup: Setup, samples: Mapping[str, SampleSet]) -> Results:
 def _guidance_row(setup: Setup, scale: float, samples: Mapping[str, SampleSet]) -> GuidanceRow:
     guided, free = samples[f"guidance {scale:g}"], samples[f"guidance {GUIDANCE[0]:g}"]
     strength = setup.strength(guided)
-    by_features = setup.model.condition.features is not None
+    by_features = bool(setup.model.standardisers)
     return GuidanceRow(
         spread=strength.spread,
         level_db=strength.level_db,

@@ -44,7 +44,7 @@ def _files(results: Results) -> str:
 
 def _head(r: Results) -> list[str]:
     return [
-        f"{r.checkpoint}, step {r.step}, follows {KINDS.get(r.kind, r.kind)}; {r.clips} clips of "
+        f"{r.checkpoint}, step {r.step}, follows {', '.join(r.kinds)}; {r.clips} clips of "
         f"{r.clip_seconds:.1f} s from {_files(r)} files"
     ]
 
@@ -116,9 +116,8 @@ def _verdict(r: Results) -> list[str]:
     ]
     if r.verdict == "ignored" and by_condition > MOVED:
         lines.append(_wrongly_learned(r))
-    if r.kind == "both":
-        parts = ("spectrogram", "label")
-        grades = (f"{part}: {verdict.grade(r.losses.gains[f'other {part}'])}" for part in parts)
+    if len(r.kinds) > 1:
+        grades = (f"{kind}: {verdict.grade(r.losses.gains[f'other {kind}'])}" for kind in r.kinds)
         lines.append("separately: " + ", ".join(grades))
     return lines
 

@@ -68,8 +68,8 @@ class Results:
     checkpoint: str
     step: int
     """Training steps behind the weights."""
-    kind: str
-    """The condition kind, `condition.kind`; never `none`."""
+    kinds: list[str]
+    """The kinds of conditions that the model follows, at least one."""
     clips: int
     clip_seconds: float
     held_out: bool

@@ -256,7 +256,7 @@ def displaced_samples(settings: Project) -> str:
 
 
 def _guidable(settings: Project) -> bool:
-    return settings.condition.kind != "none" and settings.condition.dropout > 0
+    return bool(settings.condition.chosen) and settings.condition.dropout > 0
 
 
 def _less_bending(settings: Project) -> list[str]:

@@ -25,6 +25,7 @@ from latentdiff.evaluation.activations import Activations, rms
 from latentdiff.evaluation.directions import Directions
 from latentdiff.evaluation.pairing import Pairing
 from latentdiff.latents.store import LatentStore
+from latentdiff.model.condition_inputs import followed_kinds
 from latentdiff.model.data import features_of, windows_of
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
@@ -136,15 +137,16 @@ def _validate(
 
 def _pairing(model: Model, store: LatentStore) -> Pairing | None:
     """Pairing on channels with structure along time: white noise cannot be predicted."""
-    if model.standardiser is None:
+    kinds = [kind.name for kind in followed_kinds(model)]
+    if not kinds:
         return None
     files, frames = [], 0
     for entry in store.of("train"):
         features = features_of(model, store, entry)
-        assert features is not None  # the model follows a spectrogram
+        known = {kind: x for kind in kinds if (x := features[kind]) is not None}
         latents = torch.from_numpy(np.array(store.mean(entry), dtype=np.float32))
-        standardised = torch.from_numpy(model.standardiser(np.asarray(features)))
-        files.append((model.whiten(latents), standardised))
+        standardised = [model.standardisers[kind](np.asarray(x)) for kind, x in known.items()]
+        files.append((model.whiten(latents), torch.from_numpy(np.concatenate(standardised))))
         frames += entry.frames
         if frames > PAIRED:
             break
@@ -171,7 +173,7 @@ def _activations(model: Model, windows: Batch) -> dict[float, Activations]:
 
 def _growth(model: Model) -> float:
     """Growth of weight matrices, without those initialised to zero."""
-    fresh = Model.create(model.spec, model.whitening, model.standardiser).denoiser
+    fresh = Model.create(model.spec, model.whitening, model.standardisers).denoiser
     pairs = zip(model.denoiser.parameters(), fresh.parameters(), strict=True)
     ratios = [
         rms(trained) / rms(start)

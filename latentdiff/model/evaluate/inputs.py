@@ -13,6 +13,7 @@ from latentdiff.evaluation.embeddings import Embedding
 from latentdiff.latents.settings import LatentConfig
 from latentdiff.latents.store import LatentStore
 from latentdiff.model.clips import CLIP_SECONDS, ClipSets, gather
+from latentdiff.model.condition_inputs import followed_kinds
 from latentdiff.model.model import Model
 from latentdiff.specs import Codec
 from latentdiff.training.data import generator_for
@@ -70,7 +71,7 @@ def choose_clips(model: Model, store: LatentStore, settings: EvaluationSettings)
 
     Raises UserError if the training files are too short.
     """
-    if model.standardiser is not None:
+    if followed_kinds(model):
         frames = model.spec.frames(settings.seconds or CLIP_SECONDS)
     else:
         seconds = settings.seconds or settings.sampling.seconds
@@ -80,6 +81,6 @@ def choose_clips(model: Model, store: LatentStore, settings: EvaluationSettings)
 
 def sample_frames(model: Model, clips: ClipSets, settings: EvaluationSettings) -> int:
     """Latent frames of a sample: those of a clip where samples follow the clips' spectrograms."""
-    if model.standardiser is not None:
+    if followed_kinds(model):
         return clips.frames
     return model.spec.frames(settings.seconds or settings.sampling.seconds)

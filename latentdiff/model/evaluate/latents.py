@@ -17,10 +17,11 @@ from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.evaluation import compare, neighbours, windows
 from latentdiff.evaluation.compare import Comparison
 from latentdiff.model.clips import Clips, conditions
+from latentdiff.model.condition_inputs import as_condition, followed_kinds
+from latentdiff.model.condition_maker import ConditionMaker
 from latentdiff.model.evaluate.inputs import EvaluationInputs
 from latentdiff.model.evaluate.results import LabelSpread, Neighbours, Spread
 from latentdiff.model.sampling import draw
-from latentdiff.specs import Condition
 from latentdiff.training.data import seed_of
 
 WINDOW = 16
@@ -46,15 +47,19 @@ class LatentSet:
 def draw_samples(
     inputs: EvaluationInputs, settings: SamplingConfig, n: int, followed: Clips
 ) -> LatentSet:
-    """`n` samples; if the model has a condition, they follow that of each of these clips in turn.
+    """`n` samples, in styles and tempi of training files; a model that follows recordings or
+    labels follows those of these clips in turn.
 
     Raises NonFiniteSamples.
     """
-    model, condition = inputs.model, Condition()
-    if model.condition.kind != "none":
-        condition = conditions(model, inputs.store, followed)
+    model = inputs.model
     # Not seed, seed + 1, ...: evaluations with seeds 0 and 1 would share all samples but one.
     seeds = [seed_of(inputs.settings.seed, "evaluate", k) for k in range(n)]
+    if followed_kinds(model) or model.labels:
+        condition = conditions(model, inputs.store, followed)
+    else:
+        drawn = ConditionMaker(model).batch(seeds, inputs.sample_frames)
+        condition = as_condition(drawn)
     samples = draw(model, settings, seeds, inputs.sample_frames, condition)
     raw = _unwhiten(inputs, samples.latents, settings)
     return LatentSet(samples.latents, raw, samples.network_calls)
@@ -63,7 +68,7 @@ def draw_samples(
 def draw_following_held_out(inputs: EvaluationInputs) -> LatentSet | None:
     """A sample for each held-out clip; None without any, or if no spectrogram is followed."""
     held_out = inputs.clips.held_out
-    if held_out is None or inputs.model.standardiser is None:
+    if held_out is None or not followed_kinds(inputs.model):
         return None
     return draw_samples(inputs, inputs.settings.sampling, len(held_out), held_out)
 

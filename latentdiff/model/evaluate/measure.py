@@ -9,6 +9,7 @@ from latentdiff.audio import AudioError
 from latentdiff.evaluation import compare
 from latentdiff.latents.store import LatentStore
 from latentdiff.model.clips import NO_CODEC, ClipSets
+from latentdiff.model.condition_inputs import followed_kinds
 from latentdiff.model.evaluate import latents, sound
 from latentdiff.model.evaluate.inputs import EvaluationInputs, EvaluationSettings
 from latentdiff.model.evaluate.latents import LatentSet
@@ -91,7 +92,7 @@ def _sampling_facts(inputs: EvaluationInputs) -> SamplingFacts:
     return SamplingFacts(
         steps=settings.steps,
         guidance=settings.guidance,
-        can_guide=condition.kind != "none" and condition.dropout > 0 and not regression,
+        can_guide=bool(inputs.model.kinds) and condition.dropout > 0 and not regression,
         autoguidance=float(settings.autoguidance),
         regression=regression,
     )
@@ -101,7 +102,7 @@ def _condition_following(
     inputs: EvaluationInputs, samples: LatentSet, skipped: list[str]
 ) -> ConditionFollowing | None:
     """None, and a line in `skipped`, where recordings cannot be read."""
-    if inputs.codec is None or inputs.model.standardiser is None:
+    if inputs.codec is None or not followed_kinds(inputs.model):
         return None
     try:
         return sound.condition_following(inputs, inputs.codec, samples)

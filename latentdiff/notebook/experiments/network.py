@@ -27,7 +27,7 @@ class Wrapped(nn.Module):
         super().__init__()
         self.network = network
         self.channels = network.channels if channels is None else channels
-        self.condition_features = network.condition_features
+        self.conditions = network.conditions
         self.receptive_field = network.receptive_field
 
     def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
@@ -62,13 +62,18 @@ class Flattened(Wrapped):
         self._stretched = stretched
 
     def forward(self, z: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
-        features = condition.features
-        if features is not None and self._stretched:
-            features = interpolate(features, size=z.shape[1] * z.shape[2], mode="nearest")
-        elif features is not None:
-            features = features.repeat(1, 1, z.shape[1])
+        values = {
+            kind: self._lay_out(x, z.shape) if x.ndim == 3 else x
+            for kind, x in condition.values.items()
+        }
         flat = z.flatten(1)[:, None]
-        return super().forward(flat, logsnr, condition._replace(features=features)).view_as(z)
+        return super().forward(flat, logsnr, Condition(values, condition.given)).view_as(z)
+
+    def _lay_out(self, features: Tensor, shape: torch.Size) -> Tensor:
+        """Features [B, K, T] for latents of `shape` [B, C, T] => [B, K, C T]."""
+        if self._stretched:
+            return interpolate(features, size=shape[1] * shape[2], mode="nearest")
+        return features.repeat(1, 1, shape[1])
 
 
 class DividedByStd(Wrapped):

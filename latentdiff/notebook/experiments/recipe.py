@@ -5,7 +5,7 @@ Shapes: B samples, C latent channels, T frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,7 +31,7 @@ from latentdiff.notebook.experiments.training import (
     RestrictedNoiseLevelSampler,
     scale_logsnr,
 )
-from latentdiff.specs import Denoise, Network
+from latentdiff.specs import ConditionSize, Denoise, Network
 from latentdiff.training.recipe import Recipe, Transform
 
 
@@ -92,9 +92,9 @@ class MistakenRecipe(Recipe):
 
     # --- the denoiser
 
-    def make_network(self, channels: int, features: int, labels: int) -> Network:
+    def make_network(self, channels: int, conditions: Mapping[str, ConditionSize]) -> Network:
         flat = self.experiment.network.layout != "frames"
-        sound = super().make_network(1 if flat else channels, features, labels)
+        sound = super().make_network(1 if flat else channels, conditions)
         return network.with_mistakes(sound, self.experiment, channels, self.schedule)
 
     def wrap_network(self, network: Network, variance: Tensor | None) -> Denoiser:

@@ -142,8 +142,8 @@ class ExperimentConfig(Section):
             "network.output=one: a flat layout has one channel already": (
                 mine.output == "one" and mine.layout != "frames"
             ),
-            "network.layout=flat-stretched needs a spectrogram to stretch: condition.kind=mel": (
-                mine.layout == "flat-stretched" and condition.features is None
+            "network.layout=flat-stretched needs features to stretch: condition.kinds=mel": (
+                mine.layout == "flat-stretched" and set(condition.chosen) <= {"label"}
             ),
             "network.norm=batch: the network tiny has no norms": (
                 mine.norm == "batch" and network.name == "tiny"
@@ -152,8 +152,8 @@ class ExperimentConfig(Section):
             "diffusion.parametrisation=eps, v or flow": (
                 mine.divide_by_std and not (bare and parametrisation in ("eps", "v", "flow"))
             ),
-            "data.pairing=shuffled needs a condition: condition.kind is none": (
-                self.data.pairing == "shuffled" and condition.kind == "none"
+            "data.pairing=shuffled needs a condition: condition.kinds is none": (
+                self.data.pairing == "shuffled" and not condition.chosen
             ),
             "training.t_range needs diffusion.levels.name=schedule": (
                 trained.t_range != (0.0, 1.0) and diffusion.levels.name != "schedule"
