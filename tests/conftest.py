@@ -221,6 +221,7 @@ def make_model():
         codec=None,
         codec_path="/some/codec.ckpt",
         labels=(),
+        references=None,
         window=32,
         whitening=None,
         variance=None,
@@ -230,7 +231,8 @@ def make_model():
         from dataclasses import replace
 
         from latentdiff import config
-        from latentdiff.conditions.features import feature_kind
+        from latentdiff.conditions.kind import FeatureKind, condition_kind
+        from latentdiff.conditions.references import References
         from latentdiff.conditions.settings import ConditionConfig
         from latentdiff.conditions.standardiser import Standardiser
         from latentdiff.diffusion.settings import DiffusionConfig
@@ -245,10 +247,14 @@ def make_model():
             directions = torch.linalg.qr(torch.randn(6, 6, generator=generator))[0][:2]
             scale = torch.tensor([3.0, 0.5])
             whitening = Whitening(torch.arange(6.0), directions, scale, variance)
-        condition = config.build(ConditionConfig, condition or {})
-        name = condition.features
-        bands = feature_kind(name, condition).size if name else 0
-        arrays = np.zeros(bands, np.float32), np.ones(bands, np.float32)
+        condition = config.build(ConditionConfig, condition or {"kinds": "none"})
+        standardisers = {}
+        for name in condition.chosen:
+            kind = condition_kind(name, condition)
+            size = kind.size if isinstance(kind, FeatureKind) else 2 * whitening.channels
+            if name != "label":
+                arrays = np.zeros(size, np.float32), np.ones(size, np.float32)
+                standardisers[name] = Standardiser(*arrays)
         spec = ModelSpec(
             config.build(NetworkConfig, network or {"name": "tiny", "channels": 8}),
             config.build(DiffusionConfig, diffusion or {}),
@@ -258,7 +264,7 @@ def make_model():
             list(labels),
             window,
         )
-        model = Model.create(spec, whitening, Standardiser(*arrays) if bands else None)
+        model = Model.create(spec, whitening, standardisers, references or References())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             for weight in model.denoiser.parameters() if gain else ():

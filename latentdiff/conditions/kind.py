@@ -58,6 +58,8 @@ class Target:
     latents: Callable[[Path], Floats]
     """Final latents [C, T] of the end of a recording. Raises AudioError, and UserError without a
     codec."""
+    beats: Callable[[Path], BeatGrid | None]
+    """The beats of a recording; None: it has none. Raises AudioError."""
     of_file: Callable[[str, str], Floats | None]
     """(kind, key) -> what describes that training file; KeyError for a key that is none."""
     made: Mapping[str, Floats] = field(default_factory=dict)

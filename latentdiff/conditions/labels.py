@@ -7,20 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from latentdiff.conditions.kind import CategoryKind
-from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.config import did_you_mean
 from latentdiff.errors import UserError
-
-
-class Label(CategoryKind):
-    """The label of a recording: the name of its folder, or from a file."""
-
-    name = "label"
-
-    @classmethod
-    def of(cls, condition: ConditionConfig) -> Label:
-        return cls()
 
 
 def read_labels(path: Path) -> dict[str, str]:
@@ -55,7 +43,7 @@ def labels_for(keys: Iterable[str], labels: Mapping[str, str]) -> list[str]:
     Raises UserError that names some of the keys without a label.
     """
     wanted = list(keys)
-    own_labels = [labels.get(key) or labels.get(_PART.sub(r"\1", key)) for key in wanted]
+    own_labels = [labels.get(key) or labels.get(recording_key(key)) for key in wanted]
     missing = [key for key, label in zip(wanted, own_labels, strict=True) if label is None]
     if missing:
         some = "".join(f"\n    {key}" for key in missing[:5])
@@ -66,6 +54,11 @@ def labels_for(keys: Iterable[str], labels: Mapping[str, str]) -> list[str]:
             "latents.",
         )
     return [label for label in own_labels if label is not None]
+
+
+def recording_key(key: str) -> str:
+    """ "song train.wav" and "song validation.wav" => "song.wav", other keys unchanged."""
+    return _PART.sub(r"\1", key)
 
 
 _PART = re.compile(r" (?:train|validation)(\.[^./]*)$")

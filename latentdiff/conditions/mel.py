@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from latentdiff.conditions.frames import whole_frames
 from latentdiff.conditions.kind import SpectralKind
 from latentdiff.conditions.settings import ConditionConfig, MelConfig
 from latentdiff.config import Values
@@ -68,25 +69,8 @@ def mel_blocks(blocks: Iterable[Floats], config: MelConfig) -> Iterator[Floats]:
         normalized=True,
         center=False,
     )
-    for samples in _whole_frames(blocks, config):
+    for samples in whole_frames(blocks, config.n_fft, config.hop):
         with torch.inference_mode():
             mel = transform(torch.from_numpy(samples))
             decibels = 20 * torch.log10(mel.clamp(min=1e-5))
             yield ((decibels - 20 + 100) / 100).clamp(0, 1).numpy()
-
-
-def _whole_frames(blocks: Iterable[Floats], config: MelConfig) -> Iterator[Floats]:
-    """Mono audio [N'] in pieces of whole frames, with half a frame of silence at both ends."""
-    before, after = config.n_fft // 2, config.n_fft - config.n_fft // 2
-    rest = np.zeros(before, dtype=np.float32)
-    for block in blocks:
-        mono = block.mean(axis=0, dtype=np.float64).astype(np.float32)
-        rest = np.concatenate([rest, mono])
-        frames = (len(rest) - config.n_fft) // config.hop + 1
-        if frames > 0:
-            yield rest[: (frames - 1) * config.hop + config.n_fft]
-            # The next frame overlaps with these.
-            rest = rest[frames * config.hop :]
-    tail = np.concatenate([rest, np.zeros(after, dtype=np.float32)])
-    if len(tail) >= config.n_fft:
-        yield tail

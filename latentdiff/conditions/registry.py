@@ -47,7 +47,20 @@ KINDS = {
             ),
         ),
     ),
+    "beat": KindEntry(
+        "beat.Beat",
+        "where in the bar it is, so that a sample keeps its beat",
+        (
+            Option(
+                "bpm",
+                "BPM[:BPM]",
+                "Tempo, or first and last tempo: 125, 90:140. Default: that of the training file "
+                "whose style it has.",
+            ),
+            Option("beats", "FILE", "Take the beats of this recording."),
+        ),
+    ),
     "mel": KindEntry("mel.Mel", "follows a mel spectrogram, frame by frame"),
-    "label": KindEntry("labels.Label", "one of several kinds of sound, such as folders"),
+    "label": KindEntry("label.Label", "one of several kinds of sound, such as folders"),
 }
 """Features before those that depend on them: chords follow the beat."""

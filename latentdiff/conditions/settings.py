@@ -37,6 +37,13 @@ class StyleConfig(Section):
     """Probability with which a window loses its style alone."""
 
 
+class BeatConfig(Section):
+    """The beat of a piece."""
+
+    dropout: Probability = 0.1
+    """Probability with which a window loses its beat alone. Files without a beat never have one."""
+
+
 class LabelConfig(Section):
     """Labels of recordings."""
 
@@ -105,6 +112,7 @@ class ConditionConfig(Section):
     sample without any and be guided. 0: it cannot."""
 
     style: StyleConfig = StyleConfig()
+    beat: BeatConfig = BeatConfig()
     mel: MelConfig = MelConfig()
     label: LabelConfig = LabelConfig()
 

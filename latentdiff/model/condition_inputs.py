@@ -15,7 +15,8 @@ import torch
 from latentdiff import audio
 from latentdiff.audio import AudioError
 from latentdiff.conditions.kind import FeatureKind, LatentKind, Sound
-from latentdiff.conditions.labels import Label, label_index
+from latentdiff.conditions.label import Label
+from latentdiff.conditions.labels import label_index
 from latentdiff.errors import UserError
 from latentdiff.latents.store import Entry, LatentStore
 from latentdiff.model.data import features_of, final_latents, label_of

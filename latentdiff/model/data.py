@@ -17,7 +17,7 @@ from torch import Tensor
 
 from latentdiff import runs
 from latentdiff.conditions.kind import FeatureKind, LatentKind
-from latentdiff.conditions.labels import Label
+from latentdiff.conditions.label import Label
 from latentdiff.conditions.standardiser import Standardiser
 from latentdiff.errors import UserError
 from latentdiff.latents.statistics import LatentStatistics
@@ -151,9 +151,9 @@ def windows_of(
         model.spec.window,
         whiten=model.whiten,
         features={
-            name: FeatureMap(kind.size, _on_tensors(model.standardisers[name]))
-            for name, kind in model.kinds.items()
-            if isinstance(kind, FeatureKind)
+            name: FeatureMap(len(standardiser.mean), _on_tensors(standardiser))
+            for name, standardiser in model.standardisers.items()
+            if isinstance(model.kinds[name], FeatureKind)
         },
         derive={
             name: _derive(model, kind)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from latentdiff import runs
 from latentdiff.conditions.kind import ConditionKind, condition_kind
-from latentdiff.conditions.labels import Label
+from latentdiff.conditions.label import Label
 from latentdiff.conditions.references import NO_REFERENCES, References
 from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.conditions.standardiser import Standardiser

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from latentdiff.conditions.labels import Label
+from latentdiff.conditions.label import Label
 from latentdiff.diagnose.conditioning.results import Losses
 from latentdiff.errors import UserError
 from latentdiff.latents.store import LatentStore
