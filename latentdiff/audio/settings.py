@@ -28,6 +28,10 @@ class DataConfig(Section):
     """files: hold out whole files, at least one; of a single file, its end. ends: hold out the end
     of every file. With a handful of very different recordings a held-out file mostly measures how
     different it is, so ends say more; but scores look better than on pieces the model never saw."""
+    beats: str | None = None
+    """CSV file of the beats, where you know better than a tracker: columns `key`, `time` in seconds
+    and, if known, `beat` 1 to 4 in the bar. null, and recordings that it lacks: found by `encode`.
+    """
     chunk: int | None = Field(None, ge=1024, le=1 << 24)
     """Samples per database record, at sample_rate; the last one of a file is padded with zeros.
     Must not be shorter than rave.n_signal. Null: twice rave.n_signal, as in RAVE."""

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from latentdiff.audio import file_stems
 from latentdiff.commands.encode_jobs import EncodeJob, EncodeJobs, find_jobs
 from latentdiff.commands.encode_pass import FilesPass, share_out
 from latentdiff.commands.encode_progress import EncodedFile, ProgressLog
+from latentdiff.conditions.beats import read_beats
 from latentdiff.conditions.kind import FeatureKind, feature_kinds
 from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.errors import EXIT_FAILURE, UserError
@@ -118,7 +119,7 @@ def _open_stage(
         run.latents,
         "encode",
         sections=["latents"],
-        inputs=_inputs(codec, jobs, _feature_kinds(project.condition)),
+        inputs=_inputs(codec, jobs, project),
         overwrite=overwrite,
         harmless=_HARMLESS,
     )
@@ -134,14 +135,14 @@ def _feature_kinds(condition: ConditionConfig) -> dict[str, FeatureKind]:
     return feature_kinds(dict.fromkeys(["mel", *condition.chosen]), condition)
 
 
-def _inputs(
-    codec: RaveCodec, jobs: EncodeJobs, kinds: Mapping[str, FeatureKind]
-) -> dict[str, Input]:
+def _inputs(codec: RaveCodec, jobs: EncodeJobs, project: Project) -> dict[str, Input]:
     inputs = {
         "codec": Input(str(codec.origin.path.resolve()), codec.fingerprint),
         "audio": jobs.source,
     }
-    for name, kind in kinds.items():
+    if (beats := project.data.beats) is not None:
+        inputs["data.beats"] = Input(beats, runs.sha256_file(Path(beats)))
+    for name, kind in _feature_kinds(project.condition).items():
         settings = json.dumps(kind.identity(), sort_keys=True)
         digest = hashlib.sha256(settings.encode()).hexdigest()
         inputs[f"condition.{name}"] = Input(settings, digest)
@@ -212,7 +213,8 @@ class _Encoding:
         self._codec = codec
         stems = file_stems(job.key for job in jobs.jobs)
         kinds = _feature_kinds(project.condition)
-        self._pass = FilesPass(root, codec, project.latents, kinds, stems)
+        known = {} if project.data.beats is None else read_beats(Path(project.data.beats))
+        self._pass = FilesPass(root, codec, project.latents, kinds, stems, known)
         self._log = ProgressLog(root, group.rank)
         self._keep = project.latents.keep
         self._jobs = jobs.jobs

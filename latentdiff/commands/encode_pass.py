@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from latentdiff import streaming
 from latentdiff.audio import AudioError
 from latentdiff.commands.encode_jobs import EncodeJob
 from latentdiff.commands.encode_progress import EncodedFile
+from latentdiff.conditions.beat_tracker import SAMPLE_RATE, find_beats
+from latentdiff.conditions.beats import BeatGrid, beats_of
 from latentdiff.conditions.kind import FeatureKind, Sound
 from latentdiff.latents.arrays import ArrayWriter, array_writer
 from latentdiff.latents.settings import LatentConfig
@@ -69,12 +72,15 @@ class FilesPass:
         settings: LatentConfig,
         kinds: Mapping[str, FeatureKind],
         stems: Mapping[str, str],
+        beats: Mapping[str, BeatGrid],
     ) -> None:
         """`kinds`: name -> condition features to store. `stems`: key -> stem of its files, for all
-        jobs of the store (see `audio.file_stems`)."""
+        jobs of the store (see `audio.file_stems`). `beats`: those that are known, by key."""
         self._root, self._codec = root, codec
         self._settings, self._kinds = settings, kinds
         self._stems = stems
+        self._known_beats = beats
+        self._found_beats: tuple[Path | None, BeatGrid | None] = (None, None)
 
     def together(self, job: EncodeJob) -> int:
         """How many files as long as this one are batched into one codec call."""
@@ -118,7 +124,11 @@ class FilesPass:
         all its arrays are discarded.
         """
         files = {}
-        recording = Sound(lambda rate: job.slice(rate, 1), job.samples / self._codec.sample_rate)
+        recording = Sound(
+            lambda rate: job.slice(rate, 1),
+            job.samples / self._codec.sample_rate,
+            lambda: self._beats(job),
+        )
         rate = self._codec.sample_rate / self._codec.hop
         try:
             with ExitStack() as stack:
@@ -148,6 +158,20 @@ class FilesPass:
             features=files,
         )
         return EncodedFile(entry, job.identity(), job.level, output.posterior())
+
+    def _beats(self, job: EncodeJob) -> BeatGrid | None:
+        """Known beats, or those found in the whole recording: a part of it may be too short."""
+        known = beats_of(job.key, job.start, self._known_beats)
+        if known is not None:
+            return known
+        if self._found_beats[0] != job.path:
+            whole = replace(job, start=0.0, stop=None, _open=[])
+            try:
+                self._found_beats = (job.path, find_beats(whole.slice(SAMPLE_RATE, 1)))
+            finally:
+                whole.close()
+        found = self._found_beats[1]
+        return None if found is None else found.shifted(job.start)
 
 
 class _Output:

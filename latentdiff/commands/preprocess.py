@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _STAGE = "preprocess"
 # How the places are spelt (the files themselves are an input), and the number of readers.
-_HARMLESS = ("data.audio", "data.workers")
+_HARMLESS = ("data.audio", "data.beats", "data.workers")
 _LISTED_FILES = 40
 """Rows of the report."""
 

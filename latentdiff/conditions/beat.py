@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentdiff.conditions.beat_tracker import SAMPLE_RATE, find_beats
 from latentdiff.conditions.beats import SIZE, BeatGrid, beat_features, parse_bpm, steady
 from latentdiff.conditions.kind import FeatureKind, Sound, Target
 from latentdiff.conditions.settings import ConditionConfig
@@ -46,7 +45,7 @@ class Beat(FeatureKind):
         return cls()
 
     def extract(self, sound: Sound, frames: int, frame_rate: float) -> Iterator[Floats] | None:
-        grid = sound.beats or find_beats(sound.blocks(SAMPLE_RATE))
+        grid = sound.beats()
         return None if grid is None else iter([_features(grid, frames, frame_rate)])
 
     def identity(self) -> Values:
@@ -65,7 +64,7 @@ class Beat(FeatureKind):
                 do_this="leave one of them out.",
             )
         if song:
-            grid = target.beats(Path(song))
+            grid = target.recording(Path(song)).beats()
             if grid is None:
                 raise UserError(
                     f"no beat was found in {song}",

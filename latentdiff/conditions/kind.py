@@ -36,8 +36,8 @@ class Sound:
     blocks: Callable[[int], Iterable[Floats]]
     """Mono audio [1, N] in blocks of any length, at a sample rate in Hz."""
     seconds: float
-    beats: BeatGrid | None = None
-    """Its beats, where somebody knows better than a tracker."""
+    beats: Callable[[], BeatGrid | None]
+    """Its beats; None: it has none."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,6 @@ class Target:
     latents: Callable[[Path], Floats]
     """Final latents [C, T] of the end of a recording. Raises AudioError, and UserError without a
     codec."""
-    beats: Callable[[Path], BeatGrid | None]
-    """The beats of a recording; None: it has none. Raises AudioError."""
     of_file: Callable[[str, str], Floats | None]
     """(kind, key) -> what describes that training file; KeyError for a key that is none."""
     made: Mapping[str, Floats] = field(default_factory=dict)

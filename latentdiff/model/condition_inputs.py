@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 
 from latentdiff import audio
 from latentdiff.audio import AudioError
+from latentdiff.conditions.beat_tracker import SAMPLE_RATE, find_beats
 from latentdiff.conditions.kind import FeatureKind, LatentKind, Sound
 from latentdiff.conditions.label import Label
 from latentdiff.conditions.labels import label_index
@@ -130,7 +132,11 @@ def recording(path: Path) -> Sound:
     rate = audio.probe(path).sample_rate
     # Counted, because headers may be wrong.
     samples = sum(block.shape[1] for block in audio.blocks(path, channels=1))
-    return Sound(lambda rate: audio.blocks(path, rate, 1), samples / rate)
+    return Sound(
+        lambda rate: audio.blocks(path, rate, 1),
+        samples / rate,
+        cache(lambda: find_beats(audio.blocks(path, SAMPLE_RATE, 1))),
+    )
 
 
 def _choices(model: Model) -> str:

@@ -16,8 +16,6 @@ import torch
 
 from latentdiff import audio, streaming
 from latentdiff.audio import AudioError
-from latentdiff.conditions.beat_tracker import SAMPLE_RATE, find_beats
-from latentdiff.conditions.beats import BeatGrid
 from latentdiff.conditions.kind import FeatureKind, Sound, Target
 from latentdiff.conditions.label import Label
 from latentdiff.conditions.registry import KINDS, Option
@@ -82,7 +80,6 @@ class ConditionMaker:
                 reference,
                 self._recording,
                 self._latents,
-                self._beats,
                 self._of_file,
                 made,
             )
@@ -145,11 +142,6 @@ class ConditionMaker:
 
     def _recording(self, path: Path) -> Sound:
         return self._once("recording", path, lambda: recording(path))
-
-    def _beats(self, path: Path) -> BeatGrid | None:
-        return self._once(
-            "beats", path, lambda: find_beats(audio.blocks(path, SAMPLE_RATE, channels=1))
-        )
 
     def _latents(self, path: Path) -> np.ndarray:
         return self._once("latents", path, lambda: self._encode(path))
