@@ -1,4 +1,4 @@
-"""Beats and bars as a condition: a grid of beats, and the features that say where in the bar one is.
+"""Beats and bars as a condition: grids of beats, and features of the phase in the bar.
 
 Bars have four beats. Shapes: T frames.
 """
@@ -63,7 +63,9 @@ class BeatGrid:
         bars = np.interp(at, self.times, self.positions)
         first, last = self.tempo(self.times[[0, -1]]) / (60 * BEATS_PER_BAR)
         before, after = at - self.times[0], at - self.times[-1]
-        return bars + first * np.minimum(before, 0) + last * np.maximum(after, 0)
+        outside = first * np.minimum(before, 0) + last * np.maximum(after, 0)
+        positions: Numbers = bars + outside
+        return positions
 
     def tempo(self, times: ArrayLike) -> Numbers:
         """Local tempo in bpm at `times` [T] in seconds: the mean over the four beats either side.
@@ -100,7 +102,8 @@ def beat_features(bars: ArrayLike, bpm: ArrayLike, frame_rate: float) -> NDArray
     for cycles in CYCLES:
         visible = cycles * tempo / (60 * BEATS_PER_BAR) <= frame_rate / 2
         rows += [np.sin(cycles * phase) * visible, np.cos(cycles * phase) * visible]
-    return np.stack([*rows, np.log2(tempo / 120)]).astype(np.float32)
+    features: NDArray[np.float32] = np.stack([*rows, np.log2(tempo / 120)]).astype(np.float32)
+    return features
 
 
 def steady(

@@ -1,4 +1,4 @@
-"""Chroma: how strong each of the twelve pitch classes is, frame by frame, and chords as chroma.
+"""Chroma as a condition: how strong each of the twelve pitch classes is, frame by frame.
 
 Shapes: M chroma frames, N audio samples, T frames. Pitch class 0 is C.
 """
@@ -6,40 +6,64 @@ Shapes: M chroma frames, N audio samples, T frames. Pitch class 0 is C.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
 
+from latentdiff.conditions.chords import SIZE, chord_features, parse_chords
 from latentdiff.conditions.frames import spectra
-from latentdiff.config import Section
+from latentdiff.conditions.kind import SpectralKind, Target
+from latentdiff.conditions.settings import ChromaConfig, ConditionConfig
+from latentdiff.config import Values
+from latentdiff.errors import UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
 
-SIZE = 12
-"""Features a frame."""
 
+@dataclass(frozen=True)
+class Chroma(SpectralKind):
+    """The chroma of `condition.chroma`; see `chroma_blocks`."""
 
-class ChromaConfig(Section):
-    """The chroma features. Tuning is fixed to A = 440 Hz."""
+    name = "chroma"
+    least_std = 0.05
+    config: ChromaConfig
 
-    sample_rate: int = Field(default=22050, ge=4000)
-    """Hz; audio is resampled to it."""
+    @classmethod
+    def of(cls, condition: ConditionConfig) -> Chroma:
+        config = condition.chroma
+        return cls(config.sample_rate, config.hop, SIZE, config)
 
-    n_fft: int = Field(default=4096, ge=512)
-    """Samples per frame, and length of its Hann window."""
+    def blocks(self, audio: Iterable[Floats]) -> Iterator[Floats]:
+        return chroma_blocks(audio, self.config)
 
-    hop: int = Field(default=1024, ge=1)
-    """Samples from one frame to the next."""
+    def identity(self) -> Values:
+        return self.config.model_dump(mode="json", exclude={"dropout"})
 
-    f_min: float = Field(default=65.0, gt=0)
-    """Hz, lowest frequency counted. Lower notes are too near each other for the window."""
-
-    f_max: float = Field(default=2000.0, gt=0)
-    """Hz, highest frequency counted. Above, overtones outweigh the notes themselves."""
+    def make(self, target: Target) -> Floats | None:
+        (text,), (song,) = (target.options.get(name, ("",)) for name in ("chords", "chroma"))
+        if text and song:
+            raise UserError(
+                "--chords and --chroma cannot be given together", do_this="leave one of them out."
+            )
+        if song:
+            return self.of_sound(target.recording(Path(song)), target)
+        if not text:
+            return None
+        beat = target.made.get("beat")
+        if beat is None:
+            raise UserError(
+                "--chords needs a tempo: there is one chord a bar",
+                do_this="give one with --bpm, to a model that follows beat and chroma.",
+            )
+        sine, cosine = beat[:2]
+        bars = np.unwrap(np.arctan2(sine, cosine)) / (2 * np.pi)
+        # From the bar that the sample begins in.
+        return chord_features(parse_chords(text), bars - np.floor(bars[:1]))
 
 
 def chroma_blocks(blocks: Iterable[Floats], config: ChromaConfig) -> Iterator[Floats]:
@@ -59,22 +83,22 @@ def chroma_blocks(blocks: Iterable[Floats], config: ChromaConfig) -> Iterator[Fl
 
 
 _QUIET = 1e-3
-"""Amplitude, relative to full scale, at which chroma is faded to 1 / sqrt(2)."""
+"""Amplitude, relative to full scale, at which a frame is faded to 1 / sqrt(2)."""
 
 
 def _filter_bank(config: ChromaConfig) -> Floats:
     """[12, 1 + n_fft // 2]: the share of a bin's power that counts for each pitch class.
 
-    A Gaussian in pitch of a deviation of half a semitone, and in frequency no narrower than a bin,
-    normalised over the classes so that a bin's power is shared, not multiplied.
+    A Gaussian in pitch, normalised over the classes so that a bin's power is counted once.
     """
     frequencies = np.arange(1 + config.n_fft // 2) * config.sample_rate / config.n_fft
     counted = (frequencies >= config.f_min) & (frequencies <= config.f_max)
     pitch = 69 + 12 * np.log2(np.maximum(frequencies, config.f_min) / 440)
     away = (pitch - np.arange(SIZE)[:, None] + 6) % 12 - 6
-    shares = np.exp(-0.5 * (away / _PITCH_DEVIATION) ** 2)
-    bank = shares / shares.sum(axis=0) * counted
-    return bank.astype(np.float32)
+    shares = np.exp(-0.5 * np.square(away / _PITCH_DEVIATION))
+    bank: Floats = (shares / shares.sum(axis=0) * counted).astype(np.float32)
+    return bank
 
 
 _PITCH_DEVIATION = 0.25
+"""Semitones."""

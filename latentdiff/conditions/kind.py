@@ -12,12 +12,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from latentdiff.conditions.registry import KINDS
 from latentdiff.conditions.resample import resample_blocks
 from latentdiff.config import Values
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -141,9 +142,13 @@ class SpectralKind(FeatureKind):
         that M = 1 + N // hop in all. How the audio is cut into blocks makes no difference.
         """
 
-    def extract(self, sound: Sound, frames: int, frame_rate: float) -> Iterator[Floats] | None:
+    def extract(self, sound: Sound, frames: int, frame_rate: float) -> Iterator[Floats]:
         ratio = self.sample_rate / self.hop / frame_rate
         return resample_blocks(self.blocks(sound.blocks(self.sample_rate)), frames, ratio)
+
+    def of_sound(self, sound: Sound, target: Target) -> Floats:
+        """The features [K, T] of a recording, from its beginning on, for a sample."""
+        return np.concatenate(list(self.extract(sound, target.frames, target.frame_rate)), axis=1)
 
 
 class LatentKind(ConditionKind):

@@ -57,7 +57,7 @@ def labels_for(keys: Iterable[str], labels: Mapping[str, str]) -> list[str]:
 
 
 def recording_key(key: str) -> str:
-    """ "song train.wav" and "song validation.wav" => "song.wav", other keys unchanged."""
+    """The key before `encode` split the recording: "song train.wav" => "song.wav"."""
     return _PART.sub(r"\1", key)
 
 

@@ -60,6 +60,26 @@ KINDS = {
             Option("beats", "FILE", "Take the beats of this recording."),
         ),
     ),
+    "chroma": KindEntry(
+        "chroma.Chroma",
+        "follows the harmony: twelve pitch classes, frame by frame",
+        (
+            Option("chords", "CHORDS", 'Chords, one a bar, again and again, such as "Am F C G".'),
+            Option("chroma", "FILE", "Take the harmony of this recording."),
+        ),
+    ),
+    "loudness": KindEntry(
+        "loudness.Loudness",
+        "follows the loudness, frame by frame",
+        (
+            Option(
+                "loudness",
+                "DB,DB,...|FILE",
+                "Levels in dB from the start to the end, such as -30,-12,-20, or a recording whose "
+                "loudness to take.",
+            ),
+        ),
+    ),
     "mel": KindEntry("mel.Mel", "follows a mel spectrogram, frame by frame"),
     "label": KindEntry("label.Label", "one of several kinds of sound, such as folders"),
 }

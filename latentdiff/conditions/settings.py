@@ -44,6 +44,45 @@ class BeatConfig(Section):
     """Probability with which a window loses its beat alone. Files without a beat never have one."""
 
 
+class ChromaConfig(Section):
+    """The chroma features. Tuning is fixed to A = 440 Hz."""
+
+    sample_rate: int = Field(default=22050, ge=4000)
+    """Hz; audio is resampled to it."""
+
+    n_fft: int = Field(default=4096, ge=512)
+    """Samples per frame, and length of its Hann window."""
+
+    hop: int = Field(default=1024, ge=1)
+    """Samples from one frame to the next."""
+
+    f_min: float = Field(default=110.0, gt=0)
+    """Hz, lowest frequency counted. Lower notes are too near each other for the window; their
+    overtones count."""
+
+    f_max: float = Field(default=2000.0, gt=0)
+    """Hz, highest frequency counted. Above, overtones outweigh the notes themselves."""
+
+    dropout: Probability = 0.1
+    """Probability with which a window loses its chroma alone."""
+
+
+class LoudnessConfig(Section):
+    """The loudness feature."""
+
+    sample_rate: int = Field(default=22050, ge=4000)
+    """Hz; audio is resampled to it."""
+
+    n_fft: int = Field(default=1024, ge=64)
+    """Samples per frame, and length of its Hann window."""
+
+    hop: int = Field(default=256, ge=1)
+    """Samples from one frame to the next."""
+
+    dropout: Probability = 0.1
+    """Probability with which a window loses its loudness alone."""
+
+
 class LabelConfig(Section):
     """Labels of recordings."""
 
@@ -113,6 +152,8 @@ class ConditionConfig(Section):
 
     style: StyleConfig = StyleConfig()
     beat: BeatConfig = BeatConfig()
+    chroma: ChromaConfig = ChromaConfig()
+    loudness: LoudnessConfig = LoudnessConfig()
     mel: MelConfig = MelConfig()
     label: LabelConfig = LabelConfig()
 
