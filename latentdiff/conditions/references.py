@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from latentdiff.conditions.labels import recording_key
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -52,9 +54,13 @@ class References:
         return {kind: None if np.isnan(row).any() else row for kind, row in rows.items()}
 
     def find(self, key: str) -> int | None:
-        """Index of a file by its key, with or without its ending; None: there is no such file."""
+        """Index of a file by its key, with or without its ending; None: there is no such file.
+
+        A recording that `encode` split is found by its own key too.
+        """
         for index, name in enumerate(self.keys):
-            if key in (name, name.rpartition(".")[0]):
+            whole = recording_key(name)
+            if key in (name, whole, name.rpartition(".")[0], whole.rpartition(".")[0]):
                 return index
         return None
 

@@ -105,8 +105,9 @@ class ConditionMaker:
         named = [kind.names_file(self.options) for kind in self.model.kinds.values()]
         for name in filter(None, named):
             index = None if Path(name).is_file() else references.find(name)
-            known = self._describe(Path(name)) if index is None else references.at(index)
-            return known, Path(name).stem
+            if index is None:
+                return self._describe(Path(name)), Path(name).stem
+            return references.at(index), Path(references.keys[index]).stem
         rows = self._rows(given)
         if not len(rows):
             return {}, None
