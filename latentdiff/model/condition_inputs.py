@@ -72,15 +72,23 @@ def stored_input(
         for kind, x in features_of(model, store, entry).items()
         if x is not None
     }
-    rate = model.codec.frame_rate
     for kind in model.kinds.values():
         if isinstance(kind, LatentKind):
-            described = kind.describe(final_latents(model, store, entry), rate)
+            described = _describe(kind, model, store, entry)
             features[kind.name] = np.repeat(described[:, None], frames, axis=1)
     standardised = {kind: model.standardisers[kind](x) for kind, x in features.items()}
     label = label_of(model, entry)
     categories = {} if label is None else {Label.name: label}
     return ConditionInput(entry.key, entry.source, standardised, categories)
+
+
+def _describe(kind: LatentKind, model: Model, store: LatentStore, entry: Entry) -> np.ndarray:
+    """What describes a stored file, [k]: training files are remembered, others are read."""
+    index = model.references.find(entry.key)
+    known = None if index is None else model.references.at(index).get(kind.name)
+    if known is not None:
+        return known
+    return kind.describe(final_latents(model, store, entry), model.codec.frame_rate)
 
 
 def given_inputs(
