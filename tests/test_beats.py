@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -81,6 +82,20 @@ def test_how_the_audio_is_cut_makes_no_difference(rng):
     np.testing.assert_allclose(pieces.times, whole.times, atol=1e-6)
     np.testing.assert_allclose(pieces.positions, whole.positions)
     assert pieces.confidence == pytest.approx(whole.confidence)
+
+
+def test_hardly_any_audio_is_held():
+    alive = []
+
+    def blocks():
+        for _ in range(800):
+            block = np.zeros((1, 600), np.float32)
+            alive.append(weakref.ref(block))
+            yield block
+            del block
+            assert sum(ref() is not None for ref in alive) < 30
+
+    assert find_beats(blocks()) is None
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ Shapes: B frequency bands, M onset frames, N audio samples, P tempi, W windows o
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import tee
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,6 +54,8 @@ _LEAST_RISE = 0.02
 _SURROGATES = 50
 _STRETCH = (0.5, 1.5)
 """Seconds, shortest and longest stretch of a recording that a surrogate leaves whole."""
+_MOST_WINDOWS = 150
+"""Windows by which a recording and its surrogates are compared, spread over all of it."""
 _LEAST_SCORE = 4.0
 """Deviations above the surrogates' mean at which a recording has a beat."""
 
@@ -100,20 +102,36 @@ _SHORTEST = 3.0
 
 def _onsets(blocks: Iterable[Floats]) -> _Onsets:
     """Onsets by spectral flux: the rise of the level in dB, averaged over each band."""
-    for_mel, for_chroma = tee(blocks)
-    chroma_of = chroma_blocks(for_chroma, _CHROMA)
+    waiting: deque[Floats] = deque()
+    chroma_of = chroma_blocks(_taken_from(waiting), _CHROMA)
     last = np.full((_MEL.bands, 1), _MEL_FLOOR, np.float32)
     widths = np.diff([*_BANDS, _MEL.bands]).astype(np.float32)
     bands, chroma = [], []
-    for mel in mel_blocks(for_mel, _MEL):
+    behind = 0  # samples by which the chroma is behind the mel
+    for mel in mel_blocks(_copied_to(waiting, blocks), _MEL):
         level = np.concatenate([last, np.maximum(mel, _MEL_FLOOR)], axis=1)
         last = level[:, -1:]
         rise = np.maximum(np.diff(level, axis=1) - _LEAST_RISE, 0)
         bands.append(np.add.reduceat(rise, _BANDS, axis=0) / widths[:, None])
-        # In step with the mel, so that `tee` holds no more than a block.
-        chroma.append(next(chroma_of, np.zeros((12, 0), np.float32)))
+        behind += mel.shape[1] * _MEL.hop
+        # A frame of chroma must not reach past the audio that has arrived: it would be the last.
+        while behind > _CHROMA.n_fft + _CHROMA.hop:
+            chroma.append(next(chroma_of))
+            behind -= chroma[-1].shape[1] * _CHROMA.hop
     chroma += chroma_of
     return _Onsets(np.concatenate(bands, axis=1), np.concatenate(chroma, axis=1))
+
+
+def _copied_to(waiting: deque[Floats], blocks: Iterable[Floats]) -> Iterator[Floats]:
+    for block in blocks:
+        waiting.append(block)
+        yield block
+
+
+def _taken_from(waiting: deque[Floats]) -> Iterator[Floats]:
+    """For a second reader in step with the first: `itertools.tee` holds blocks by the 57."""
+    while waiting:
+        yield waiting.popleft()
 
 
 def _confidence(bands: Floats) -> float | None:
@@ -143,15 +161,17 @@ def _surrogate(bands: Floats, rng: np.random.Generator) -> Floats:
 
 def _regularity(bands: Floats) -> float:
     """0..1: the score of each window's best tempo, averaged over the windows."""
-    return float(_tempo_scores(bands).max(axis=1).mean())
+    step = max(_STEP, bands.shape[1] / _RATE / _MOST_WINDOWS)
+    return float(_tempo_scores(bands, step).max(axis=1).mean())
 
 
-def _tempo_scores(bands: Floats) -> Numbers:
+def _tempo_scores(bands: Floats, step: float) -> Numbers:
     """[W, P]: how regular the onsets [B, M] of each window are at each tempo, times its prior.
 
-    The weighted mean of the autocorrelation at _MULTIPLES of the beat; negative ones count as 0.
+    Windows begin `step` seconds apart. The score before the prior is the weighted mean of
+    the autocorrelation at _MULTIPLES of the beat; negative ones count as 0.
     """
-    correlation = np.concatenate(list(_autocorrelations(bands)))
+    correlation = np.concatenate(list(_autocorrelations(bands, step)))
     last = correlation.shape[1] - 1
     total = np.zeros((len(correlation), len(_TEMPI)))
     for multiple, weight in _MULTIPLES:
@@ -165,24 +185,24 @@ def _tempo_scores(bands: Floats) -> Numbers:
     return scores
 
 
-def _autocorrelations(bands: Floats) -> Iterator[Numbers]:
+def _autocorrelations(bands: Floats, step: float) -> Iterator[Numbers]:
     """[w, L] of the windows, all bands together: unbiased, 1 at lag 0, up to 3/4 of the window."""
     size = min(bands.shape[1], int(_WINDOW * _RATE))
     padded = 1 << (2 * size - 1).bit_length()
     lags = np.arange(size * 3 // 4)
-    starts = range(0, bands.shape[1] - size + 1, int(_STEP * _RATE))
+    starts = range(0, bands.shape[1] - size + 1, int(step * _RATE))
     for some in np.array_split(np.array(starts), len(starts) // 64 + 1):
         windows = np.stack([bands[:, start : start + size] for start in some]).astype(np.float64)
         windows -= windows.mean(axis=2, keepdims=True)
         power = np.square(np.abs(np.fft.rfft(windows, padded))).sum(axis=1)
         products = np.fft.irfft(power, padded)[:, lags]
-        energy = np.maximum(products[:, :1], 1e-9)
+        energy = np.maximum(products[:, :1], 1e-9)  # silence
         yield products / energy * size / (size - lags)
 
 
 def _periods(bands: Floats) -> Numbers:
     """[M] frames per beat around each frame, by the best path through the windows' tempi."""
-    scores = _tempo_scores(bands)
+    scores = _tempo_scores(bands, _STEP)
     octaves = np.log2(_TEMPI)
     cost = _TEMPO_JUMP * np.abs(octaves[:, None] - octaves)
     total = scores[0]
