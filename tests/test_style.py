@@ -68,7 +68,7 @@ class TestStepSums:
     def test_latents_far_from_zero_lose_no_digits(self):
         piece = (1000 + 1e-2 * files(400)[0]).astype(np.float32)
         style = style_of().describe(piece, RATE)
-        assert np.allclose(style[CHANNELS:], piece.std(axis=1), rtol=0.05)
+        assert np.allclose(style[CHANNELS:], piece[:, 400 - 12 * STEP :].std(axis=1), rtol=1e-3)
 
 
 class TestWindows:
