@@ -102,7 +102,8 @@ def _blurred(x: Tensor, deviation: float) -> Tensor:
     both = torch.stack([x, torch.ones_like(x)])[:, :, None].flatten(0, 1)
     summed = torch.nn.functional.conv1d(both, kernel, padding=reach)[:, 0]
     values, weights = summed.chunk(2)
-    return values / weights
+    average: Tensor = values / weights
+    return average
 
 
 def autocorrelation(envelopes: Tensor) -> Tensor:
