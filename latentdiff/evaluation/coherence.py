@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -185,10 +186,7 @@ def _octave_maxima(correlation: Tensor, rate: float) -> Tensor:
     while edges[-1] * 2 <= last:
         edges.append(edges[-1] * 2)
     edges[-1] = last if len(edges) > 1 else edges[-1]
-    best = [
-        correlation[:, start:stop].amax(dim=-1)
-        for start, stop in zip(edges, edges[1:], strict=False)
-    ]
+    best = [correlation[:, start:stop].amax(dim=-1) for start, stop in pairwise(edges)]
     return torch.stack(best).mean(dim=0)
 
 
@@ -254,7 +252,7 @@ def _draws(count: int, generator: torch.Generator) -> Tensor:
 
 
 def _interpolated(values: Tensor, curves: Tensor, seconds: Tensor) -> Tensor:
-    """Where rising curves [K, L] over `seconds` [L] reach values [K], on a scale of octaves: [K]."""
+    """Where rising curves [K, L] over `seconds` [L] reach values [K], in octaves: [K]."""
     curves = curves.cummax(dim=-1).values
     above = torch.searchsorted(curves, values[:, None]).clamp(1, len(seconds) - 1)
     low, high = curves.gather(1, above - 1), curves.gather(1, above)

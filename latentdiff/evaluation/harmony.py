@@ -139,7 +139,8 @@ def _key_correlation(chroma: Tensor) -> Tensor:
     keys, chroma = (x - x.mean(dim=-1, keepdim=True) for x in (keys, chroma))
     products = torch.einsum("bp,mkp->bmk", chroma, keys)
     norms = chroma.norm(dim=-1)[:, None, None] * keys.norm(dim=-1)
-    return products / norms.clamp(min=1e-12)
+    correlation: Tensor = products / norms.clamp(min=1e-12)
+    return correlation
 
 
 def _tonal_centroids(chroma: Tensor) -> Tensor:
@@ -159,12 +160,13 @@ def _tonal_centroids(chroma: Tensor) -> Tensor:
 def _stretches(chroma: Tensor, frames: int) -> Tensor:
     """Sums over stretches of `frames`, [B, 12, S]; the rest at the end is left out."""
     whole = chroma.shape[-1] // frames * frames
-    return chroma[..., :whole].unflatten(-1, (-1, frames)).sum(dim=-1)
+    sums: Tensor = chroma[..., :whole].unflatten(-1, (-1, frames)).sum(dim=-1)
+    return sums
 
 
 def _mean_step(centroids: Tensor) -> Tensor:
     """Mean distance [B] of neighbours; 0 where there is only one."""
-    steps = centroids.diff(dim=-1).norm(dim=1)
+    steps: Tensor = centroids.diff(dim=-1).norm(dim=1)
     return steps.mean(dim=-1) if steps.shape[-1] else steps.sum(dim=-1)
 
 

@@ -120,7 +120,8 @@ def autocorrelation(envelopes: Tensor) -> Tensor:
     lags = torch.arange(length // 2 + 1, device=x.device)
     head = energy[:, length - lags]
     tail = energy[:, -1:] - energy[:, lags]
-    return (products / (head * tail).sqrt().clamp(min=1e-12)).float()
+    correlation: Tensor = products / (head * tail).sqrt().clamp(min=1e-12)
+    return correlation.float()
 
 
 def at_lags(correlation: Tensor, lags: Tensor) -> Tensor:
