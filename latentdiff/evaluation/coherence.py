@@ -44,6 +44,9 @@ COVERAGE = 0.9
 DETECTABLE = 3.0
 """Standard errors by which the real clips must be more coherent than exchanged ones, or else there
 is nothing to measure by."""
+WHOLE = 0.75
+"""Share of a clip from which on a horizon counts as all of it: one exchange, near an end, is hardly
+to be told from none."""
 FEWEST = 8
 """Clips of a set."""
 
@@ -66,7 +69,7 @@ class Horizon:
     @property
     def whole(self) -> bool:
         """Whether the clips may well be coherent from end to end."""
-        return self.high >= self.longest
+        return self.high >= WHOLE * self.longest
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,8 @@ def continuity(
     """How long latents [B, C, T] at `rate` frames a second stay what they are; `real` [B', C, T].
 
     The mean of every latent over a stretch, and the logarithm of its deviation, are features. Their
-    coherence is the autocorrelation over lags of all octaves up to half a clip, around the mean of
-    all clips, weighted by how persistent each feature is in the real clips.
+    coherence is the autocorrelation around the mean of all clips, over lags of all octaves up to
+    half a clip, weighted by how persistent each feature is in the real clips.
     """
     per_stretch = max(2, round(STRETCH_SECONDS * rate))
     stretch_rate = rate / per_stretch
@@ -167,6 +170,8 @@ def _products(stretches: Tensor) -> Tensor:
     shared = means * (means.sum(dim=0) - means) / (count - 1)
     lags = _lags(stretches.shape[-1])
     later = [(stretches[..., lag:] * stretches[..., :-lag]).mean(dim=-1) for lag in lags]
+    # Equal weights for the octaves: with more on long lags, which few independent pairs of
+    # stretches measure, horizons of real clips scatter down to a quarter of their length.
     covariance = torch.stack(later).mean(dim=0) - shared
     variance = stretches.square().mean(dim=-1) - shared
     return torch.stack([covariance, variance], dim=-1)

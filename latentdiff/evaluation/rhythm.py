@@ -180,7 +180,8 @@ def _tempo(correlation: Tensor, rate: float) -> Tensor:
     """The tempo [B] whose multiples the autocorrelation agrees with best, under the prior."""
     tempi = torch.exp2(torch.arange(math.log2(SLOWEST), math.log2(FASTEST), 1 / 240))
     lags = (60 * rate / tempi).expand(len(correlation), -1)
-    weights = {1: 1.0, 2: 1.0, 3: 0.5, 4: 1.0}
+    # The beat itself counts twice: the double of a tempo agrees at all even multiples as well.
+    weights = {1: 2.0, 2: 1.0, 3: 0.5, 4: 1.0}
     agreement = torch.stack([w * at_lags(correlation, m * lags) for m, w in weights.items()])
     prior = torch.exp(-0.5 * (torch.log2(tempi / FAVOURITE) / FAVOURITE_OCTAVES) ** 2)
     return tempi[(agreement.sum(dim=0) * prior).argmax(dim=-1)]
