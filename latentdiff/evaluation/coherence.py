@@ -135,8 +135,10 @@ def beat(
     """How long onsets keep time.
 
     Coherence is the highest autocorrelation of the envelope in each octave of lags from
-    FIRST_BEAT_SECONDS to half a clip, averaged.
+    FIRST_BEAT_SECONDS to half a clip, averaged. Raises ValueError for envelopes of unlike rates.
     """
+    if samples.rate != real.rate:
+        raise ValueError(f"envelopes at {samples.rate:g} and {real.rate:g} frames a second")
 
     def per_clip(envelopes: Tensor) -> Tensor:
         highest = _octave_maxima(autocorrelation(envelopes), real.rate)

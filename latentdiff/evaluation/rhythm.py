@@ -46,11 +46,6 @@ class OnsetEnvelopes:
     rate: float
     """Frames a second."""
 
-    @property
-    def usable_lag(self) -> float:
-        """The longest lag in seconds over which an autocorrelation is steady: half the clip."""
-        return 0.5 * self.values.shape[-1] / self.rate
-
 
 @dataclass(frozen=True)
 class Rhythm:
