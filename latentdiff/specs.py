@@ -7,7 +7,6 @@ features, N audio samples, T latent frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -51,21 +50,27 @@ class ConditionSize(NamedTuple):
     """Number of values of a category, such as a label."""
 
 
-@dataclass(frozen=True)
-class Condition:
-    """The conditions of a batch of samples by kind; kinds that are missing are not followed."""
+_NOTHING: Mapping[str, Tensor] = {}
 
-    values: Mapping[str, Tensor] = field(default_factory=dict)
+
+class Condition(NamedTuple):
+    """The conditions of a batch of samples by kind; kinds that are missing are not followed.
+
+    A named tuple, because Fabric casts what a network is given, and looks into nothing else.
+    """
+
+    values: Mapping[str, Tensor] = _NOTHING
     """Kind -> features [B, K, T], standardised and aligned with the latent frames, or indices [B]
     int64 of a category."""
-    given: Mapping[str, Tensor] = field(default_factory=dict)
+    given: Mapping[str, Tensor] = _NOTHING
     """Kind -> [B] bool; samples with False do not have it. Missing: all samples have it."""
 
     def __bool__(self) -> bool:
         """Whether any kind is followed."""
         return bool(self.values)
 
-    def __len__(self) -> int:
+    @property
+    def batch(self) -> int:
         """B; 0 without any kind."""
         return len(next(iter(self.values.values()), ()))
 

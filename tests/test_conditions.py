@@ -36,8 +36,8 @@ def both(batch=4, frames=6):
 
 class TestCondition:
     def test_an_empty_one_is_false(self):
-        assert not NO_CONDITION and len(NO_CONDITION) == 0
-        assert both() and len(both()) == 4
+        assert not NO_CONDITION and NO_CONDITION.batch == 0
+        assert both() and both().batch == 4
 
     def test_pick_takes_values_and_masks(self):
         picked = both().pick(torch.tensor([3, 0]))

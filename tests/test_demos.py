@@ -51,9 +51,9 @@ class Follower(torch.nn.Module):
 
     def forward(self, z_t, logsnr, condition):
         self.seen.append(condition)
-        if condition.features is None:
+        if "mel" not in condition.values:
             return self.gain * torch.tanh(z_t)
-        return self.gain * condition.features[:, :1].expand_as(z_t)
+        return self.gain * condition.values["mel"][:, :1].expand_as(z_t)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def subject(tmp_path, audio_folder, fake_codec):
     spec = ModelSpec(
         NetworkConfig(name="tiny", channels=8),
         DiffusionConfig(),
-        ConditionConfig(),
+        ConditionConfig(kinds=()),
         CodecFacts(fake_codec.fingerprint, 8000, 64, 8, 1),
     )
     whitening = Whitening.from_statistics(accumulator.finish(), "all")

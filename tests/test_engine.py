@@ -27,7 +27,7 @@ from latentdiff.tracking import read_metrics
 from latentdiff.tracking.metrics import Metrics
 from latentdiff.training import checkpoint
 from latentdiff.training.best_tracker import IN_A_ROW, BestTracker
-from latentdiff.training.data import Recording, Windows
+from latentdiff.training.data import FeatureMap, Recording, Windows
 from latentdiff.training.fabric import Launch, make_fabric
 from latentdiff.training.failure import explained, refuse_not_finite
 from latentdiff.training.meter import NonFiniteStep, TrainingMetrics
@@ -45,8 +45,8 @@ def walks(seed, files=6, frames=200):
     rng = np.random.default_rng(seed)
     steps = rng.standard_normal((files, 2, frames)).astype(np.float32)
     arrays = [np.stack([np.convolve(c, np.ones(16) / 4, "same") for c in z]) for z in steps]
-    recordings = [Recording(f"{i}.wav", z, features=z[:1]) for i, z in enumerate(arrays)]
-    return Windows(recordings, 16, whiten=lambda z: z, standardise=lambda f: f)
+    recordings = [Recording(f"{i}.wav", z, features={"mel": z[:1]}) for i, z in enumerate(arrays)]
+    return Windows(recordings, 16, whiten=lambda z: z, features={"mel": FeatureMap(1, lambda f: f)})
 
 
 def counted():
@@ -315,7 +315,7 @@ class TestValidation:
         windows = walks(0).spread(60)
 
         def tame(z, logsnr, condition):
-            return 0.7 * task.knows_variance(z, logsnr, condition) + 0.1 * condition.features
+            return 0.7 * task.knows_variance(z, logsnr, condition) + 0.1 * condition.values["mel"]
 
         cpu = torch.device("cpu")
         whole, thin = (Validator(windows, task, 12, 16, thin=n) for n in (1, 4))

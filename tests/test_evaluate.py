@@ -362,7 +362,7 @@ class TestLabels:
 
     def test_recordings_with_and_without_a_label_do_not_mix(self):
         latents = np.zeros((2, 40), np.float32)
-        files = [Recording("a.wav", latents, label=1), Recording("b.wav", latents)]
+        files = [Recording("a.wav", latents, categories={"label": 1}), Recording("b.wav", latents)]
         with pytest.raises(UserError, match=r"b\.wav has no label"):
             Windows(files, 16, whiten=lambda x: x)
 

@@ -91,13 +91,19 @@ def test_every_switch_has_a_warning_and_warns_alone():
 
 IMPOSSIBLE = {
     "one channel": {"experiment": {"network": {"output": "one", "layout": "flat"}}},
-    "spectrogram": {"experiment": {"network": {"layout": "flat-stretched"}}},
+    "features to stretch": {
+        "condition": {"kinds": "none"},
+        "experiment": {"network": {"layout": "flat-stretched"}},
+    },
     "no norms": {
         "experiment": {"network": {"norm": "batch"}},
         "network": {"name": "tiny"},
     },
     "divide_by_std": {"experiment": {"network": {"divide_by_std": True}}},
-    "needs a condition": {"experiment": {"data": {"pairing": "shuffled"}}},
+    "needs a condition": {
+        "condition": {"kinds": "none"},
+        "experiment": {"data": {"pairing": "shuffled"}},
+    },
     "levels.name": {
         "experiment": {"training": {"t_range": [0.7, 1.0]}},
         "diffusion": {"levels": {"name": "edm"}},

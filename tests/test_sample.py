@@ -139,7 +139,7 @@ class TestConditions:
 
     def test_a_free_model_refuses_one(self, run, make_best, tmp_path):
         make_best()
-        with pytest.raises(UserError, match="follows no condition"):
+        with pytest.raises(UserError, match="follows no recording and no label"):
             sample(run, project(), condition=[tmp_path / "song.wav"], name="first")
 
     def test_a_song_that_cannot_be_read_is_a_loss(self, run, make_best, tmp_path, write_wav):

@@ -130,9 +130,9 @@ class TestWindows:
             Windows(recordings, 8, whiten=lambda z: z)
 
     def test_features_of_another_length_name_the_file(self):
-        recordings = [Recording("a.wav", counting(20), features=counting(19))]
+        recordings = [Recording("a.wav", counting(20), features={"mel": counting(19)})]
         with pytest.raises(UserError, match=r"a\.wav"):
-            Windows(recordings, 8, whiten=lambda z: z, standardise=lambda f: f)
+            Windows(recordings, 8, whiten=lambda z: z, features={"mel": FeatureMap(1, lambda f: f)})
 
     def test_resized_windows_share_the_frames(self):
         data = windows([20, 9, 50], 8)
@@ -282,11 +282,11 @@ def data(seed, files, white=False, conditioned=False, window=32):
     arrays = [rng.standard_normal((2, 300)) if white else resonance(rng, 300) for _ in range(files)]
     arrays = [z.astype(np.float32) for z in arrays]
     recordings = [
-        Recording(f"{i}.wav", z, features=z[:1] if conditioned else None)
+        Recording(f"{i}.wav", z, features={"mel": z[:1]} if conditioned else {})
         for i, z in enumerate(arrays)
     ]
-    standardise = (lambda f: f) if conditioned else None
-    return Windows(recordings, window, whiten=lambda z: z, standardise=standardise)
+    maps = {"mel": FeatureMap(1, lambda f: f)} if conditioned else {}
+    return Windows(recordings, window, whiten=lambda z: z, features=maps)
 
 
 def make_trainer(

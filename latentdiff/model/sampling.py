@@ -35,7 +35,7 @@ def draw(
         for start in range(0, len(seeds), settings.batch):
             part = seeds[start : start + settings.batch]
             rows = torch.arange(start, start + len(part))
-            turn = condition.pick(rows % len(condition)) if condition else condition
+            turn = condition.pick(rows % condition.batch) if condition else condition
             samples = model.sample(settings, part, frames, turn)
             parts.append(samples.latents)
             calls = samples.network_calls

@@ -24,7 +24,7 @@ from latentdiff.training.validation import Validator
 def exchanged(condition: Condition, labels: int, *kinds: str) -> Condition:
     """Wrong conditions of these kinds (none given: all): the features of a clip half a set away,
     and the next of `labels` labels."""
-    wrong, half = condition, torch.arange(len(condition)).roll(len(condition) // 2)
+    wrong, half = condition, torch.arange(condition.batch).roll(condition.batch // 2)
     for kind in kinds or condition.values:
         if kind == Label.name:
             wrong = wrong.with_kind(kind, (condition.values[kind] + 1) % labels)
