@@ -114,7 +114,9 @@ def test_followers_fail_where_nothing_could_be_encoded(tmp_path, rave_run):
     silent.mkdir()
     for i in range(2):
         # Its header is that of audio; only decoding it fails.
-        soundfile.write(str(silent / f"{i}.wav"), np.full(4000, np.nan, np.float32), 8000, "FLOAT")
+        soundfile.write(
+            str(silent / f"{i}.wav"), np.full(4000 + i, np.nan, np.float32), 8000, "FLOAT"
+        )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -230,8 +230,8 @@ def test_the_split_is_by_file_seeded_and_has_both_sides(tmp_path, audio_folder):
 
 @pytest.mark.parametrize("share", [0.001, 0.999])
 def test_of_two_files_each_side_gets_one(tmp_path, run, write_wav, melody, share):
-    for name in "ab":
-        write_wav(tmp_path / "music" / f"{name}.wav", melody(1))
+    for seed, name in enumerate("ab"):
+        write_wav(tmp_path / "music" / f"{name}.wav", melody(1, seed=seed))
     preprocess(run, project(validation=share), audio=[tmp_path / "music"])
     assert len(held_out(run)) == 1
 

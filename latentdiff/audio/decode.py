@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from latentdiff.audio import ffmpeg
 from latentdiff.audio.find import printable
+from latentdiff.audio.health import HealthMeter
 from latentdiff.audio.resample import resample, too_odd
 from latentdiff.errors import UserError
 
@@ -72,11 +73,13 @@ def blocks(
     sample_rate: int | None = None,
     channels: int | None = None,
     block_seconds: float = 10.0,
+    meter: HealthMeter | None = None,
 ) -> Generator[NDArray[np.float32], None, None]:
     """The file as blocks [channels, N] of float32, in constant memory whatever its length.
 
     `sample_rate` (Hz) and `channels`: None keeps the file's own. Many channels become 1 by
-    averaging, 1 becomes many by repetition. Blocks last about `block_seconds`.
+    averaging, 1 becomes many by repetition. Blocks last about `block_seconds`. `meter` measures the
+    file's own samples, before they are mixed and resampled.
 
     Raises AudioError if the file cannot be decoded, has no samples or NaN or Inf among them, or has
     a number of channels that cannot become `channels`. Close the generator to stop early.
@@ -84,10 +87,10 @@ def blocks(
     with _opened(path) as source:
         rate = sample_rate or source.info.sample_rate
         if not too_odd(source.info.sample_rate, rate):
-            yield from _converted(path, source, rate, channels, block_seconds)
+            yield from _converted(path, source, rate, channels, block_seconds, meter)
             return
     with _opened(path, ffmpeg_rate=rate) as source:
-        yield from _converted(path, source, rate, channels, block_seconds)
+        yield from _converted(path, source, rate, channels, block_seconds, meter)
 
 
 def read(
@@ -99,12 +102,20 @@ def read(
 
 
 def _converted(
-    path: Path, source: _Source, rate: int, channels: int | None, block_seconds: float
+    path: Path,
+    source: _Source,
+    rate: int,
+    channels: int | None,
+    block_seconds: float,
+    meter: HealthMeter | None,
 ) -> Iterator[NDArray[np.float32]]:
     want = channels or source.info.channels
     _check_channels(path, source.info.channels, channels)
     frames = max(1, round(block_seconds * source.info.sample_rate))
-    mixed = (_mixed(block, want) for block in _checked(path, source, frames))
+    decoded = _checked(path, source, frames)
+    if meter is not None:
+        decoded = meter.watch(decoded, source.info.sample_rate)
+    mixed = (_mixed(block, want) for block in decoded)
     yield from resample(mixed, source.info.sample_rate, rate)
 
 

@@ -23,6 +23,7 @@ from latentdiff.audio import file_stems
 from latentdiff.commands.encode_jobs import EncodeJob, EncodeJobs, find_jobs
 from latentdiff.commands.encode_pass import FilesPass, share_out
 from latentdiff.commands.encode_progress import EncodedFile, ProgressLog
+from latentdiff.commands.health import DataHealth, examine
 from latentdiff.conditions.beats import read_beats
 from latentdiff.conditions.kind import FeatureKind, feature_kinds
 from latentdiff.conditions.settings import ConditionConfig
@@ -325,7 +326,8 @@ class _Encoding:
         statistics = _merged(sums)
         statistics.save(self._root / STATISTICS)
         result = self._result(files, training)
-        self._stage.record(**asdict(result))
+        health = self._health(files, statistics)
+        self._stage.record(**asdict(result), **asdict(health))
         log.info(
             "%d files (%d held out, whole or their end), %.1f s, %d frames; level of the training "
             "audio: %s dBFS",
@@ -336,9 +338,17 @@ class _Encoding:
         except UserError as error:
             # latents.keep does not fit these latents: a matter for training, not for the store.
             log.warning("%s", error)
+        health.warn()
         # Last: until the store is complete, the next run needs it.
         self._log.remove()
         log.info("latents: %s", self._root)
+
+    def _health(self, files: list[EncodedFile], statistics: LatentStatistics) -> DataHealth:
+        codec, entries = self._codec, [file.entry for file in files]
+        # Not by `LatentStore.open`: the stage is still running.
+        store = LatentStore(self._root, entries, codec.latent_dim)
+        recordings = {file.entry.key: file.health for file in files if file.health}
+        return examine(store, statistics, recordings, codec.channels, codec.sample_rate / codec.hop)
 
     def _result(self, files: list[EncodedFile], training: list[EncodedFile]) -> EncodeResult:
         codec = self._codec

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 
 from latentdiff import audio as sound
 from latentdiff import runs
+from latentdiff.audio.health import HealthMeter
 from latentdiff.errors import UserError
+from latentdiff.evaluation.leaks import Leak, refuse_leaks
 from latentdiff.evaluation.sound import LevelMeter
 from latentdiff.latents.store import MANIFEST
 from latentdiff.model.project import Project
@@ -54,6 +57,8 @@ class EncodeJob:
     """N read so far, at the codec's rate."""
     level: LevelMeter = field(default_factory=LevelMeter)
     """Level of the audio read so far."""
+    meter: HealthMeter = field(default_factory=HealthMeter)
+    """Measures the recording as it is read; of a part, up to its end."""
     _open: list[Generator[NDArray[np.float32], None, None]] = field(default_factory=list)
 
     @property
@@ -74,7 +79,8 @@ class EncodeJob:
         self.samples = 0
         try:
             self._check_unchanged()
-            for block in self.slice(codec.sample_rate, codec.channels):
+            self.meter = HealthMeter()
+            for block in self.slice(codec.sample_rate, codec.channels, self.meter):
                 self.samples += block.shape[1]
                 self.level.add(block)
                 yield block
@@ -85,11 +91,13 @@ class EncodeJob:
         except OSError as error:
             self.failed = str(error.strerror)
 
-    def slice(self, sample_rate: int, channels: int) -> Iterator[NDArray[np.float32]]:
+    def slice(
+        self, sample_rate: int, channels: int, meter: HealthMeter | None = None
+    ) -> Iterator[NDArray[np.float32]]:
         """Blocks [channels, N] of this part of the file, at a rate in Hz."""
         first = round(self.start * sample_rate)
         last = None if self.stop is None else round(self.stop * sample_rate)
-        blocks = sound.blocks(self.path, sample_rate, channels)
+        blocks = sound.blocks(self.path, sample_rate, channels, meter=meter)
         self._open.append(blocks)
         position = 0
         for block in blocks:
@@ -135,9 +143,29 @@ def find_jobs(
 ) -> EncodeJobs:
     """The files in `audio`; without any, those of the dataset with the dataset's split.
 
-    Raises UserError if there are none.
+    Raises UserError if there are none, or a held-out file is also among the training files.
     """
-    return _of_audio(project, audio) if audio else _of_dataset(dataset or run.dataset)
+    jobs = _of_audio(project, audio) if audio else _of_dataset(dataset or run.dataset)
+    refuse_leaks(_leaks(jobs.jobs), allowed=project.training.leaks == "allow")
+    return jobs
+
+
+def _leaks(jobs: Sequence[EncodeJob]) -> list[Leak]:
+    """Held-out files with the content of a training file; only files of equal size are read."""
+    paths = {job.path: job for job in jobs}
+    sizes = Counter(path.stat().st_size for path in paths if path.is_file())
+    train: dict[str, str] = {}
+    held_out: list[tuple[str, str]] = []
+    for path, job in paths.items():
+        # A file that is gone or whose end is held out cannot leak into another.
+        if not path.is_file() or sizes[path.stat().st_size] < 2 or job.stop or job.start:
+            continue
+        digest = job.sha256 or runs.sha256_file(path)
+        if job.split == "train":
+            train.setdefault(digest, job.key)
+        else:
+            held_out.append((job.key, digest))
+    return [Leak(key, train[digest], "content", 1.0) for key, digest in held_out if digest in train]
 
 
 def _of_dataset(directory: Path) -> EncodeJobs:

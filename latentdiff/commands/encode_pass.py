@@ -157,7 +157,8 @@ class FilesPass:
             start=job.start,
             features=files,
         )
-        return EncodedFile(entry, job.identity(), job.level, output.posterior())
+        health = job.meter.finish()
+        return EncodedFile(entry, job.identity(), job.level, output.posterior(), health)
 
     def _beats(self, job: EncodeJob) -> BeatGrid | None:
         """Known beats, or those found in the whole recording: a part of it may be too short."""

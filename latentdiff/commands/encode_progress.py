@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from latentdiff import runs
+from latentdiff.audio.health import FileHealth
 from latentdiff.commands.encode_jobs import EncodeJob, Identity
 from latentdiff.evaluation.sound import LevelMeter, json_db
 from latentdiff.latents.store import Entry
@@ -37,6 +38,8 @@ class EncodedFile:
     """Level of the audio at the codec's sample rate."""
     posterior: list[float]
     """[D], RMS over its frames of the posterior's standard deviation."""
+    health: FileHealth | None = None
+    """What was measured of the recording; None: encoded by an earlier version."""
 
     def progress_row(self) -> dict[str, object]:
         """This file's row in a progress file: all that a resumed run needs."""
@@ -45,6 +48,7 @@ class EncodedFile:
             "identity": self.identity,
             "level": asdict(self.level),
             "posterior": self.posterior,
+            "health": None if self.health is None else asdict(self.health),
         }
 
     def manifest_row(self) -> dict[str, object]:
@@ -55,7 +59,8 @@ class EncodedFile:
     def from_progress_row(cls, row: Mapping[str, Any]) -> EncodedFile:
         """Read a line that `progress_row` wrote."""
         entry = Entry(**{key.name: row[key.name] for key in fields(Entry) if key.name in row})
-        return cls(entry, row["identity"], LevelMeter(**row["level"]), row["posterior"])
+        health = FileHealth(**row["health"]) if row.get("health") else None
+        return cls(entry, row["identity"], LevelMeter(**row["level"]), row["posterior"], health)
 
 
 class ProgressLog:

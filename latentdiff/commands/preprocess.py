@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,9 +16,12 @@ from pathlib import Path
 
 from latentdiff import audio as sound
 from latentdiff import runs
+from latentdiff.audio.health import FileHealth, HealthFinding, duplicates, find_problems
+from latentdiff.commands.health import warn_of
 from latentdiff.commands.hold_out import NAMED_FILES, is_audible, split
 from latentdiff.commands.record_writer import FileOutcome, RecordSpec, SourceFile, fill, in_order
 from latentdiff.errors import UserError
+from latentdiff.evaluation.leaks import Leak, refuse_leaks
 from latentdiff.evaluation.sound import SILENT_DB
 from latentdiff.model.project import Project, begin
 from latentdiff.rave.manifest import MANIFEST_FILE, DatasetFile, SkippedFile, write_manifest
@@ -61,6 +64,8 @@ class DatasetResult:
     validation_chunks: int
     validation_by: str
     """`file`, or `time` where the ends of files are held out."""
+    health: list[HealthFinding]
+    """What is suspicious about the recordings."""
 
 
 def preprocess(
@@ -121,12 +126,31 @@ def _make(stage: Stage, project: Project, audio: sound.FoundAudio) -> list[str]:
     skipped.sort(key=lambda file: file.path)
     read = [outcome for outcome in outcomes if not outcome.skipped]
     files = split(_files(read, spec), read, spec, project)
+    health = {outcome.source.key: outcome.health for outcome in read if outcome.health}
+    _refuse_leaks(files, health, project)
     write_manifest(stage.directory, files, skipped)
-    result = _result(files, skipped, spec, audio.hidden)
+    held_out = sum(file.validation_chunks for file in files) * spec.size / spec.sample_rate
+    problems = find_problems(health, channels=spec.channels, held_out_seconds=held_out)
+    result = _result(files, skipped, spec, audio.hidden, problems)
     fingerprint = runs.sha256_file(stage.directory / MANIFEST_FILE)
     stage.record(**asdict(result), fingerprint=fingerprint)
     _report(files, result, stage.directory)
+    warn_of([one for one in problems if one.kind != "silent"])  # `split` has named those
     return [f"{file.path}: {file.skipped}" for file in skipped]
+
+
+def _refuse_leaks(
+    files: list[DatasetFile], health: Mapping[str, FileHealth], project: Project
+) -> None:
+    """Raise UserError where a recording is on both sides of the split, under two names."""
+    sides = {file.key: file.split for file in files if file.chunks}
+    leaks = []
+    for group in duplicates(health):
+        train, held_out = (
+            [key for key in group if sides.get(key) == side] for side in ("train", "validation")
+        )
+        leaks += [Leak(key, train[0], "content", 1.0) for key in held_out if train]
+    refuse_leaks(leaks, allowed=project.training.leaks == "allow")
 
 
 def _files(read: list[FileOutcome], spec: RecordSpec) -> list[DatasetFile]:
@@ -188,7 +212,11 @@ def _too_little(outcomes: list[FileOutcome], chunks: int, spec: RecordSpec) -> U
 
 
 def _result(
-    files: list[DatasetFile], skipped: list[SkippedFile], spec: RecordSpec, hidden: int
+    files: list[DatasetFile],
+    skipped: list[SkippedFile],
+    spec: RecordSpec,
+    hidden: int,
+    health: list[HealthFinding],
 ) -> DatasetResult:
     everything: list[DatasetFile | SkippedFile] = [*files, *skipped]
     dropped: dict[str, float] = {}
@@ -213,6 +241,7 @@ def _result(
         train_chunks=chunks - validation,
         validation_chunks=validation,
         validation_by="time" if by_time else "file",
+        health=health,
     )
 
 

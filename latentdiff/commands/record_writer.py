@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from latentdiff import audio as sound
 from latentdiff import runs, tracking
 from latentdiff.audio.cut import loudest_db, records
+from latentdiff.audio.health import FileHealth, HealthMeter
 from latentdiff.errors import UserError
 from latentdiff.evaluation.sound import LevelMeter, is_silent
 from latentdiff.rave.database import FULL_SCALE, DatabaseWriter
@@ -79,6 +80,8 @@ class FileOutcome:
     """Level of all kept records."""
     sha256: str = ""
     """SHA-256 of the file, in hex."""
+    health: FileHealth | None = None
+    """What was measured of the whole file; None if it cannot be used."""
     skipped: str = ""
     """Why the file cannot be used; empty if it can."""
 
@@ -190,7 +193,8 @@ def _decode(source: SourceFile, spec: RecordSpec, shared: _Workers) -> FileOutco
         outcome.skipped = str(error.strerror)
         return outcome
     seconds = min(spec.size / spec.sample_rate, 10.0)
-    blocks = sound.blocks(source.path, spec.sample_rate, spec.channels, seconds)
+    meter = HealthMeter()
+    blocks = sound.blocks(source.path, spec.sample_rate, spec.channels, seconds, meter)
     try:
         with closing(blocks), open(_spool(source, shared.spool), "wb") as spool:
             for position, (record, length) in enumerate(records(blocks, spec.size)):
@@ -208,6 +212,7 @@ def _decode(source: SourceFile, spec: RecordSpec, shared: _Workers) -> FileOutco
                 spool.write(_quantised(record).tobytes())
     except sound.AudioError as error:
         return FileOutcome(source, skipped=error.why)
+    outcome.health = meter.finish()
     return outcome
 
 
