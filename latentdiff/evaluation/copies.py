@@ -190,9 +190,9 @@ def closeness(
     starts = _starts(clips.shape[-1], width)
     queries = torch.cat([clips[:, :DIRECTIONS, s : s + width] for s in starts])
     cut_from = [
-        [Place(p.file, p.start + s)] if p else []
+        [] if own is None else [Place(own[k].file, own[k].start + s)]
         for s in starts
-        for p in (own or [None] * len(clips))
+        for k in range(len(clips))
     ]
     first = nearest(queries, files, cut_from)
     matched = _windows_at([match.place for match in first], files, queries)
