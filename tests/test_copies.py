@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from latentdiff.evaluation import copies
-from latentdiff.evaluation.copies import Place
+from latentdiff.evaluation import copies, resemblance
+from latentdiff.evaluation.resemblance import Place
 
 RATE = 20.0
 """Latent frames per second."""
@@ -120,7 +120,7 @@ class TestNearest:
             scores.append([np.corrcoef(a, b)[0, 1] ** 2 for a, b in pairs])
         weights = query.std(dim=1, correction=0).numpy()
         expected = np.average(scores, axis=1, weights=weights)
-        (match,) = copies.nearest(query[None], [file], [[]])
+        (match,) = resemblance.nearest(query[None], [file], [[]])
         assert match.place == Place(0, int(expected.argmax()))
         assert match.resemblance == pytest.approx(expected.max(), abs=1e-4)
 
@@ -129,22 +129,22 @@ class TestNearest:
         files = [smooth(generator, 3, 9000) for _ in range(2)]
         places = [Place(0, 0), Place(1, 4090), Place(1, 8980)]
         queries = torch.stack([files[p.file][:, p.start : p.start + 20] for p in places])
-        found = copies.nearest(-2 * queries + 1, files, [[]] * 3)
+        found = resemblance.nearest(-2 * queries + 1, files, [[]] * 3)
         assert [match.place for match in found] == places
         assert min(match.resemblance for match in found) > 0.999
 
     def test_an_excluded_place_is_not_found(self, files):
         query = files[0][:, 50:80]
-        (match,) = copies.nearest(query[None], files, [[Place(0, 50)]])
+        (match,) = resemblance.nearest(query[None], files, [[Place(0, 50)]])
         assert match.resemblance < 0.99
         assert match.place.file != 0 or abs(match.place.start - 50) >= 30
 
     def test_constant_windows_resemble_nothing(self, files):
         still = [torch.ones(4, 200)]
-        (match,) = copies.nearest(files[0][None, :, :30], still, [[]])
+        (match,) = resemblance.nearest(files[0][None, :, :30], still, [[]])
         assert match.resemblance < 1e-3
-        (match,) = copies.nearest(torch.ones(1, 4, 30), files, [[]])
+        (match,) = resemblance.nearest(torch.ones(1, 4, 30), files, [[]])
         assert match.resemblance < 1e-3
 
     def test_files_that_are_too_short_have_no_match(self):
-        assert copies.nearest(torch.ones(1, 2, 16), [torch.ones(2, 15)], [[]]) == [(0.0, None)]
+        assert resemblance.nearest(torch.ones(1, 2, 16), [torch.ones(2, 15)], [[]]) == [(0.0, None)]

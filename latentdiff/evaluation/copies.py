@@ -1,14 +1,11 @@
 """Whether clips are copies of training recordings, as against alike as real music is to itself.
 
-Two windows *resemble* each other by the squared correlation along time of each latent direction,
-averaged over the directions. It ignores gain and offset, and the sign and size of each direction.
-Music repeats itself, so a resemblance means nothing alone. What counts is its *excess*: a copy of a
-training window resembles it more than all other real music does. How large an excess gets by chance
-is measured on real clips: clips of the training files, searched for everywhere but where they were
-cut from, and held-out clips.
+Music repeats itself, so a resemblance (see `evaluation.resemblance`) means nothing alone. What
+counts is its *excess*: a copy of a training window resembles it more than all other real music
+does. How large an excess gets by chance is measured on real clips: clips of the training files,
+searched for everywhere but where they were cut from, and held-out clips.
 
-Shapes: B clips, C latent directions, F frames of a file, M queries, N frames of a Fourier
-transform, S shifts, T frames of a clip, W frames of a window.
+Shapes: B clips, C latent directions, F frames of a file, T frames of a clip, W frames of a window.
 """
 
 from __future__ import annotations
@@ -17,19 +14,17 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from latentdiff.evaluation import windows
+from latentdiff.evaluation.resemblance import Match, Place, nearest, windows_at
 
 SHORTEST_SECONDS = 2.0
 """Shortest window, if clips are as long: shorter stretches resemble each other by chance."""
 LONGEST_SECONDS = 5.0
 """Longest window; between the two, half a clip, so that a clip copied in part is found."""
-DIRECTIONS = 16
-"""Latent directions compared, the first ones."""
 CLIP_SECONDS = 10.0
 """Longer clips are compared in pieces of this length, since training files may be shorter."""
 REAL_CLIPS = 96
@@ -45,27 +40,6 @@ SAME_RECORDING = 0.95
 made by a model, it has no noise of its own."""
 _ALIKE = 1e-3
 """1 - resemblance below which windows count as equal."""
-_FLOOR = 1e-3
-"""Deviation within a window, in deviations of the training latents, below which a direction is
-constant: its correlation would be that of rounding errors."""
-
-
-class Place(NamedTuple):
-    """Position of a window in the training files."""
-
-    file: int
-    """Index of the file."""
-    start: int
-    """First frame."""
-
-
-class Match(NamedTuple):
-    """The training window that a window resembles most."""
-
-    resemblance: float
-    """0..1; 1: equal up to the gain, sign and offset of each direction."""
-    place: Place | None
-    """None if no file is as long as a window."""
 
 
 @dataclass(frozen=True)
@@ -188,14 +162,14 @@ def closeness(
     `own`: where the clips were cut from, which does not count as a match.
     """
     starts = _starts(clips.shape[-1], width)
-    queries = torch.cat([clips[:, :DIRECTIONS, s : s + width] for s in starts])
+    queries = torch.cat([clips[..., s : s + width] for s in starts])
     cut_from = [
         [] if own is None else [Place(own[k].file, own[k].start + s)]
         for s in starts
         for k in range(len(clips))
     ]
     first = nearest(queries, files, cut_from)
-    matched = _windows_at([match.place for match in first], files, queries)
+    matched = windows_at([match.place for match in first], files, queries)
     # Resemblance of the matched window to all music but itself and, again, the clip's own place.
     excluded = [
         [*([match.place] if match.place else []), *mine]
@@ -209,85 +183,6 @@ def closeness(
     return [max(found[k :: len(clips)], key=lambda one: one.excess) for k in range(len(clips))]
 
 
-def nearest(
-    queries: Tensor, files: Sequence[Tensor], excluded: Sequence[Sequence[Place]]
-) -> list[Match]:
-    """The window of the files [C, F] that each of queries [M, C, W] resembles most.
-
-    Windows start at every frame, except within W frames of a place that is excluded for the query.
-    Constant memory beside one file, by fast Fourier transforms of blocks of it.
-    """
-    count, width = len(queries), queries.shape[-1]
-    best = torch.zeros(count)
-    place = torch.full((count, 2), -1)
-    prepared = _Queries.of(queries)
-    for index, file in enumerate(files):
-        own = [(m, p.start) for m, ps in enumerate(excluded) for p in ps if p.file == index]
-        for begin in range(0, file.shape[-1] - width + 1, prepared.step):
-            block = file[: queries.shape[1], begin : begin + prepared.step + width - 1]
-            scores = prepared.resemblance(block)
-            for m, start in own:
-                low, high = start - width + 1 - begin, start + width - begin
-                if high > 0:
-                    scores[m, max(0, low) : high] = 0
-            highest, at = scores.max(dim=1)
-            better = highest > best
-            best[better] = highest[better]
-            place[better] = torch.stack([torch.full_like(at, index), at + begin], dim=1)[better]
-    return [
-        Match(float(score), Place(file, start) if file >= 0 else None)
-        for score, (file, start) in zip(best, place.tolist(), strict=True)
-    ]
-
-
-@dataclass(frozen=True)
-class _Queries:
-    """Windows ready to be compared with blocks of a file."""
-
-    spectra: Tensor
-    """[M, C, N / 2 + 1], conjugate, of the windows without mean and of norm 1."""
-    weights: Tensor
-    """[M, C], adding up to 1."""
-    width: int
-    """W."""
-
-    @classmethod
-    def of(cls, queries: Tensor) -> _Queries:
-        width = queries.shape[-1]
-        centred = queries - queries.mean(dim=-1, keepdim=True)
-        norm = centred.norm(dim=-1)
-        # By deviation: directions at rest in this window say nothing, and one that moves most must
-        # not decide alone.
-        weights = norm / norm.sum(dim=1, keepdim=True).clamp(min=1e-12)
-        unit = centred / norm.clamp(min=_FLOOR * width**0.5)[..., None]
-        size = 1 << (8 * width - 1).bit_length()
-        return cls(torch.fft.rfft(unit, n=size).conj(), weights, width)
-
-    @property
-    def step(self) -> int:
-        """Windows of a file compared at a time."""
-        return 2 * (self.spectra.shape[-1] - 1) - self.width + 1
-
-    def resemblance(self, block: Tensor) -> Tensor:
-        """[M, S] of all windows of a block of a file [C, S + W - 1]."""
-        size, shifts = 2 * (self.spectra.shape[-1] - 1), block.shape[-1] - self.width + 1
-        spectra = torch.fft.rfft(block, n=size)
-        norms = _norms(block, self.width)
-        total = torch.zeros(len(self.spectra), shifts)
-        for c in range(len(block)):
-            # Correlation theorem: products of spectra are sums over all pairs of frames.
-            dot = torch.fft.irfft(self.spectra[:, c] * spectra[c], n=size)[:, :shifts]
-            total += self.weights[:, c, None] * (dot / norms[c]).square()
-        return total.clamp(max=1.0)
-
-
-def _norms(block: Tensor, width: int) -> Tensor:
-    """[C, S] norms of all windows of a block, each without its mean."""
-    cut = block.unfold(-1, width, 1)
-    variance = cut.var(dim=-1, correction=0)
-    return (variance.clamp(min=_FLOOR**2) * width).sqrt()
-
-
 def _strength(match: Match) -> float:
     """-log(1 - resemblance). The squared correlation of noise is beta distributed, which makes this
     exponential in its tail."""
@@ -298,17 +193,6 @@ def _starts(frames: int, width: int) -> list[int]:
     """First frames of the windows of a clip: evenly spread, and overlapping by half at least."""
     count = math.ceil(2 * (frames - width) / width) + 1
     return windows.spread(frames - width + 1, count)
-
-
-def _windows_at(places: Sequence[Place | None], files: Sequence[Tensor], like: Tensor) -> Tensor:
-    """The windows of the files at these places, of the shape [M, C, W] of `like`; zeros if None."""
-    cut = torch.zeros_like(like)
-    for index in sorted({place.file for place in places if place}):
-        file = files[index]
-        for m, place in enumerate(places):
-            if place and place.file == index:
-                cut[m] = file[: like.shape[1], place.start : place.start + like.shape[-1]]
-    return cut
 
 
 def _shortened(lengths: Sequence[int], frames: int, shortest: int) -> int:
