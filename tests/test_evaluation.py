@@ -11,7 +11,7 @@ import scipy.linalg
 import torch
 
 from latentdiff.errors import UserError
-from latentdiff.evaluation import compare, embeddings, mel, neighbours, windows
+from latentdiff.evaluation import compare, embeddings, mel, windows
 from latentdiff.evaluation.frechet import Gaussian, ScoreScale, distance
 
 
@@ -180,37 +180,6 @@ class TestScores:
         drawn = np.std([comparison.score(compare.SAMPLES) for comparison in found])
         reported = np.mean([comparison.score_error for comparison in found])
         assert 0.6 < reported / drawn < 1.7
-
-
-class TestNeighbours:
-    def test_copies_are_found_wherever_they_lie(self):
-        files = list(resonance(5, 9000, 1))
-        queries = torch.stack([files[3][:, 7:23], files[4][:, 4090:4106], files[0][:, -16:]])
-        assert neighbours.nearest(queries, files).max() < 1e-2
-        assert neighbours.nearest(2 * queries, files).min() > 0.1
-
-    def test_the_distance_is_that_of_the_nearest_window(self):
-        file, query = resonance(2, 60, 1)
-        windows_ = file.unfold(-1, 8, 1).permute(1, 0, 2)
-        expected = (windows_ - query[:, :8]).flatten(1).norm(dim=1).min() / query[:, :8].norm()
-        (found,) = neighbours.nearest(query[None, :, :8], [file])
-        assert float(found) == pytest.approx(float(expected), rel=1e-4)
-
-    def test_copies_have_a_ratio_below_one_and_new_sound_about_one(self):
-        files = list(resonance(6, 500, 1))
-        fresh, other = (resonance(30, 16, seed) for seed in (2, 3))
-        copies = torch.stack([f[:, s : s + 16] for f in files for s in (0, 99, 300)])
-        held = neighbours.nearest(fresh, files)
-        assert neighbours.ratio(neighbours.nearest(copies + 0.01, files), held) < 0.2
-        assert neighbours.ratio(neighbours.nearest(other, files), held) == pytest.approx(1, abs=0.2)
-
-    def test_weak_windows_are_not_taken_for_copies(self):
-        files, fresh = list(resonance(6, 500, 1)), resonance(30, 16, 2)
-        held = neighbours.nearest(fresh, files)
-        assert neighbours.ratio(neighbours.nearest(0.5 * fresh, files), held) > 0.8
-
-    def test_files_that_are_too_short_have_no_result(self):
-        assert neighbours.nearest(torch.ones(1, 2, 16), [torch.ones(2, 15)]).isinf().all()
 
 
 class TestMel:

@@ -193,6 +193,10 @@ class LatentStore:
         bare = all(entry.label is None and entry.std is None for entry in self.entries)
         return latents.hexdigest() if bare else f"{latents.hexdigest()}+{rest.hexdigest()}"
 
+    def digest(self, entry: Entry) -> str:
+        """sha256 in hex of the latents' file: equal for recordings with the same samples."""
+        return _sha256(self.root / entry.mean)
+
     def _read(self, entry: Entry, name: str, rows: int | None) -> np.ndarray:
         path = self.root / name
         array = read_array(path)

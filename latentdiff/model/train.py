@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from latentdiff import runs
 from latentdiff.config import Values
 from latentdiff.diffusion.denoiser import ConditionDropout
+from latentdiff.evaluation.leaks import find_leaks, refuse_leaks
 from latentdiff.latents.store import LatentStore
 from latentdiff.model.calibrate import calibrate
 from latentdiff.model.data import TrainingData, fit_window, prepare, windows_of
@@ -116,14 +117,18 @@ def _rounded(values: Mapping[str, float]) -> dict[str, float]:
 def plan_training(run: Run, project: Project, latents: Path | None = None) -> TrainingPlan:
     """Prepare to train on `latents` (or the run's own); writes nothing.
 
-    Raises UserError if the latents and the settings do not fit together, or Weights & Biases is
-    asked for and not installed.
+    Raises UserError if the latents and the settings do not fit together, held-out recordings are
+    also in the training files, or Weights & Biases is asked for and not installed.
     """
     if project.training.wandb is not None:
         require_wandb()
     store = LatentStore.open(latents or run.latents)
     project = fit_window(store, project)
-    return TrainingPlan(run, project, prepare(store, project))
+    data = prepare(store, project)
+    frame_rate = 1 / data.model.spec.seconds(1)
+    leaks = find_leaks(store, data.model.whiten, frame_rate)
+    refuse_leaks(leaks, allowed=project.training.leaks == "allow")
+    return TrainingPlan(run, project, data)
 
 
 def train(

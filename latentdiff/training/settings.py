@@ -53,6 +53,9 @@ class TrainingConfig(Section):
     """Fixed windows of the held-out files to validate on, each at every level."""
     validation_levels: int = Field(12, ge=10)
     """Fixed log-SNR levels to validate at, spread evenly over the schedule's time."""
+    leaks: Literal["allow"] | None = None
+    """null = it is an error if a held-out recording is also in the training files. allow = it is a
+    warning: skill, scores and the choice of the best weights then reward memorising."""
     patience: int | None = Field(None, ge=1)
     """Training ends early after this many validations without a lower loss; null = never."""
     checkpoint_every: int | None = Field(None, ge=1)

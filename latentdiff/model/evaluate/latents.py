@@ -6,7 +6,8 @@ frames of a window.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor
 
 from latentdiff.diffusion.settings import SamplingConfig
-from latentdiff.evaluation import compare, neighbours, windows
+from latentdiff.evaluation import compare, copies, windows
 from latentdiff.evaluation.compare import Comparison
+from latentdiff.evaluation.copies import Closeness, Copies
 from latentdiff.model.clips import Clips, conditions
 from latentdiff.model.condition_inputs import as_condition, followed_kinds
 from latentdiff.model.condition_maker import ConditionMaker
@@ -23,13 +25,6 @@ from latentdiff.model.evaluate.inputs import EvaluationInputs
 from latentdiff.model.evaluate.results import LabelSpread, Neighbours, Spread
 from latentdiff.model.sampling import draw
 from latentdiff.training.data import seed_of
-
-WINDOW = 16
-"""Length in frames of the windows compared with their nearest training window."""
-WINDOWS = 256
-"""Number of such windows per set."""
-PIECE = 1 << 14
-"""Frames of a training file that are searched at a time."""
 
 
 @dataclass(frozen=True)
@@ -156,38 +151,44 @@ def _spread_by_label(
 
 
 def nearest_training_windows(inputs: EvaluationInputs, samples: LatentSet) -> Neighbours | None:
-    """Distance of samples to their nearest training window, compared with that of held-out clips.
+    """How close samples come to training recordings, compared with held-out clips.
 
     None without held-out clips.
     """
-    held_out = inputs.clips.held_out
-    if held_out is None:
+    if inputs.clips.held_out is None:
         return None
-    scale = deviation(inputs.clips.reference, inputs.clips.other)[:, None]
-    width = min(WINDOW, inputs.clips.frames)
-    queries = [_windows(x / scale, width) for x in (samples.final, held_out.final)]
-    pieces = (piece / scale for piece in _training_pieces(inputs, width))
-    distances = neighbours.nearest(torch.cat(queries), pieces)
-    of_samples, of_held_out = distances[: len(queries[0])], distances[len(queries[0]) :]
-    return Neighbours(
-        neighbours.ratio(of_samples, of_held_out),
-        float(of_samples.median()),
-        float(of_held_out.median()),
-        inputs.model.spec.seconds(width),
+    found = find_copies(inputs, samples)
+    real = found.held_out or found.real or found.clips
+
+    def distance(clips: Sequence[Closeness]) -> float:
+        return 1 - statistics.median(one.resemblance for one in clips)
+
+    seconds = inputs.model.spec.seconds(found.window_frames)
+    return Neighbours(found.ratio, distance(found.clips), distance(real), seconds)
+
+
+def find_copies(inputs: EvaluationInputs, samples: LatentSet) -> Copies:
+    """Whether samples copy training recordings."""
+    held_out, scale = inputs.clips.held_out, deviation(inputs.clips.reference, inputs.clips.other)
+    return copies.find_copies(
+        samples.final / scale[:, None],
+        None if held_out is None else held_out.final / scale[:, None],
+        _TrainingFiles(inputs, scale),
+        1 / inputs.model.spec.seconds(1),
     )
 
 
-def _training_pieces(inputs: EvaluationInputs, width: int) -> Iterator[Tensor]:
-    """Final latents [C, t] of all training files, in pieces that hold each window exactly once."""
-    for entry in inputs.store.of("train"):
-        raw = inputs.store.mean(entry)
-        for start in range(0, entry.frames - width + 1, PIECE):
-            # Overlapping by width - 1 frames, so that no window is cut in two.
-            piece = np.array(raw[:, start : start + PIECE + width - 1], dtype=np.float32)
-            yield inputs.model.whiten(torch.from_numpy(piece))
+@dataclass(frozen=True)
+class _TrainingFiles(Sequence[Tensor]):
+    """Final latents [C, t] of the training files over `scale` [C], read when asked for."""
 
+    inputs: EvaluationInputs
+    scale: Tensor
 
-def _windows(clips: Tensor, width: int) -> Tensor:
-    """At most WINDOWS windows [B, C, W] of clips [B, C, T], evenly spread and not overlapping."""
-    cut = clips.unfold(-1, width, width).transpose(1, 2).flatten(0, 1)
-    return cut[windows.spread(len(cut), WINDOWS)]
+    def __len__(self) -> int:
+        return len(self.inputs.store.of("train"))
+
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
+        entry = self.inputs.store.of("train")[index]
+        raw = np.array(self.inputs.store.mean(entry), dtype=np.float32)
+        return self.inputs.model.whiten(torch.from_numpy(raw)) / self.scale[:, None]

@@ -72,14 +72,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Distance of windows to their nearest training window; see `evaluation.neighbours`."""
+    """How much samples resemble their nearest training window; see `evaluation.copies`."""
 
     ratio: float
-    """`samples` / `held_out`. About 1: new; far below 1: copied from training files."""
+    """About 1: new; near 0: copied from training files. See `Copies.ratio`."""
     samples: float
-    """Median relative distance of windows of the samples."""
+    """Median over the samples of 1 - resemblance to the training window they are closest to."""
     held_out: float
-    """Median relative distance of held-out windows."""
+    """The same of held-out clips."""
     seconds: float
     """Length of a window."""
 
