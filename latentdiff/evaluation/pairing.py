@@ -63,15 +63,23 @@ def explained(files: Sequence[AlignedFile]) -> float:
 
     Cross-validated: 0 is no better than predicting each file's mean, below 0 is worse.
     """
+    return sum(block_scores(files))
+
+
+def block_scores(files: Sequence[AlignedFile]) -> list[float]:
+    """Share of all latents' variance that is predicted in each block by a fit to the others.
+
+    The shares sum to `explained`.
+    """
     # Sums over frames are all that a regression needs: leaving out a part is a subtraction.
     parts = [_moments(files, block) for block in range(BLOCKS)]
     whole = _Moments(*(sum(values, torch.zeros(())) for values in zip(*parts, strict=True)))
-    wrong = 0.0
+    energy, scores = max(float(whole.energy), 1e-12), []
     for part in parts:
         weights = _fit(whole, part)
         fitted = ((weights @ part.gram) * weights).sum()
-        wrong += float(part.energy - 2 * (weights * part.cross).sum() + fitted)
-    return 1 - wrong / max(float(whole.energy), 1e-12)
+        scores.append(float(2 * (weights * part.cross).sum() - fitted) / energy)
+    return scores
 
 
 class _Moments(NamedTuple):

@@ -15,7 +15,8 @@ from latentdiff.training.validation import Validation
 
 def text(evidence: RunEvidence, findings: Sequence[Finding]) -> str:
     """Findings and tables."""
-    parts = [lines_of(findings), _unseen(evidence), _course(evidence)]
+    judged = evidence.measured is not None
+    parts = [lines_of(findings, judged), _unseen(evidence), _course(evidence)]
     if evidence.measured is not None:
         m = evidence.measured
         parts += [_losses(m), _data(m), _blocks(m), _samples(m)]
