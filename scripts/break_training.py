@@ -183,7 +183,7 @@ def delay_conditions(store: LatentStore, seed: int) -> None:
 
 
 def leak(store: LatentStore, seed: int) -> None:
-    """Held-out files, from their second half second on, among the training files."""
+    """Copies of the held-out files among the training files."""
     rows = runs.read_jsonl(store.root / MANIFEST)
     copied = []
     for entry, row in ((e, r) for e, r in zip(store.entries, rows, strict=True)):

@@ -138,8 +138,8 @@ def _files(model: Model, store: LatentStore, kind: str) -> list[AlignedFile]:
     return files
 
 
-def verdict_of(exchange: Exchange, fit: Fit | None) -> Verdict:
+def verdict_of(exchange: Exchange | None, fit: Fit | None) -> Verdict:
     """The verdict on one kind: a model may well follow conditions that come at the wrong time."""
     if fit is not None and not fit.alignment.holds:
         return "misaligned"
-    return exchange.grade
+    return "not judged" if exchange is None else exchange.grade
