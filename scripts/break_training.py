@@ -269,7 +269,7 @@ CASES: dict[str, tuple[str, Break | None, dict[str, object]]] = {
     "late": ("misaligned-conditions", delay_conditions, MEL),
     "late-beat": ("misaligned-conditions", delay_conditions, {}),
     "labels": ("ignored-condition", exchange_labels, LABEL),
-    "leak": ("leak", leak, {}),
+    "leak": ("leak", leak, {"training.leaks": "allow"}),
     "offset": ("offset-files", offset, {}),
     "silence": ("silence", silence, {}),
     "loud": ("scaled-files", scale_one, {}),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from latentdiff.diagnose.training import advice
 from latentdiff.diagnose.training.findings import Finding, Severity
-from latentdiff.latents.leaks import Leak
+from latentdiff.evaluation.leaks import Leak
 from latentdiff.latents.outliers import Kind, Outliers
 from latentdiff.training.validation import Validation
 from latentdiff.training.verdict import some
@@ -57,15 +57,12 @@ def leak(found: Sequence[Leak]) -> Finding | None:
     """Held-out files are also trained on, so that held-out figures show nothing."""
     if not found:
         return None
-    worst = max(each.share for each in found)
+    pairs = [f"{each.held_out} is {each.training}" for each in found]
     return Finding(
         "leak",
         Severity.BREAKS,
         "held-out files are among the training files",
-        (
-            f"{len(found)} held-out file(s), of which up to {worst:.0%} of the frames are trained "
-            f"on (healthy: none): {some([each.key for each in found])}",
-        ),
+        (f"{len(found)} of them (healthy: none): {some(pairs)}",),
         advice.leak(),
     )
 

@@ -23,8 +23,8 @@ from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.evaluation import activations, directions
 from latentdiff.evaluation.activations import Activations, rms
 from latentdiff.evaluation.directions import Directions
+from latentdiff.evaluation.leaks import Leak, find_leaks
 from latentdiff.evaluation.permutation import Exchange
-from latentdiff.latents.leaks import Leak, find_leaks
 from latentdiff.latents.outliers import Outliers, find_outliers
 from latentdiff.latents.store import LatentStore
 from latentdiff.model.data import windows_of
@@ -143,7 +143,7 @@ def measure_model(
             ),
             files=len(store.entries),
             outliers=done(find_outliers(store)),
-            leaks=find_leaks(store),
+            leaks=find_leaks(store, model.whiten, model.codec.frame_rate),
             activations=done(_activations(model, probed)),
             growth=_growth(model),
             batch_norms=done(_batch_norms(model, train, training)),
