@@ -21,6 +21,8 @@ CHANCE = 0.01
 """Probability by chance below which another lag is better than none."""
 SHARE = 0.25
 """Longest lag, as a share of the typical file."""
+STEP = 2
+"""Frames from one lag to the next, but for those around the best one."""
 RISE = 0.02
 """Share of the latents' variance by which another lag must predict them better."""
 
@@ -63,16 +65,23 @@ def alignment(files: Sequence[AlignedFile], frame: float, longest: float) -> Ali
     """
     typical = float(np.median([z.shape[-1] for z, _ in files]))
     most = int(min(longest / frame, SHARE * typical))
-    lags = list(range(-most, most + 1))
-    blocks = np.array([block_scores(lagged(files, lag, most)) for lag in lags])
-    explained = blocks.sum(axis=1)
-    best, now = int(explained.argmax()), most
+    blocks = {lag: _scores(files, lag, most) for lag in range(-most, most + 1) if lag % STEP == 0}
+    best = max(blocks, key=lambda lag: sum(blocks[lag]))
+    for lag in range(max(-most, best - STEP + 1), min(most, best + STEP - 1) + 1):
+        blocks[lag] = blocks.get(lag) or _scores(files, lag, most)
+    lags = sorted(blocks)
+    best = max(lags, key=lambda lag: sum(blocks[lag]))
+    better = np.subtract(blocks[best], blocks[0])
     return Alignment(
         lags=[round(lag * frame, 4) for lag in lags],
-        explained=explained.tolist(),
-        p=1.0 if best == now else sign_flip(blocks[best] - blocks[now]),
+        explained=[sum(blocks[lag]) for lag in lags],
+        p=1.0 if best == 0 else sign_flip(better),
         tolerance=max(TOLERANCE, FEWEST_FRAMES * frame),
     )
+
+
+def _scores(files: Sequence[AlignedFile], lag: int, most: int) -> list[float]:
+    return block_scores(lagged(files, lag, most))
 
 
 def lagged(files: Sequence[AlignedFile], lag: int, most: int) -> list[AlignedFile]:
