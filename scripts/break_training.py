@@ -34,6 +34,7 @@ SETTINGS = {
     "network.channels": 32,
     "network.blocks": 8,
     "training.demo_samples": 0,
+    "training.leaks": "allow",
     "training.calibration_samples": 0,
 }
 FREE: dict[str, object] = {"condition.kinds": "none"}
@@ -220,11 +221,12 @@ def offset(store: LatentStore, seed: int) -> None:
 
 
 def silence(store: LatentStore, seed: int) -> None:
-    """Nine tenths of every file at rest."""
+    """Nine tenths of every file at rest, at one point for all."""
+    point = np.array(store.mean(store.entries[0])[:, :1])
 
     def rest(mean: np.ndarray, _: np.random.Generator) -> np.ndarray:
         quiet = round(0.9 * mean.shape[1])
-        return np.concatenate([np.repeat(mean[:, :1], quiet, axis=1), mean[:, quiet:]], axis=1)
+        return np.concatenate([np.repeat(point, quiet, axis=1), mean[:, quiet:]], axis=1)
 
     change(store, seed, 1.0, rest)
 
@@ -269,7 +271,7 @@ CASES: dict[str, tuple[str, Break | None, dict[str, object]]] = {
     "late": ("misaligned-conditions", delay_conditions, MEL),
     "late-beat": ("misaligned-conditions", delay_conditions, {}),
     "labels": ("ignored-condition", exchange_labels, LABEL),
-    "leak": ("leak", leak, {"training.leaks": "allow"}),
+    "leak": ("leak", leak, {}),
     "offset": ("offset-files", offset, {}),
     "silence": ("silence", silence, {}),
     "loud": ("scaled-files", scale_one, {}),

@@ -35,6 +35,10 @@ FEWEST = 4
 
 def outliers(found: Sequence[Outliers], files: int) -> list[Finding]:
     """Files that do not belong with the others; `files`: how many there are."""
+    resting = [each for each in found if each.kind == "constant"]
+    if any(len(each.keys) >= MOSTLY * files for each in resting):
+        # Means and deviations of files that are mostly silent say nothing.
+        found = resting
     return [_outlier(each, files) for each in found]
 
 
