@@ -10,6 +10,7 @@ from latentdiff.diagnose.training.evidence import RunEvidence
 from latentdiff.diagnose.training.findings import Finding, lines_of
 from latentdiff.diagnose.training.measure import ModelMeasurements
 from latentdiff.diffusion import baseline
+from latentdiff.diffusion.settings import ScheduleConfig
 from latentdiff.training import verdict
 from latentdiff.training.validation import Validation
 
@@ -56,6 +57,7 @@ def _losses(m: ModelMeasurements) -> list[str]:
         f"  skill below log-SNR {verdict.FORM_LOGSNR:g}, where form is decided: "
         f"{'-' if m.form_skill is None else f'{m.form_skill:.2f}'}   (healthy: above "
         f"{verdict.FORM_SKILL:g})",
+        *_schedule(m),
         "  log-SNR  training  baseline   skill" + ("" if held is None else "   held-out   skill"),
     ]
     for i, level in enumerate(m.train.logsnr):
@@ -65,6 +67,17 @@ def _losses(m: ModelMeasurements) -> list[str]:
             row += f"   {held.losses[i]:8.4f}  {_skill(held, i):6.2f}"
         lines.append(row)
     return lines
+
+
+def _schedule(m: ModelMeasurements) -> list[str]:
+    """A note on the skill of a schedule of one's own."""
+    schedule, default = m.model.spec.diffusion.schedule, ScheduleConfig()
+    if schedule == default:
+        return []
+    return [
+        f"  skill of the schedule {schedule.name}, shift {schedule.shift:g}: with another schedule "
+        "it has another baseline; only single levels can be compared",
+    ]
 
 
 def _skill(of: Validation, level: int) -> float:
