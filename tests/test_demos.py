@@ -120,8 +120,10 @@ def make(tmp_path, build):
 
 def conditioned(subject, standardiser=None, labels=()):
     kind = "mel" if standardiser else "label"
-    spec = replace(subject.model.spec, labels=list(labels), condition=ConditionConfig(kind=kind))
-    model = replace(subject.model, standardiser=standardiser, spec=spec)
+    condition = ConditionConfig(kinds=(kind,))
+    spec = replace(subject.model.spec, labels=list(labels), condition=condition)
+    standardisers = {kind: standardiser} if standardiser else {}
+    model = replace(subject.model, standardisers=standardisers, spec=spec)
     return subject._replace(model=model)
 
 
@@ -211,16 +213,16 @@ def test_conditions_are_those_of_held_out_files(make, subject):
     with make(conditioned(subject, standardiser=standardiser)) as show:
         show(0, model)
     held = {subject.store.entries.index(entry) for entry in subject.store.of("validation")}
-    features = model.seen[0].features
+    features = model.seen[0].values["mel"]
     assert {int(row.unique()) for row in features} == held
-    assert model.seen[0].label is None
+    assert "label" not in model.seen[0].values
 
 
 def test_labels_are_those_of_held_out_files(make, subject):
     model = Follower()
     with make(conditioned(subject, labels=["a", "b"])) as show:
         show(0, model)
-    assert sorted(model.seen[0].label.tolist()) == [0, 1]
+    assert sorted(model.seen[0].values["label"].tolist()) == [0, 1]
 
 
 def test_without_held_out_files_training_files_are_the_reference(subject):

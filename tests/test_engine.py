@@ -15,13 +15,14 @@ import pytest
 import torch
 
 from latentdiff.diffusion import noise
-from latentdiff.diffusion.denoiser import Denoiser
+from latentdiff.diffusion.denoiser import ConditionDropout, Denoiser
 from latentdiff.diffusion.levels import build_noise_level_sampler
 from latentdiff.diffusion.loss import Objective
 from latentdiff.diffusion.settings import LevelsConfig, ScheduleConfig
 from latentdiff.errors import UserError
 from latentdiff.networks.build import build
 from latentdiff.networks.settings import NetworkConfig
+from latentdiff.specs import ConditionSize
 from latentdiff.tracking import read_metrics
 from latentdiff.tracking.metrics import Metrics
 from latentdiff.training import checkpoint
@@ -57,7 +58,7 @@ def make_trainer(directory, *, levels="schedule", dropout=0.1, demo=None, **sett
     config = {"steps": 30, "batch": 12, "window": 16, "learning_rate": 3e-3}
     config |= {"log_every": 10, "validation_windows": 8}
     torch.manual_seed(0)
-    network = build(NetworkConfig(name="tiny", channels=8), 2, condition_features=1)
+    network = build(NetworkConfig(name="tiny", channels=8), 2, {"mel": ConditionSize(features=1)})
     directory.mkdir(parents=True, exist_ok=True)
     return Trainer(
         Denoiser(network),
@@ -66,7 +67,7 @@ def make_trainer(directory, *, levels="schedule", dropout=0.1, demo=None, **sett
         walks(1, files=2),
         TrainingConfig(**(config | settings)),
         directory,
-        condition_dropout=dropout,
+        condition_dropout=ConditionDropout(dropout),
         device="cpu",
         frame_rate=20.0,
         demo=demo,
@@ -287,8 +288,8 @@ class TestOverfitting:
         )
         rng = np.random.default_rng(5)
         flat = trainer._evaluator._held_out.windows
-        features = torch.from_numpy(rng.standard_normal(flat.condition.features.shape))
-        wrong = flat.condition._replace(features=features.float())
+        features = torch.from_numpy(rng.standard_normal(flat.condition.values["mel"].shape))
+        wrong = flat.condition.with_kind("mel", features.float())
         trainer._evaluator._held_out.windows = flat._replace(condition=wrong)
         with caplog.at_level(logging.INFO, logger="latentdiff"):
             outcome = trainer.fit()

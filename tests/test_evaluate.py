@@ -344,7 +344,7 @@ class TestLabels:
         drawn, sample = [], Recipe.sample
 
         def record(recipe, denoise, settings, seeds, channels, frames, condition, *rest):
-            drawn.append((len(seeds), condition.label))
+            drawn.append((len(seeds), condition.values["label"]))
             return sample(recipe, denoise, settings, seeds, channels, frames, condition, *rest)
 
         monkeypatch.setattr(Recipe, "sample", record)
@@ -358,7 +358,7 @@ class TestLabels:
             windows = windows_of(model, store, split)
             batch = windows.spread(99)
             of_files = [labels[windows.describe(batch, k)] for k in range(len(batch.files))]
-            assert batch.condition.label.tolist() == of_files
+            assert batch.condition.values["label"].tolist() == of_files
 
     def test_recordings_with_and_without_a_label_do_not_mix(self):
         latents = np.zeros((2, 40), np.float32)

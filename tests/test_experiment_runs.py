@@ -151,6 +151,8 @@ def test_shuffled_conditions_are_those_of_other_files(run):
     def correlation(batch):
         # The spectrogram is two of the latents' own dimensions.
         raw = own.model.whitening.unwhiten(batch.latents)[:, :2].flatten()
-        return float(torch.corrcoef(torch.stack([raw, batch.condition.features.flatten()]))[0, 1])
+        return float(
+            torch.corrcoef(torch.stack([raw, batch.condition.values["mel"].flatten()]))[0, 1]
+        )
 
     assert correlation(right) > 0.8 and abs(correlation(shuffled)) < 0.5

@@ -22,7 +22,7 @@ from latentdiff.networks.settings import NetworkConfig
 from latentdiff.notebook.experiments import data, descriptions, network
 from latentdiff.notebook.experiments.recipe import MistakenRecipe, make_recipe
 from latentdiff.notebook.experiments.settings import NO_EXPERIMENT, ExperimentConfig
-from latentdiff.specs import Condition
+from latentdiff.specs import Condition, ConditionSize
 from latentdiff.training.recipe import Recipe
 
 SCHEDULE = noise.build(DiffusionConfig().schedule)
@@ -48,7 +48,7 @@ class Spy(DenoisingNetwork):
         self.answer = answer
 
     def forward(self, z, logsnr, condition):
-        self.z, self.logsnr, self.features = z, logsnr, condition.features
+        self.z, self.logsnr, self.features = z, logsnr, condition.values.get("mel")
         return self.answer(z, logsnr)
 
 
@@ -174,7 +174,7 @@ def test_flat_latents_lie_channel_after_channel(layout):
     spy = Spy(1, lambda z, logsnr: -z)
     flat = network.with_mistakes(spy, experiment(network={"layout": layout}), 2, SCHEDULE)
     z = torch.arange(6.0).view(1, 2, 3)
-    out = flat(z, torch.zeros(1), Condition(torch.tensor([[[7.0, 8.0, 9.0]]])))
+    out = flat(z, torch.zeros(1), Condition({"mel": torch.tensor([[[7.0, 8.0, 9.0]]])}))
     assert torch.equal(out, -z) and spy.z.tolist() == [[[0, 1, 2, 3, 4, 5]]]
     mel = [7, 8, 9, 7, 8, 9] if layout == "flat" else [7, 7, 8, 8, 9, 9]
     assert spy.features.tolist() == [[mel]]
@@ -196,11 +196,13 @@ def test_batch_norm_is_over_everything_but_its_axis(axis):
 def test_no_norm_of_their_own_is_left(name):
     settings = NetworkConfig(name=name, channels=16)
     batch_norm = experiment(network={"norm": "batch"})
-    made = MistakenRecipe(settings, DiffusionConfig(), batch_norm).make_network(3, 5, 0)
+    made = MistakenRecipe(settings, DiffusionConfig(), batch_norm).make_network(
+        3, {"mel": ConditionSize(features=5)}
+    )
     kinds = [type(module) for module in made.modules()]
     assert network.BatchNorm in kinds and not any(issubclass(k, nn.LayerNorm) for k in kinds)
     z = torch.randn(2, 3, 16)
-    assert made(z, torch.zeros(2), Condition(torch.randn(2, 5, 16))).shape == z.shape
+    assert made(z, torch.zeros(2), Condition({"mel": torch.randn(2, 5, 16)})).shape == z.shape
 
 
 def test_wrapped_networks_can_be_described():
@@ -208,7 +210,7 @@ def test_wrapped_networks_can_be_described():
         network={"layout": "flat", "bound": "tanh", "integer_steps": True, "divide_by_std": True},
         training={"square_root": False},
     )
-    made = everything.make_network(3, 5, 0)
+    made = everything.make_network(3, {"mel": ConditionSize(features=5)})
     assert describe(made).parameters == sum(p.numel() for p in made.parameters())
 
 

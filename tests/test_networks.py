@@ -13,7 +13,7 @@ from latentdiff.errors import ConfigError
 from latentdiff.networks.attention import apply_rope, attend
 from latentdiff.networks.build import NETWORKS, build, describe, flops
 from latentdiff.networks.settings import NetworkConfig
-from latentdiff.specs import Condition
+from latentdiff.specs import Condition, ConditionSize
 
 C, K, LABELS = 3, 5, 2
 FREE = Condition()
@@ -35,7 +35,8 @@ def small(case, features=0, labels=0, trained=True):
     torch.manual_seed(0)
     settings = {"channels": 16, "heads": 2, "attention_reach": 6, **CASES[case]}
     config = NetworkConfig(name=case.split("-")[0], **settings)
-    network = build(config, C, features, labels).eval()
+    sizes = {"mel": ConditionSize(features=features), "label": ConditionSize(categories=labels)}
+    network = build(config, C, {kind: size for kind, size in sizes.items() if any(size)}).eval()
     if trained:
         for parameter in network.parameters():
             if not parameter.any():
@@ -69,7 +70,7 @@ def test_untrained_networks_put_out_zero(case):
 @pytest.mark.parametrize("frames", [1, 2, 7, 64, 1000])
 def test_any_length_goes(case, frames):
     out = small(case, K)(
-        latents(frames=frames), levels(), Condition(features=torch.randn(2, K, frames))
+        latents(frames=frames), levels(), Condition({"mel": torch.randn(2, K, frames)})
     )
     assert out.shape == (2, C, frames)
     assert torch.isfinite(out).all()
@@ -165,13 +166,18 @@ def test_the_noise_level_matters(case):
 def test_conditions_act_and_absent_ones_are_null(case):
     network, z = small(case, K, LABELS), latents()
     features, label = torch.randn(2, K, 40), torch.tensor([0, 1])
-    given = network(z, levels(), Condition(features, label))
+    condition = Condition({"mel": features, "label": label})
+    given = network(z, levels(), condition)
     free = network(z, levels(), FREE)
-    none = torch.zeros(2, dtype=torch.bool)
-    torch.testing.assert_close(network(z, levels(), Condition(features, label, none)), free)
-    half = network(z, levels(), Condition(features, label, torch.tensor([True, False])))
-    torch.testing.assert_close(half, torch.stack([given[0], free[1]]))
-    for other in (Condition(features.flip(0), label), Condition(features, label.flip(0))):
+
+    def restricted(*keep):
+        mask = torch.tensor(keep)
+        return network(z, levels(), condition.restricted({"mel": mask, "label": mask}))
+
+    torch.testing.assert_close(restricted(False, False), free)
+    torch.testing.assert_close(restricted(True, False), torch.stack([given[0], free[1]]))
+    for kind in ("mel", "label"):
+        other = condition.with_kind(kind, condition.values[kind].flip(0))
         assert not torch.allclose(network(z, levels(), other), given, atol=1e-3)
     assert not torch.allclose(given, free, atol=1e-3)
 
@@ -184,7 +190,7 @@ def test_a_condition_acts_on_its_own_frames(case):
     z, features = latents(1, 2 * middle + 1), torch.randn(1, K, 2 * middle + 1)
     changed = features.clone()
     changed[..., middle] += 1
-    out, other = (network(z, levels(1), Condition(f)) for f in (features, changed))
+    out, other = (network(z, levels(1), Condition({"mel": f})) for f in (features, changed))
     moved = ((out - other).abs().sum(1)[0] > 1e-5).nonzero().flatten()
     assert middle in moved
     assert moved.max() - moved.min() <= reach + 4
@@ -193,7 +199,7 @@ def test_a_condition_acts_on_its_own_frames(case):
 @pytest.mark.parametrize("case", CASES)
 def test_conditions_of_another_length_are_reported(case):
     with pytest.raises(ValueError, match="41 frames for latents of 40"):
-        small(case, K)(latents(), levels(), Condition(features=torch.zeros(2, K, 41)))
+        small(case, K)(latents(), levels(), Condition({"mel": torch.zeros(2, K, 41)}))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -201,8 +207,10 @@ def test_no_batch_norm_and_gradients_reach_everything(case):
     """Gates of zero hold back what is behind them for some steps, not for ever."""
     network = small(case, K, LABELS, trained=False).train()
     assert not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in network.modules())
+    some = torch.tensor([True, True, False])
     condition = Condition(
-        torch.randn(3, K, 40), torch.tensor([0, 1, 0]), torch.tensor([True, True, False])
+        {"mel": torch.randn(3, K, 40), "label": torch.tensor([0, 1, 0])},
+        {"mel": some, "label": some},
     )
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
     for _ in range(4):

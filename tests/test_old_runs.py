@@ -36,9 +36,9 @@ CHECKPOINTS = {
 def test_an_old_checkpoint_samples_what_it_sampled(name):
     model = Model.load(CHECKPOINTS[name])
     condition = Condition()
-    if model.standardiser is not None:
+    if model.standardisers:
         features = torch.linspace(-1, 1, 2 * 4 * 24).view(2, 4, 24)
-        condition = Condition(features, torch.tensor([0, 1]))
+        condition = Condition({"mel": features, "label": torch.tensor([0, 1])})
     drawn = model.sample(SamplingConfig(steps=4), [1, 2], 24, condition).latents
     expected = np.load(OLD / f"{name}-samples.npy")
     np.testing.assert_allclose(drawn.numpy(), expected, atol=1e-4)
@@ -48,7 +48,8 @@ def test_an_old_run_opens_with_its_store_and_its_loss(tmp_path):
     shutil.copytree(OLD / "run", tmp_path / "run")
     run = Run(tmp_path / "run")
     model, store = open_model(run, None, None, "cpu")
-    assert model.labels == ["a", "b"] and model.condition.kind == "both" and model.step == 30
+    assert model.labels == ["a", "b"] and model.step == 30
+    assert model.condition.kinds == ("mel", "label")
     assert [entry.label for entry in store.entries] == ["a", "b", "a", "b"]
     held_out = windows_of(model, store, "validation")
     assert held_out is not None

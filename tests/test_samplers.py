@@ -136,9 +136,9 @@ def test_endless_chains_are_entered_where_something_is_left():
 def test_guidance_one_is_none_and_guidance_zero_ignores_the_condition():
     def model(z_t, logsnr, condition):
         z_0 = GAUSSIAN(z_t, logsnr, condition)
-        return z_0 if condition.label is None else z_0 + condition.label[:, None, None]
+        return z_0 + condition.values["label"][:, None, None] if condition else z_0
 
-    condition = Condition(label=torch.tensor([1.0, 2.0]))
+    condition = Condition({"label": torch.tensor([1.0, 2.0])})
 
     def run(model, condition, guidance):
         config = SamplingConfig(steps=6, guidance=guidance)

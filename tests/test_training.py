@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from latentdiff.diffusion import noise
-from latentdiff.diffusion.denoiser import Denoiser
+from latentdiff.diffusion.denoiser import ConditionDropout, Denoiser
 from latentdiff.diffusion.levels import build_noise_level_sampler
 from latentdiff.diffusion.loss import Objective
 from latentdiff.diffusion.settings import DiffusionConfig, LevelsConfig, ScheduleConfig
@@ -20,11 +20,11 @@ from latentdiff.errors import UserError
 from latentdiff.interrupt import StopRequest
 from latentdiff.networks.build import build
 from latentdiff.networks.settings import NetworkConfig
-from latentdiff.specs import Condition
+from latentdiff.specs import Condition, ConditionSize
 from latentdiff.tracking import read_metrics
 from latentdiff.training import checkpoint, verdict
 from latentdiff.training.budget import Budget
-from latentdiff.training.data import Batch, Recording, Windows, generator_for
+from latentdiff.training.data import Batch, FeatureMap, Recording, Windows, generator_for
 from latentdiff.training.ema import Ema
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.task import Task
@@ -72,15 +72,18 @@ class TestWindows:
 
     def test_features_are_cut_at_the_same_frames(self):
         z = counting(40)
-        recordings = [Recording("a", z, features=z[:1] * 10)]
-        data = Windows(recordings, 8, whiten=lambda z: z, standardise=lambda f: f + 1)
+        recordings = [Recording("a", z, features={"mel": z[:1] * 10})]
+        maps = {"mel": FeatureMap(1, lambda f: f + 1)}
+        data = Windows(recordings, 8, whiten=lambda z: z, features=maps)
         batch = data.draw(20, generator_for(3))
-        assert torch.equal(batch.condition.features[:, 0], batch.latents[:, 0] * 10 + 1)
+        assert torch.equal(batch.condition.values["mel"][:, 0], batch.latents[:, 0] * 10 + 1)
 
     def test_labels_follow_their_files(self):
-        recordings = [Recording(k, counting(20), label=i) for i, k in enumerate("abc")]
+        recordings = [
+            Recording(k, counting(20), categories={"label": i}) for i, k in enumerate("abc")
+        ]
         batch = Windows(recordings, 8, whiten=lambda z: z).draw(30, generator_for(0))
-        assert torch.equal(batch.condition.label, batch.files)
+        assert torch.equal(batch.condition.values["label"], batch.files)
 
     def test_whitening_is_applied(self):
         data = Windows([Recording("a", counting(30))], 8, whiten=lambda z: z[:1] * 2)
@@ -298,9 +301,8 @@ def make_trainer(
 ):
     config = {"steps": 100, "batch": 16, "window": 32, "learning_rate": 3e-3, "log_every": 10}
     torch.manual_seed(seed)
-    network = build(
-        NetworkConfig(name="tiny", channels=32, kernel=5), 2, condition_features=int(conditioned)
-    )
+    sizes = {"mel": ConditionSize(features=1)} if conditioned else {}
+    network = build(NetworkConfig(name="tiny", channels=32, kernel=5), 2, sizes)
     directory.mkdir(parents=True, exist_ok=True)
     return Trainer(
         Denoiser(network),
@@ -313,7 +315,7 @@ def make_trainer(
         data(2 * seed + 1, 4, white, conditioned),
         TrainingConfig(**(config | settings)),
         directory,
-        condition_dropout=dropout,
+        condition_dropout=ConditionDropout(dropout),
         seed=seed,
         device="cpu",
     )
@@ -413,14 +415,15 @@ class TestValidation:
 
         def follow(z_t, logsnr, condition):
             calls.append(len(logsnr))
-            return condition.features.expand(z_t.shape)
+            return condition.values["mel"].expand(z_t.shape)
 
         result = Validator(windows, task, 12, 16, thin=4).measure(
             follow, torch.device("cpu"), raw=follow
         )
-        assert len(result.losses) == 1 and sum(calls) == 3 * 20
+        # Twice more for the exchanged and the shifted conditions, and once for the raw weights.
+        assert len(result.losses) == 1 and sum(calls) == 4 * 20
         assert result.raw == pytest.approx(result.loss)
-        error = (windows.latents - windows.condition.features).square().mean()
+        error = (windows.latents - windows.condition.values["mel"]).square().mean()
         assert result.loss == pytest.approx(error.item(), rel=1e-5)
 
     def test_it_does_not_depend_on_the_batch_nor_on_what_was_drawn_before(self):
@@ -433,11 +436,11 @@ class TestValidation:
 
     def test_exchanged_conditions_are_all_anothers(self):
         windows = data(0, 4, conditioned=True).spread(21)
-        wrong = exchange(windows)
-        same = (wrong.condition.features == windows.condition.features).all(dim=(1, 2))
+        wrong = exchange(windows, ["mel"])
+        same = (wrong.condition.values["mel"] == windows.condition.values["mel"]).all(dim=(1, 2))
         assert not same.any() and torch.equal(wrong.latents, windows.latents)
-        assert exchange(windows.pick(slice(0, 1))) is None
-        assert exchange(data(0, 4).spread(20)) is None
+        assert exchange(windows.pick(slice(0, 1)), ["mel"]) is None
+        assert exchange(data(0, 4).spread(20), []) is None
 
 
 class TestResume:

@@ -193,8 +193,10 @@ class StyleWindows:
 
 def _sums(latents: Floats) -> NDArray[np.float64]:
     """Final latents [C, T] => rows of `StepSums.sums`, from zero on."""
-    values = np.concatenate([latents, np.square(latents), np.ones_like(latents[:1])])
-    parts = np.add.reduceat(values, np.arange(0, values.shape[1], STEP), axis=1, dtype=np.float64)
+    # The difference of two large sums needs the digits.
+    x = latents.astype(np.float64)
+    values = np.concatenate([x, np.square(x), np.ones_like(x[:1])])
+    parts = np.add.reduceat(values, np.arange(0, values.shape[1], STEP), axis=1)
     return np.concatenate([np.zeros((1, len(values))), np.cumsum(parts, axis=1).T])
 
 

@@ -53,7 +53,7 @@ class ConditionMaker:
         """Raises UserError for options of kinds that the model does not follow."""
         for kind, option in options_of(KINDS):
             if self.options.get(option.name) and kind not in self.model.kinds:
-                follows = ", ".join(self.model.kinds) or "none"
+                follows = ",".join(self.model.kinds) or "none"
                 raise UserError(
                     f"this model cannot follow --{option.name}",
                     why=f"it was trained with condition.kinds={follows}",
