@@ -315,7 +315,10 @@ class TestFarSettings:
         (found,) = far.far_settings(course, settings, underfitted=True)
         assert found.cause == cause and found.severity is Severity.BREAKS
         assert "training." in found.do_this
-        assert far.far_settings(course, settings, underfitted=False) == []
+        learned = far.far_settings(course, settings, underfitted=False)
+        # A clip that small is odd even where AdamW, which rescales gradients, copes with it.
+        clips = [(cause, Severity.COSTS)] if "gradient_clip" in training else []
+        assert [(found.cause, found.severity) for found in learned] == clips
 
     def test_usual_settings_are_no_cause(self):
         usual = project(training={"weight_decay": 0.1, "gradient_clip": 0.1, "learning_rate": 1e-4})

@@ -13,8 +13,9 @@ LEARNABLE = 0.05
 """Skill of the spectrum-only denoiser above which latents have structure along time."""
 STARVING = 0.05
 """Share of the time spent waiting for data above which the progress bar shows it."""
-LITTLE_GAIN = 0.05
-"""Conditioning gain below which the condition is ignored."""
+LITTLE_GAIN = 0.01
+"""Conditioning gain below which the condition is ignored: labels that say little have 0.02 to 0.04,
+wrong ones 0.00. `diagnose conditioning` tests whether a gain is chance."""
 MUCH_GAIN = 0.5
 """Conditioning gain above which the condition is followed."""
 
@@ -34,7 +35,8 @@ Grade = Literal["ignored", "weak", "followed"]
 GRADES: dict[Grade, str] = {
     "ignored": "the condition is ignored: the model does as well with another clip's condition. "
     "Check that latents and conditions belong together, or train longer",
-    "weak": "the condition has a weak effect",
+    "weak": "the condition has a weak effect (`latentdiff diagnose conditioning` tests whether it "
+    "is chance)",
     "followed": "the condition is followed",
 }
 

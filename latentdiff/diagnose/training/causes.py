@@ -62,7 +62,9 @@ def _of_course(
     settings = far.far_settings(e.curve, e.settings, underfitted)
     return [
         *settings,
-        None if settings else fit.ran_away(e.curve, e.failure, skill, growth, e.settings),
+        None
+        if far.blamed(settings)
+        else fit.ran_away(e.curve, e.failure, skill, growth, e.settings),
         fit.overfitting(e.curve, e.settings),
         None if settings else fit.clipped(e.curve, e.settings),
         fit.worse_than_nothing(e.curve, e.settings),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 
 from latentdiff.diagnose.training import advice
 from latentdiff.diagnose.training.curve import Curve
@@ -29,13 +30,15 @@ LATE = 0.5
 def far_settings(curve: Curve, settings: Project, underfitted: bool) -> list[Finding]:
     """Settings far from their defaults, as causes of a model that learned too little.
 
-    `underfitted`: whether it did; without that, odd settings are the user's choice.
+    `underfitted`: whether it did; without that, odd settings are the user's choice, but for a
+    clip that leaves nothing of the gradient's size.
     """
+    clip = _clip(curve, settings)
     if not underfitted:
-        return []
+        return [] if clip is None else [replace(clip, severity=Severity.COSTS)]
     found = (
         _decay(curve, settings),
-        _clip(curve, settings),
+        clip,
         _slow(settings),
         _warm_up(curve, settings),
     )
@@ -102,5 +105,5 @@ def _finding(cause: str, title: str, evidence: str, do_this: str) -> Finding:
 
 
 def blamed(found: Sequence[Finding]) -> bool:
-    """Whether settings explain weights of unusual size, which a high rate would else."""
-    return any(finding.cause == "weight-decay-too-strong" for finding in found)
+    """Whether settings explain that nothing was learned, which a high rate would else."""
+    return any(finding.severity is Severity.BREAKS for finding in found)
