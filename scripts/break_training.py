@@ -2,11 +2,11 @@
 
     python scripts/break_training.py --latents runs/techno/latents --out runs/broken --seeds 0,1,2
 
-Five runs that are broken, each in one way, and three that are not, for every seed; then a table of
-the first findings. Latents and conditions are broken on disk, where no setting shows it. The
-latents need posterior deviations (latents.keep_std=true) and mel spectrograms. The same command
-again only diagnoses once more. Exit code 1 if a cause is not named first,
-or anything is found in a healthy run.
+Runs that are broken, each in one way, and five that are not, for every seed; then a table of the
+first findings. Latents and conditions are broken on disk, where no setting shows it. The latents
+need posterior deviations (latents.keep_std=true) and condition.kinds=style,beat,mel,label. The same
+command again only diagnoses once more. Exit code 1 if a cause is not named first, or anything is
+found in a healthy run.
 """
 
 from __future__ import annotations
@@ -34,14 +34,21 @@ SETTINGS = {
     "network.channels": 32,
     "network.blocks": 8,
     "training.demo_samples": 0,
+    "training.leaks": "allow",
     "training.calibration_samples": 0,
 }
-MEL: dict[str, object] = {"condition.kind": "mel"}
+FREE: dict[str, object] = {"condition.kinds": "none"}
+MEL: dict[str, object] = {"condition.kinds": "mel"}
+LABEL: dict[str, object] = {"condition.kinds": "style,beat,label"}
 NOTHING = "nothing"
 LEAST_FRAMES = 200
 """Shortest file that may be overfitted to."""
 
+DELAY = 2.0
+"""Seconds by which conditions are displaced."""
+
 Break = Callable[[LatentStore, int], None]
+Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def main() -> None:
@@ -156,7 +163,91 @@ def fit_again(store: LatentStore) -> None:
     statistics.fit(files).save(store.root / STATISTICS)
 
 
+def exchange_labels(store: LatentStore, seed: int) -> None:
+    """Labels drawn anew for every file, as often as before."""
+    rows = runs.read_jsonl(store.root / MANIFEST)
+    order = np.random.default_rng(seed).permutation(len(rows))
+    labels = [rows[k]["label"] for k in order]
+    runs.write_jsonl(
+        store.root / MANIFEST,
+        [row | {"label": label} for row, label in zip(rows, labels, strict=True)],
+    )
+
+
+def delay_conditions(store: LatentStore, seed: int) -> None:
+    """Every spectrogram and beat DELAY seconds too late or, for odd seeds, too early."""
+    assert store.codec is not None
+    frames = round(DELAY * store.codec.sample_rate / store.codec.hop) * (-1) ** seed
+    for entry in store.entries:
+        for path in entry.feature_files().values():
+            np.save(store.root / path, np.roll(np.load(store.root / path), frames, axis=1))
+
+
+def leak(store: LatentStore, seed: int) -> None:
+    """Copies of the held-out files among the training files."""
+    rows = runs.read_jsonl(store.root / MANIFEST)
+    copied = []
+    for entry, row in ((e, r) for e, r in zip(store.entries, rows, strict=True)):
+        if entry.split == "train":
+            continue
+        names = {"mean": f"leak-{len(copied)}.npy"}
+        np.save(store.root / names["mean"], np.array(store.mean(entry)))
+        copied.append(row | {"key": f"leaked/{len(copied)}.wav", "split": "train"} | names)
+    order = np.random.default_rng(seed).permutation(len(rows) + len(copied))
+    runs.write_jsonl(store.root / MANIFEST, [(rows + copied)[k] for k in order])
+    fit_again(LatentStore.open(store.root))
+
+
+def change(store: LatentStore, seed: int, share: float, how: Change) -> None:
+    """Latents of this share of the files changed by `how`, at least those of one file."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(len(store.entries))[: max(1, round(share * len(store.entries)))]
+    state = int(rng.integers(1 << 30))
+    for k in chosen:
+        entry = store.entries[k]
+        changed = how(np.array(store.mean(entry)), np.random.default_rng(state))
+        np.save(store.root / entry.mean, changed.astype(np.float32))
+    fit_again(store)
+
+
+def offset(store: LatentStore, seed: int) -> None:
+    """A constant of a deviation of the latents added to half of the files."""
+    size = float(np.sqrt(np.trace(store.statistics().covariance) / store.latent_dim))
+
+    def add(mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return mean + size * rng.standard_normal((len(mean), 1))
+
+    change(store, seed, 0.5, add)
+
+
+def silence(store: LatentStore, seed: int) -> None:
+    """Nine tenths of every file at rest, at one point for all."""
+    point = np.array(store.mean(store.entries[0])[:, :1])
+
+    def rest(mean: np.ndarray, _: np.random.Generator) -> np.ndarray:
+        quiet = round(0.9 * mean.shape[1])
+        return np.concatenate([np.repeat(point, quiet, axis=1), mean[:, quiet:]], axis=1)
+
+    change(store, seed, 1.0, rest)
+
+
+def scale_one(store: LatentStore, seed: int) -> None:
+    """The latents of one file ten times as large."""
+    change(store, seed, 0.0, lambda mean, _: 10 * mean)
+
+
+def mix_codecs(store: LatentStore, seed: int) -> None:
+    """The latents of half of the files in other, rotated directions, as another codec's are."""
+
+    def rotate(mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        square = rng.standard_normal((len(mean), len(mean)))
+        return np.asarray(np.linalg.qr(square)[0] @ mean)
+
+    change(store, seed, 0.5, rotate)
+
+
 OVERFIT: dict[str, object] = {
+    "condition.kinds": "none",
     "network.channels": 64,
     "training.window": 32,
     "training.batch": 8,
@@ -177,8 +268,22 @@ CASES: dict[str, tuple[str, Break | None, dict[str, object]]] = {
     "batch-norm": ("batch-norm", None, BATCH_NORM),
     "fast": ("learning-rate-too-high", None, {"training.learning_rate": 100 * RATE}),
     "overfit": ("overfitting", leave_one, OVERFIT),
-    "free": (NOTHING, None, {}),
+    "late": ("misaligned-conditions", delay_conditions, MEL),
+    "late-beat": ("misaligned-conditions", delay_conditions, {}),
+    "labels": ("ignored-condition", exchange_labels, LABEL),
+    "leak": ("leak", leak, {}),
+    "offset": ("offset-files", offset, {}),
+    "silence": ("silence", silence, {}),
+    "loud": ("scaled-files", scale_one, {}),
+    "codecs": ("mixed-codecs", mix_codecs, {}),
+    "decay": ("weight-decay-too-strong", None, {"training.weight_decay": 100}),
+    "clip": ("gradient-clip-too-low", None, {"training.gradient_clip": 1e-6}),
+    "slow": ("learning-rate-too-low", None, {"training.learning_rate": 1e-6}),
+    "free": ("no-form", None, FREE),
+    "healthy": (NOTHING, None, {}),
     "mel": (NOTHING, None, MEL),
+    "labelled": (NOTHING, None, LABEL),
+    "eps": (NOTHING, None, {"diffusion.parametrisation": "eps"}),
     "transformer": (NOTHING, None, TRANSFORMER),
 }
 """Case -> expected first finding, how the latents are broken, and settings."""

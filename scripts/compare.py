@@ -29,6 +29,7 @@ from measuring import cpu_name, markdown, run_latentdiff
 
 from latentdiff import runs
 from latentdiff.runs import Run
+from latentdiff.training import comparable
 
 ASKED = "asked.json"
 """File beside a run's stages that holds the options it was started with."""
@@ -207,6 +208,7 @@ def figures(run: Run) -> dict[str, Any]:
         "skill at the end": validations[-1]["validation/skill"] if validations else None,
         "training skill": best[-1].get("validation/training_skill") if best else None,
         "conditioning gain": held_out.get("conditioning_gain"),
+        "baseline of": comparable.baseline_of(info.config),
         "audio s/s": statistics.median(speeds) if speeds else None,
     }
     return {**found, **scores(run.root / "evaluation" / "evaluation.json")}
@@ -243,19 +245,22 @@ def report(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> str:
     """A line a case: medians over its seeds, and the worst and best skill."""
     by_case = {case.name: [r for r in rows if r["case"] == case.name] for case in options.cases}
     lines = [summary(name, own) for name, own in by_case.items() if own]
+    names = {name: own[0].get("baseline of", "") for name, own in by_case.items() if own}
+    warning = comparable.warning(names)
     columns = {key: None for line in lines for key, value in line.items() if value is not None}
     threads = "torch's own" if options.threads is None else options.threads
     return (
         f"{options.minutes:g} minutes each, {options.jobs} at a time with {threads} threads of "
         f"{cpu_name()}; medians over seeds {', '.join(map(str, options.seeds))}\n\n"
         + markdown([{key: line.get(key) for key in columns} for line in lines])
+        + ("" if warning is None else f"\n\n{warning}")
     )
 
 
 def summary(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Medians over the runs of one case, without those that lack a value."""
     line: dict[str, Any] = {"case": name, "runs": len(rows)}
-    for key in (key for key in rows[0] if key not in ("case", "seed")):
+    for key in (key for key in rows[0] if key not in ("case", "seed", "baseline of")):
         values = [row[key] for row in rows if row.get(key) is not None]
         line[key] = statistics.median(values) if values else None
         if key == "skill" and len(values) > 1:

@@ -103,6 +103,7 @@ class TestCases:
 def test_figures_of_a_run(compare, tmp_path):
     found = compare.figures(fabricate(tmp_path / "r", skill=0.6, gain=2.5, score=0.9))
     assert found == {
+        "baseline of": "",
         "parameters": 12,
         "steps": 100,
         "loss": pytest.approx(0.4),

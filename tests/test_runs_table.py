@@ -40,6 +40,20 @@ def folder(tmp_path):
     return root
 
 
+def test_skills_of_different_baselines_are_not_set_side_by_side_without_a_word(tmp_path, caplog):
+    for name, shift in {"a": 0.0, "b": 0.0, "c": -2.0}.items():
+        schedule = {"name": "cosine", "shift": shift}
+        settings = {"diffusion": {"schedule": schedule, "parametrisation": "v"}}
+        with Stage(tmp_path / name, "train-diffusion", config=settings) as stage:
+            stage.record(step=1, skill=0.5)
+        with caplog.at_level(logging.INFO, logger="latentdiff"):
+            caplog.clear()
+            runs_table.show(tmp_path)
+        assert ("not comparable" in caplog.text) == (name == "c")
+    assert "diffusion.schedule.shift=0.0: a, b" in caplog.text
+    assert "diffusion.schedule.shift=-2.0: c" in caplog.text
+
+
 def of(rows, run):
     (row,) = [row for row in rows if row.run == run]
     return row

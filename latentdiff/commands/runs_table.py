@@ -21,6 +21,7 @@ from typing import Literal
 from latentdiff import runs
 from latentdiff.errors import UserError
 from latentdiff.tracking import latest_metrics
+from latentdiff.training import comparable
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class StageRow:
     """Role of an input -> the listed stage that made it, else its path."""
     problem: str | None
     """Why it failed, or how it is damaged."""
+    baseline: str = ""
+    """The settings that its skill depends on; see `training.comparable`."""
 
 
 def list_runs(folder: Path) -> list[StageRow]:
@@ -99,6 +102,9 @@ def show(folder: Path) -> None:
         return
     for line in as_table(rows):
         log.info("%s", line)
+    skilled = {row.run: row.baseline for row in rows if row.skill is not None}
+    if (warning := comparable.warning(skilled)) is not None:
+        log.info("%s", warning)
     for row in rows:
         if row.problem:
             log.info("%s: %s", row.run, row.problem)
@@ -147,6 +153,7 @@ def _row(path: Path, folder: Path, places: dict[Path, str]) -> StageRow:
             if "." not in role
         },
         problem=info.error,
+        baseline=comparable.baseline_of(info.config) if info.stage == "train-diffusion" else "",
     )
 
 

@@ -100,7 +100,8 @@ def sample(
         stage.record(**_codec_record(model))
         spread, calls = _draw_all(model, orders, project.sampling, directory)
         stage.record(network_calls=calls, spread=[round(x, 4) for x in spread.tolist()])
-        _judge(spread, calls, model, project.sampling)
+        asked = any(order.follows.source is not None for order in orders)
+        _judge(spread, calls, model, project.sampling, asked)
     log.info("%d samples in %s; to listen: latentdiff decode", len(orders), directory)
     return skipped
 
@@ -215,7 +216,8 @@ def _write(
     )
 
 
-def _judge(spread: Tensor, calls: int, model: Model, settings: SamplingConfig) -> None:
+def _judge(spread: Tensor, calls: int, model: Model, settings: SamplingConfig, asked: bool) -> None:
+    """Log the strength of samples; `asked`: whether they follow what was asked for."""
     middle, low, high = spread.median(), spread.min(), spread.max()
     log.info(
         "%d network calls per sample; spread per direction %.2f to %.2f, median %.2f "
@@ -225,7 +227,10 @@ def _judge(spread: Tensor, calls: int, model: Model, settings: SamplingConfig) -
         high,
         middle,
     )
-    if not 1 / FAR_OFF <= middle <= FAR_OFF:
+    if middle < 1 / FAR_OFF and asked:
+        # As strong as they should be, for all that is known.
+        log.info("the samples are far weaker than the training latents: is what they follow quiet?")
+    elif not 1 / FAR_OFF <= middle <= FAR_OFF:
         log.warning(
             "the samples are %s than the training latents: expect %s. Try: %s.",
             "far weaker" if middle < 1 else "far stronger",

@@ -95,4 +95,6 @@ def _log_outcome(outcome: TrainingOutcome) -> None:
         if len(best.gains) > 1:
             for kind, one in best.gains.items():
                 log.info("  %s alone %.2f: %s", kind, one, verdict.conditioning(one))
+    if best is not None and (warning := verdict.form(best)) is not None:
+        log.warning("%s", warning)
     log.info("checkpoint: %s; next: latentdiff sample", outcome.path)

@@ -186,6 +186,11 @@ class Validator:
         table = self._table(denoise, self.windows, self._some, device)
         return _mean(table, self._some), _mean(self._known(device), self._some)
 
+    @torch.no_grad()
+    def table(self, denoise: Denoise, windows: Batch, device: torch.device) -> Tensor:
+        """[L, B] losses on `windows`, such as those of this validator with other conditions."""
+        return self._table(denoise, windows, self._all, device)
+
     def _ratio(
         self, denoise: Denoise, windows: Batch, whole: Tensor, device: torch.device
     ) -> float:

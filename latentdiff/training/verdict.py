@@ -13,16 +13,30 @@ LEARNABLE = 0.05
 """Skill of the spectrum-only denoiser above which latents have structure along time."""
 STARVING = 0.05
 """Share of the time spent waiting for data above which the progress bar shows it."""
-LITTLE_GAIN = 0.05
-"""Conditioning gain below which the condition is ignored."""
+LITTLE_GAIN = 0.01
+"""Conditioning gain below which the condition is ignored: labels that say little have 0.02 to 0.04,
+wrong ones 0.00. `diagnose conditioning` tests whether a gain is chance."""
 MUCH_GAIN = 0.5
 """Conditioning gain above which the condition is followed."""
+
+FORM_LOGSNR = -4.0
+"""Log-SNR below which only slow things can be seen through the noise: where the beat is, and which
+piece it is."""
+FORM_SKILL = 0.15
+"""Skill there below which samples have no form. Without conditions 0.00 to 0.07 (of synthetic and
+recorded music, windows of 3 and 6 s), with style and beat about 0.4, with a spectrogram 0.5 to
+0.8."""
+FORM_ADVISED = ("style", "beat")
+"""Kinds of conditions that give form and need no recording to follow."""
+FORM_KINDS = (*FORM_ADVISED, "mel", "chroma", "loudness")
+"""Kinds of conditions that give form."""
 
 Grade = Literal["ignored", "weak", "followed"]
 GRADES: dict[Grade, str] = {
     "ignored": "the condition is ignored: the model does as well with another clip's condition. "
     "Check that latents and conditions belong together, or train longer",
-    "weak": "the condition has a weak effect",
+    "weak": "the condition has a weak effect (`latentdiff diagnose conditioning` tests whether it "
+    "is chance)",
     "followed": "the condition is followed",
 }
 
@@ -63,6 +77,28 @@ def skill(value: float) -> str:
     if value < 0.5:
         return "learned something; train longer or try a larger network"
     return "learned"
+
+
+def form_skill(result: Validation) -> float | None:
+    """Mean skill at the noise levels where form is decided; None: the schedule has none."""
+    low = [k for k, level in enumerate(result.logsnr) if level < FORM_LOGSNR]
+    skills = [1 - result.losses[k] / result.baselines[k] for k in low]
+    return sum(skills) / len(skills) if skills else None
+
+
+def form(result: Validation) -> str | None:
+    """What a model without skill where form is decided is told; None: it has some."""
+    value = form_skill(result)
+    if value is None or value >= FORM_SKILL or result.skill < NO_SKILL:
+        return None
+    gains = [gain for kind, gain in result.gains.items() if kind in FORM_KINDS]
+    if max(gains, default=0.0) >= LITTLE_GAIN:
+        return None
+    return (
+        f"no form: skill {value:.2f} below log-SNR {FORM_LOGSNR:g}, so samples will have no beat "
+        "and wander from piece to piece; encode and train with condition.kinds="
+        f"{','.join(FORM_ADVISED)}"
+    )
 
 
 def grade(gain: float) -> Grade:

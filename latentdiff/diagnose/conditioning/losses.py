@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from latentdiff.conditions.label import Label
-from latentdiff.diagnose.conditioning.results import Losses
+from latentdiff.diagnose.conditioning.results import KindResult, Losses
+from latentdiff.diagnose.followed import exchanges, fits, verdict_of
 from latentdiff.errors import UserError
 from latentdiff.latents.store import LatentStore
 from latentdiff.model.data import windows_of
@@ -58,17 +59,30 @@ def measure_losses(
         name: validator(wrong).brief(model.denoiser, model.device)[0] / own.loss - 1
         for name, wrong in _wrong_conditions(model, windows).items()
     }
-    # Windows half a set away often share a label, so for labels alone only `other label` counts.
-    by_label = list(model.kinds) == [Label.name]
     return Losses(
         windows=len(windows.files),
         right=own.loss,
         baseline=own.baseline,
         exchanged=own.shuffled,
         gain=own.conditioning_gain,
-        judged=gains["other label"] if by_label else own.conditioning_gain,
         gains=gains,
     )
+
+
+def judge(
+    model: Model, store: LatentStore, split: str, settings: TrainingConfig, scratch: Path
+) -> dict[str, KindResult]:
+    """Kind -> whether the model follows it, and whether it fits the latents."""
+    windows = windows_of(model, store, split, memory_gb=settings.memory_gb, scratch=scratch)
+    assert windows is not None  # the split has files
+    fixed, fitted = windows.spread(settings.validation_windows), fits(model, store)
+    tested = exchanges(model, fixed, settings)
+    return {
+        kind: KindResult(
+            verdict_of(tested.get(kind), fitted.get(kind)), tested.get(kind), fitted.get(kind)
+        )
+        for kind in model.kinds
+    }
 
 
 def _wrong_conditions(model: Model, windows: Batch) -> dict[str, Condition]:

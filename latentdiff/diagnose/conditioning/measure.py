@@ -15,7 +15,7 @@ from torch import Tensor
 
 from latentdiff.conditions.registry import KINDS
 from latentdiff.diagnose.conditioning import picture
-from latentdiff.diagnose.conditioning.losses import exchanged, measure_losses
+from latentdiff.diagnose.conditioning.losses import exchanged, judge, measure_losses
 from latentdiff.diagnose.conditioning.report import text
 from latentdiff.diagnose.conditioning.results import Difference, GuidanceRow, Results, Strength
 from latentdiff.diagnose.listening import distance_of, level_of, wavs
@@ -33,7 +33,6 @@ from latentdiff.model.sampling import draw
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.runs import Run
 from latentdiff.specs import Condition
-from latentdiff.training import verdict
 from latentdiff.training.data import generator_for, seed_of
 from latentdiff.training.fabric import pick_device
 from latentdiff.training.settings import VALIDATION
@@ -220,7 +219,7 @@ def _scales(model: Model) -> tuple[float, ...]:
 
 def _results(setup: Setup, samples: Mapping[str, SampleSet]) -> Results:
     model, right, clips = setup.model, samples["right"], samples["followed"]
-    losses = measure_losses(model, setup.store, setup.split, setup.project.training, setup.scratch)
+    measured = model, setup.store, setup.split, setup.project.training, setup.scratch
     near = ("right", "other condition") if model.standardisers else ()
     return Results(
         checkpoint=str(model.path),
@@ -229,8 +228,8 @@ def _results(setup: Setup, samples: Mapping[str, SampleSet]) -> Results:
         clips=len(setup.clips.places),
         clip_seconds=round(model.spec.seconds(clips.latents.shape[-1]), 3),
         held_out=setup.split == "validation",
-        verdict=verdict.grade(losses.judged),
-        losses=losses,
+        judged=judge(*measured),
+        losses=measure_losses(*measured),
         changes={name: samples[name].difference(right) for name in CHANGED if name in samples},
         to_followed={name: samples[name].difference(clips) for name in near},
         followed=setup.strength(clips),

@@ -30,7 +30,10 @@ def _changes(axes: Axes, results: Results) -> None:
     axes.barh(list(changes), [change.latents for change in changes.values()])
     axes.axvline(UNRELATED, color="grey", linestyle="--", label="unrelated")
     axes.invert_yaxis()
-    axes.set(xlabel="difference of latents", title=f"the condition: {results.verdict}")
+    axes.set(
+        xlabel="difference of latents",
+        title=", ".join(f"{kind}: {found.verdict}" for kind, found in results.judged.items()),
+    )
     axes.legend()
 
 

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from latentdiff.diagnose.conditioning.results import Difference, Results, Strength
+from latentdiff.conditions.registry import KINDS
+from latentdiff.diagnose.conditioning.results import Difference, KindResult, Results, Strength
+from latentdiff.diagnose.followed import Verdict
 from latentdiff.evaluation.difference import UNRELATED
+from latentdiff.evaluation.permutation import SIGNIFICANT
 from latentdiff.training import verdict
 
 MOVED = 0.3
 """Difference of samples above which a condition changes them."""
 
-KINDS = {"mel": "spectrograms", "label": "labels", "both": "spectrograms and labels"}
 CHANGES = {
     "other condition": "the same noise, another condition",
-    "other spectrogram": "the same noise, another spectrogram",
-    "other label": "the same noise, another label",
+    **{f"other {kind}": f"the same noise, another {kind}" for kind in KINDS},
     "other noise": "the same condition, other noise",
     "both other": "another condition and other noise",
 }
+VERDICTS: dict[Verdict, str] = {
+    "followed": "the loss alone tells the right condition from wrong ones",
+    "weak": "it has an effect, but only over many windows together",
+    "ignored": "the model does as well with another clip's. Check that latents and conditions "
+    "belong together, or train longer",
+    "not judged": "there are too few files to tell; add recordings",
+    "misaligned": "it belongs to these latents, but comes too early or too late, and the model "
+    "has learned it so. Encode again, and train again",
+}
 NEARNESS = {"right": "with the clips' own conditions", "other condition": "with other conditions"}
 WRONG = {
-    "other spectrogram": "with another clip's spectrogram",
-    "other label": "with another label",
+    **{f"other {kind}": f"with another {kind}" for kind in KINDS},
     "none": "without any condition",
 }
 
@@ -108,17 +117,31 @@ def _strength(of: Strength) -> str:
 
 
 def _verdict(r: Results) -> list[str]:
+    lines = [line for kind, found in r.judged.items() for line in _kind(kind, found)]
     by_condition = r.changes["other condition"].latents
-    by_noise = r.changes["other noise"].latents
-    lines = [
-        f"{verdict.conditioning(r.losses.judged)} (gain {r.losses.judged:.2f}; another condition "
-        f"changes a sample by {by_condition:.2f}, other noise by {by_noise:.2f})"
-    ]
-    if r.verdict == "ignored" and by_condition > MOVED:
+    ignored = all(found.verdict == "ignored" for found in r.judged.values())
+    if ignored and by_condition > MOVED:
         lines.append(_wrongly_learned(r))
-    if len(r.kinds) > 1:
-        grades = (f"{kind}: {verdict.grade(r.losses.gains[f'other {kind}'])}" for kind in r.kinds)
-        lines.append("separately: " + ", ".join(grades))
+    return lines
+
+
+def _kind(kind: str, found: KindResult) -> list[str]:
+    """The verdict on one kind, and what it rests on."""
+    lines = [f"{kind}: {found.verdict}; {VERDICTS[found.verdict]}"]
+    if found.exchange is not None:
+        test = found.exchange
+        lines.append(
+            f"  gain {test.gain:.3f}; conditions without effect rank as high with p={test.p:.2g} "
+            f"(at most {SIGNIFICANT:g}: it has an effect); the right one fits best in "
+            f"{test.identified:.0%} of {test.groups} cases (by chance {test.chance:.0%})"
+        )
+    if found.fit is not None:
+        pairs, lags = found.fit.pairing, found.fit.alignment
+        lines.append(
+            f"  it predicts {pairs.stored:.1%} of the latents' variance by linear regression, that "
+            f"of other files {pairs.best_wrong:.1%}; most, {max(lags.explained):.1%}, when moved "
+            f"by {-lags.best:+.2f} s (aligned: within {lags.tolerance:.2f} s)"
+        )
     return lines
 
 

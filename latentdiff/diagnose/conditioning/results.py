@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from latentdiff.training.verdict import Grade
+from latentdiff.diagnose.followed import Fit, Verdict
+from latentdiff.evaluation.permutation import Exchange
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,6 @@ class Losses:
     """Mean loss with conditions exchanged among the windows."""
     gain: float
     """Gain with exchanged conditions: exchanged / right - 1."""
-    judged: float
-    """The gain that the verdict rests on: `gain`, or for labels alone that of `other label`."""
     gains: dict[str, float]
     """Gains with other wrong conditions: `none`, `other label`, `other spectrogram`."""
 
@@ -62,6 +61,17 @@ class GuidanceRow(Strength):
 
 
 @dataclass(frozen=True)
+class KindResult:
+    """Does the model follow one kind of condition?"""
+
+    verdict: Verdict
+    exchange: Exchange | None
+    """Losses with this kind right and exchanged; None: there is nothing to exchange it for."""
+    fit: Fit | None
+    """How the stored features of training files fit the latents; None for kinds without any."""
+
+
+@dataclass(frozen=True)
 class Results:
     """Does the model follow its condition?"""
 
@@ -74,7 +84,8 @@ class Results:
     clip_seconds: float
     held_out: bool
     """Whether the clips and windows are of held-out files."""
-    verdict: Grade
+    judged: dict[str, KindResult]
+    """The verdict on each kind."""
     losses: Losses
     changes: dict[str, Difference]
     """How far another condition or other noise moves a sample; see `report.CHANGES`."""

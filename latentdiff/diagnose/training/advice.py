@@ -9,7 +9,10 @@ from collections.abc import Iterable
 
 from latentdiff.diffusion.schedules import SCHEDULES
 from latentdiff.diffusion.settings import SamplingConfig
+from latentdiff.latents.outliers import Kind
 from latentdiff.model.project import Project
+from latentdiff.training.settings import TrainingConfig
+from latentdiff.training.verdict import FORM_ADVISED
 
 CLIP = 1.0
 """The default training.gradient_clip."""
@@ -56,6 +59,36 @@ def changed_latents() -> str:
     return "name the latents of the training with --latents, or train again with --overwrite."
 
 
+def misaligned() -> str:
+    """Advice when stored conditions come too early or too late."""
+    return (
+        "make the features from the very audio that was encoded, without cutting or padding one of "
+        "them: `latentdiff encode` writes both from one recording. Then train again."
+    )
+
+
+def outliers(kind: Kind) -> str:
+    """Advice when some files do not belong with the others."""
+    return {
+        "codecs": "encode all recordings again with one codec, and train again.",
+        "offset": "encode these files again, without changing their latents afterwards, and train "
+        "again.",
+        "scale": "encode these files again, from audio as loud as the others, and train again.",
+        "level": "bring these recordings to the level of the others, encode them again, and train "
+        "again.",
+        "constant": "cut the silence (data.trim, or remove these files), preprocess and encode "
+        "again, and train again.",
+    }[kind]
+
+
+def leak() -> str:
+    """Advice when held-out files are also trained on."""
+    return (
+        "remove the copies of these recordings, then preprocess, encode and train again: until "
+        "then overfitting cannot be seen, and held-out figures mean nothing."
+    )
+
+
 def unpaired() -> str:
     """Advice when stored conditions belong to other latents."""
     return (
@@ -95,6 +128,43 @@ def ran_away(settings: Project) -> str:
     if settings.training.gradient_clip is None:
         steps.append(f"set training.gradient_clip={CLIP:g}")
     return _sentence(steps)
+
+
+def strong_decay() -> str:
+    """Advice when weight decay keeps the weights from growing."""
+    return "set training.weight_decay=0, and train again."
+
+
+def low_clip() -> str:
+    """Advice when gradients are clipped to almost nothing."""
+    return f"set training.gradient_clip={CLIP:g}, and train again."
+
+
+def low_rate() -> str:
+    """Advice when the learning rate is far below the default."""
+    rate = TrainingConfig().learning_rate
+    return f"set training.learning_rate={rate:g}, and train again."
+
+
+def long_warm_up() -> str:
+    """Advice when the learning rate was still rising when training ended."""
+    return "set training.warmup_steps=null, and train again."
+
+
+def worse_than_nothing(settings: Project) -> str:
+    """Advice when held-out losses are no better than knowing only variances."""
+    return _sentence(["follow the other findings", _longer(settings), "add recordings"])
+
+
+def no_form(settings: Project) -> str:
+    """Advice when a model has no skill at the noisiest levels."""
+    kinds = settings.condition.chosen
+    missing = [kind for kind in FORM_ADVISED if kind not in kinds]
+    if missing:
+        # In addition to those that are followed now.
+        wanted = ",".join([*FORM_ADVISED, *(kind for kind in kinds if kind not in FORM_ADVISED)])
+        return f"encode and train again with condition.kinds={wanted}."
+    return f"{_longer(settings)}, or see why the conditions {', '.join(kinds)} are not followed."
 
 
 def clipped(settings: Project) -> str:

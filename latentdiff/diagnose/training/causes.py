@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from latentdiff.diagnose.training import causes_data as data
+from latentdiff.diagnose.training import causes_files as files
 from latentdiff.diagnose.training import causes_fit as fit
 from latentdiff.diagnose.training import causes_network as network
+from latentdiff.diagnose.training import causes_settings as far
 from latentdiff.diagnose.training.evidence import RunEvidence
 from latentdiff.diagnose.training.findings import Finding, most_serious_first
 from latentdiff.diagnose.training.measure import ModelMeasurements
@@ -18,8 +20,10 @@ def findings(evidence: RunEvidence) -> list[Finding]:
         return most_serious_first(_of_course(evidence, None, None))
     return most_serious_first(
         [
+            *files.outliers(measured.outliers, measured.files),
+            files.leak(measured.leaks),
             *_of_data(measured, evidence.settings),
-            *_of_course(evidence, measured.skill, measured.growth),
+            *_of_course(evidence, measured.skill, measured.growth, measured.learnable),
             *_of_model(measured, evidence),
         ]
     )
@@ -31,30 +35,39 @@ def _of_data(m: ModelMeasurements, settings: Project) -> list[Finding | None]:
         # The other findings would only repeat its consequences.
         return [sampled]
     share = network.condition_share(m.activations)
+    wrong = [
+        found
+        for kind, fit in m.fits.items()
+        if (found := data.misaligned(kind, fit) or data.unpaired(kind, fit, m.exchanges.get(kind)))
+    ]
+    held = m.held_out
     return [
         data.kept_noise(m.directions, m.learnable, settings),
         data.changed_latents(m.directions, m.same_files),
-        *_of_pairs(m, settings),
-        data.ignored_condition(m.gains, m.pairing, share, settings),
-    ]
-
-
-def _of_pairs(m: ModelMeasurements, settings: Project) -> list[Finding | None]:
-    held, pairs = m.held_out, m.pairing
-    gain = None if held is None else held.conditioning_gain
-    return [
-        None if pairs is None else data.unpaired(pairs, gain),
+        *wrong,
         None
-        if held is None
-        else data.trained_unpaired(m.gains, pairs, held.loss, m.recorded, settings),
+        if held is None or wrong
+        else data.trained_unpaired(m.gains, m.fits, held.loss, m.recorded, settings),
+        data.ignored_condition(m.exchanges, m.fits, share, settings),
     ]
 
 
-def _of_course(e: RunEvidence, skill: float | None, growth: float | None) -> list[Finding | None]:
+def _of_course(
+    e: RunEvidence, skill: float | None, growth: float | None, learnable: float | None = None
+) -> list[Finding | None]:
+    if skill is None or learnable is None:
+        underfitted = fit.no_skill(e.curve)
+    else:
+        underfitted = fit.is_underfit(skill, learnable)
+    settings = far.far_settings(e.curve, e.settings, underfitted)
     return [
-        fit.ran_away(e.curve, e.failure, skill, growth, e.settings),
+        *settings,
+        None
+        if far.blamed(settings)
+        else fit.ran_away(e.curve, e.failure, skill, growth, e.settings),
         fit.overfitting(e.curve, e.settings),
-        fit.clipped(e.curve, e.settings),
+        None if settings else fit.clipped(e.curve, e.settings),
+        fit.worse_than_nothing(e.curve, e.settings),
     ]
 
 
@@ -74,6 +87,7 @@ def _of_model(m: ModelMeasurements, evidence: RunEvidence) -> list[Finding | Non
         network.shut_gates(m.activations, settings),
         network.dead_output(m.activations),
         fit.underfit(m.skill, m.learnable, evidence.curve, settings),
+        None if regression else fit.no_form(m.form_skill, m.exchanges, settings),
         # A regression puts out means instead of samples: they are weaker by design.
         None if regression else network.strange_samples(m.samples, settings, m.sampling),
     ]

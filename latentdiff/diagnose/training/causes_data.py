@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from latentdiff.diagnose.followed import Fit
 from latentdiff.diagnose.training import advice
 from latentdiff.diagnose.training.findings import Finding, Severity
 from latentdiff.evaluation.directions import Directions
 from latentdiff.evaluation.pairing import Pairing
+from latentdiff.evaluation.permutation import SIGNIFICANT, Exchange
 from latentdiff.model.project import Project
 from latentdiff.training.verdict import LITTLE_GAIN
 
@@ -30,8 +32,6 @@ CHANGED = 1.1
 """Ratio of variances above which latents are not those that the model was made for."""
 CHANGED_LOSS = 1.02
 """Ratio of losses of the same weights on the same windows that rounding cannot explain."""
-FOLLOWED = 0.5
-"""Conditioning gain on held-out files that only right pairs can give."""
 
 
 def sampled_posteriors(measured: Directions, settings: Project) -> Finding | None:
@@ -146,23 +146,44 @@ def changed_latents(measured: Directions, same_files: bool | None) -> Finding | 
     )
 
 
-def unpaired(pairs: Pairing, gain: float | None) -> Finding | None:
+def misaligned(kind: str, fit: Fit) -> Finding | None:
+    """The stored features belong to these latents, but come too early or too late.
+
+    A model trained on them follows them, so that no gain shows it.
+    """
+    found = fit.alignment
+    if found.holds:
+        return None
+    late = "late" if found.best > 0 else "early"
+    return Finding(
+        "misaligned-conditions",
+        Severity.BREAKS,
+        f"the condition {kind} comes {abs(found.best):.2f} s too {late}",
+        (
+            f"a linear regression on {kind} predicts {max(found.explained):.1%} of the latents' "
+            f"variance {abs(found.best):.2f} s from where it is stored, {found.now:.1%} as it is "
+            f"(healthy: most within {found.tolerance:.2f} s; by chance with p={found.p:.2g})",
+        ),
+        advice.misaligned(),
+    )
+
+
+def unpaired(kind: str, fit: Fit, exchange: Exchange | None) -> Finding | None:
     """The stored condition features belong to other latents.
 
-    `gain` on held-out files, None without any. A model that follows its condition there outweighs
-    the regression behind `pairs`, which sees only linear relations.
+    `exchange` on held-out files; None: not measured. A model that follows its condition there
+    outweighs the regression behind `fit`, which sees only linear relations.
     """
-    if pairs.holds or (gain is not None and gain > FOLLOWED):
+    followed = exchange is not None and exchange.grade == "followed"
+    if fit.pairing.holds or followed:
         return None
-    evidence = [_predicted(pairs)]
-    if gain is not None:
-        evidence.append(
-            f"conditioning gain on held-out files {gain:.2f} (0: the condition is ignored)"
-        )
+    evidence = [_predicted(kind, fit.pairing)]
+    if exchange is not None:
+        evidence.append(_tested(kind, exchange))
     return Finding(
         "unpaired-conditions",
         Severity.BREAKS,
-        "latents and conditions do not belong together",
+        f"latents and the condition {kind} do not belong together",
         tuple(evidence),
         advice.unpaired(),
     )
@@ -170,7 +191,7 @@ def unpaired(pairs: Pairing, gain: float | None) -> Finding | None:
 
 def trained_unpaired(
     gains: Sequence[float],
-    pairs: Pairing | None,
+    fits: Mapping[str, Fit],
     now: float,
     then: float | None,
     settings: Project,
@@ -179,11 +200,10 @@ def trained_unpaired(
 
     `gains` on training and held-out files. `now`, `then`: held-out losses of the same weights,
     windows, levels and noise, measured now and recorded in training; `then` None: not recorded.
-    `pairs` None: conditions that a regression cannot judge, such as labels.
+    `fits`: of the kinds that a regression can judge, which labels are not.
     """
-    informative = pairs is None or pairs.holds
     changed = then is not None and now > CHANGED_LOSS * then
-    if not gains or max(gains) >= LITTLE_GAIN or not (informative and changed):
+    if not gains or max(gains) >= LITTLE_GAIN or not changed:
         return None
     return Finding(
         "unpaired-conditions",
@@ -193,25 +213,28 @@ def trained_unpaired(
             f"held-out loss {now:.4f} with the conditions as they are stored; the same weights and "
             f"windows had {then:.4f} in training (healthy: equal)",
             f"conditioning gain {_listed(gains)} (below 0: wrong conditions do better)",
-            *([] if pairs is None else [_predicted(pairs)]),
+            *(_predicted(kind, fit.pairing) for kind, fit in fits.items()),
         ),
         advice.trained_unpaired(settings),
     )
 
 
 def ignored_condition(
-    gains: Sequence[float], pairs: Pairing | None, share: float | None, settings: Project
+    exchanges: Mapping[str, Exchange],
+    fits: Mapping[str, Fit],
+    share: float | None,
+    settings: Project,
 ) -> Finding | None:
-    """The model does as well with wrong conditions as with the right ones.
+    """The model does as well with wrong conditions of some kind as with the right ones.
 
-    `gains` on training and, if there are any, held-out files; empty for an unconditional model.
+    `exchanges` by kind, on held-out files if there are any; empty for an unconditional model.
     `share`: magnitude of the condition over the signal that it joins; None where not known.
     """
-    if not gains or max(gains) >= LITTLE_GAIN:
+    ignored = {kind: found for kind, found in exchanges.items() if found.grade == "ignored"}
+    if not ignored:
         return None
-    evidence = [f"conditioning gain {_listed(gains)} (below {LITTLE_GAIN}: ignored)"]
-    if pairs is not None:
-        evidence.append(_predicted(pairs))
+    evidence = [_tested(kind, found) for kind, found in ignored.items()]
+    evidence += [_predicted(kind, fits[kind].pairing) for kind in ignored if kind in fits]
     if share is not None:
         evidence.append(
             f"inside the network the condition is {share:.2g} of the signal that it joins "
@@ -220,9 +243,17 @@ def ignored_condition(
     return Finding(
         "ignored-condition",
         Severity.COSTS,
-        "the condition is ignored",
+        f"the condition {' and '.join(ignored)} is ignored",
         tuple(evidence),
         advice.ignored_condition(settings),
+    )
+
+
+def _tested(kind: str, found: Exchange) -> str:
+    return (
+        f"{kind}: gain {found.gain:.3f}, which conditions without effect reach with "
+        f"p={found.p:.2g} (healthy: below {SIGNIFICANT:g}); the right one fits best in "
+        f"{found.identified:.0%} of {found.groups} cases (by chance {found.chance:.0%})"
     )
 
 
@@ -233,9 +264,8 @@ def _listed(gains: Sequence[float]) -> str:
     )
 
 
-def _predicted(pairs: Pairing) -> str:
+def _predicted(kind: str, pairs: Pairing) -> str:
     return (
-        f"a linear regression on a file's spectrogram predicts {pairs.stored:.1%} of its latents' "
-        f"variance; shifted in time, the spectrogram predicts {pairs.best_displaced:.1%} "
-        "(healthy: far less when shifted)"
+        f"a linear regression on a file's {kind} predicts {pairs.stored:.1%} of its latents' "
+        f"variance; that of other files predicts {pairs.best_wrong:.1%} (healthy: far less)"
     )

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from latentdiff.diagnose.training import advice
 from latentdiff.diagnose.training.curve import Curve
 from latentdiff.diagnose.training.findings import Finding, Severity
+from latentdiff.evaluation.permutation import Exchange
 from latentdiff.model.project import Project
 from latentdiff.training.best_tracker import RISEN
-from latentdiff.training.verdict import LEARNABLE, NO_SKILL
+from latentdiff.training.verdict import (
+    FORM_KINDS,
+    FORM_LOGSNR,
+    FORM_SKILL,
+    LEARNABLE,
+    NO_SKILL,
+)
 
 BURST = 3.0
 """Loss over baseline in a row of metrics above which training was unstable for a while."""
@@ -160,9 +167,68 @@ def untrained_levels(
     )
 
 
+def worse_than_nothing(curve: Curve, settings: Project) -> Finding | None:
+    """Held-out losses have never been below those of knowing only variances.
+
+    Read from the metrics alone, so that it is found where the model cannot be measured.
+    """
+    best = curve.best
+    if best is None or best.loss < (1 - NO_SKILL) * best.baseline:
+        return None
+    return Finding(
+        "no-held-out-skill",
+        Severity.SYMPTOM,
+        "the model does no better on held-out files than knowing nothing",
+        (
+            f"held-out loss {best.loss:.4f} at best, at step {best.step}; knowing only variances "
+            f"gives {best.baseline:.4f}: skill {1 - best.loss / best.baseline:.2f} (healthy: well "
+            "above 0)",
+        ),
+        advice.worse_than_nothing(settings),
+    )
+
+
+def no_skill(curve: Curve) -> bool:
+    """Whether the training loss ended no lower than knowing only variances."""
+    rows = curve.settled
+    return bool(rows) and statistics.median(row.ratio for row in rows) > 1 - NO_SKILL
+
+
+def no_form(
+    skill: float | None, exchanges: Mapping[str, Exchange], settings: Project
+) -> Finding | None:
+    """The model has no skill at the noise levels where form is decided.
+
+    `skill` there; None: the schedule has no such levels. `exchanges` by kind of condition.
+    """
+    if skill is None or skill >= FORM_SKILL or not is_formless(exchanges):
+        return None
+    return Finding(
+        "no-form",
+        Severity.COSTS,
+        "samples will have no beat, and wander from piece to piece",
+        (
+            f"skill {skill:.2f} below log-SNR {FORM_LOGSNR:g}, where form is decided (healthy: "
+            f"above {FORM_SKILL:g})",
+        ),
+        advice.no_form(settings),
+    )
+
+
+def is_formless(exchanges: Mapping[str, Exchange]) -> bool:
+    """Whether no condition that says something of form is known to be followed."""
+    followed = {kind for kind, found in exchanges.items() if found.grade in ("followed", "weak")}
+    return not followed & set(FORM_KINDS)
+
+
+def is_underfit(skill: float, learnable: float) -> bool:
+    """Whether a model knows less, on training windows, than a linear filter does."""
+    return learnable >= LEARNABLE and skill < FILTERED * learnable
+
+
 def underfit(skill: float, learnable: float, curve: Curve, settings: Project) -> Finding | None:
     """The model learned far less, on training windows, than a linear filter knows."""
-    if skill >= FILTERED * learnable or learnable < LEARNABLE:
+    if not is_underfit(skill, learnable):
         return None
     evidence = [f"skill {skill:.2f} on training windows; a linear filter reaches {learnable:.2f}"]
     if curve.training:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latentdiff import config, runs, tracking
+from latentdiff.diagnose.training.causes_files import uncertain
 from latentdiff.diagnose.training.curve import Curve
 from latentdiff.diagnose.training.measure import ModelMeasurements, measure_model
 from latentdiff.errors import UserError
@@ -28,6 +29,8 @@ class RunEvidence:
     """None without a checkpoint or without latents."""
     unseen: list[str]
     """Checks that could not be made, each with the reason."""
+    doubts: list[str]
+    """What was measured, but on too little to say anything."""
 
 
 def gather(
@@ -44,7 +47,7 @@ def gather(
             f"there is no training in {stage}",
             do_this="run `latentdiff train-diffusion`, or name another training with --diffusion.",
         )
-    measured, unseen, settings = None, [], project
+    measured, unseen, doubts, settings = None, [], list[str](), project
     try:
         trained = config.build(Project, info.config, source=str(stage))
         settings = trained.model_copy(update={"sampling": project.sampling})
@@ -61,8 +64,11 @@ def gather(
         unseen.append(f"the model on its latents: {error.what}")
     if measured is not None and measured.held_out is None:
         unseen.append("overfitting: no file is held out")
+    if measured is not None and measured.held_out is not None:
+        doubt = uncertain(measured.held_out, measured.held_out_losses)
+        doubts += [] if doubt is None else [doubt]
     curve = Curve.of(tracking.read_metrics(stage))
-    return RunEvidence(curve, info.error, settings, measured, unseen)
+    return RunEvidence(curve, info.error, settings, measured, unseen, doubts)
 
 
 def stage_of(path: Path) -> Path:

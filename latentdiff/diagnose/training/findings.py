@@ -48,8 +48,10 @@ def most_serious_first(findings: Iterable[Finding | None]) -> list[Finding]:
     return sorted((f for f in findings if f is not None), key=lambda f: -f.severity)
 
 
-def lines_of(findings: Sequence[Finding]) -> list[str]:
-    """Text for the terminal."""
+def lines_of(findings: Sequence[Finding], judged: bool = True) -> list[str]:
+    """Text for the terminal. `judged`: whether the model could be measured on its latents."""
+    if not findings and not judged:
+        return ["could not be judged: the model was not measured, and its metrics show no cause"]
     if not findings:
         return ["nothing found: this run shows no known cause of a bad training"]
     lines = ["1 finding" if len(findings) == 1 else f"{len(findings)} findings, most serious first"]

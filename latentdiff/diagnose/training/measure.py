@@ -12,26 +12,28 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from latentdiff.diagnose.followed import Fit, exchanges, fits
 from latentdiff.diagnose.training.causes_network import BatchNormLosses, SampleStatistics
 from latentdiff.diffusion.noise import alpha_sigma
 from latentdiff.diffusion.settings import SamplingConfig
-from latentdiff.evaluation import activations, directions, pairing, whiteness
+from latentdiff.evaluation import activations, directions
 from latentdiff.evaluation.activations import Activations, rms
 from latentdiff.evaluation.directions import Directions
-from latentdiff.evaluation.pairing import Pairing
+from latentdiff.evaluation.leaks import Leak, find_leaks
+from latentdiff.evaluation.permutation import Exchange
+from latentdiff.latents.outliers import Outliers, find_outliers
 from latentdiff.latents.store import LatentStore
-from latentdiff.model.condition_inputs import followed_kinds
-from latentdiff.model.data import features_of, windows_of
+from latentdiff.model.data import windows_of
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
 from latentdiff.model.sampling import draw_like
 from latentdiff.specs import Denoise
 from latentdiff.tracking import progress
+from latentdiff.training import verdict
 from latentdiff.training.data import Batch, Windows, generator_for
 from latentdiff.training.settings import TrainingConfig
 from latentdiff.training.validation import Validation, Validator
@@ -42,8 +44,6 @@ PLACES = (0.05, 0.5, 0.95)
 """Schedule times t (0: clean, 1: noise) at which activations are measured."""
 PROBED = 16
 """Number of windows to measure activations on, and of samples to draw."""
-PAIRED = 100_000
-"""Training frames that suffice to measure the pairing."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,19 @@ class ModelMeasurements:
     """Losses on held-out windows; None without any."""
     recorded: float | None
     """Held-out loss of the same weights during training; None without any."""
-    pairing: Pairing | None
-    """None without a spectrogram as condition, or without structure to predict."""
+    held_out_losses: list[float]
+    """Mean loss of each held-out window."""
+    fits: dict[str, Fit]
+    """Kind -> how its stored features fit the latents; without kinds that have none."""
+    exchanges: dict[str, Exchange]
+    """Kind -> losses on held-out windows (training ones if there are none) with that kind right and
+    exchanged."""
+    files: int
+    """Number of files in the store."""
+    outliers: list[Outliers]
+    """Files that do not belong with the others."""
+    leaks: list[Leak]
+    """Held-out files that are also trained on."""
     activations: dict[float, Activations]
     """Activations by log-SNR."""
     growth: float
@@ -78,6 +89,13 @@ class ModelMeasurements:
     def skill(self) -> float:
         """Skill on training windows."""
         return self.train.skill
+
+    @property
+    def form_skill(self) -> float | None:
+        """Skill where form is decided, on held-out windows if there are any.
+
+        None: no such level."""
+        return verdict.form_skill(self.train if self.held_out is None else self.held_out)
 
     @property
     def gains(self) -> list[float]:
@@ -101,7 +119,7 @@ def measure_model(
     assert train is not None  # training saw these files
     files = [(store.mean(entry), store.std(entry)) for entry in store.of("train")]
     probed, sampling = train.spread(PROBED), model.resolve(settings.sampling)
-    with progress(total=8, unit="measure", what="examining the model") as bar:
+    with progress(total=10, unit="measure", what="examining the model") as bar:
 
         def done(value: T) -> T:
             bar.update(1)
@@ -118,7 +136,14 @@ def measure_model(
                 None if held_out is None else _validate(model, model.denoiser, held_out, training)
             ),
             recorded=model.validation_loss,
-            pairing=done(_pairing(model, store)),
+            held_out_losses=[] if held_out is None else _by_window(model, held_out, training),
+            fits=done(fits(model, store)),
+            exchanges=done(
+                exchanges(model, (held_out or train).spread(training.validation_windows), training)
+            ),
+            files=len(store.entries),
+            outliers=done(find_outliers(store)),
+            leaks=find_leaks(store, model.whiten, model.codec.frame_rate),
             activations=done(_activations(model, probed)),
             growth=_growth(model),
             batch_norms=done(_batch_norms(model, train, training)),
@@ -135,25 +160,11 @@ def _validate(
     return validator.measure(denoise, model.device)
 
 
-def _pairing(model: Model, store: LatentStore) -> Pairing | None:
-    """Pairing on channels with structure along time: white noise cannot be predicted."""
-    kinds = [kind.name for kind in followed_kinds(model)]
-    if not kinds:
-        return None
-    files, frames = [], 0
-    for entry in store.of("train"):
-        features = features_of(model, store, entry)
-        known = {kind: x for kind in kinds if (x := features[kind]) is not None}
-        latents = torch.from_numpy(np.array(store.mean(entry), dtype=np.float32))
-        standardised = [model.standardisers[kind](np.asarray(x)) for kind, x in known.items()]
-        files.append((model.whiten(latents), torch.from_numpy(np.concatenate(standardised))))
-        frames += entry.frames
-        if frames > PAIRED:
-            break
-    chosen = ~whiteness.white(z for z, _ in files)
-    if not chosen.any():
-        return None
-    return pairing.pairing([(z[chosen], features) for z, features in files])
+def _by_window(model: Model, windows: Windows, settings: TrainingConfig) -> list[float]:
+    fixed = windows.spread(settings.validation_windows)
+    validator = Validator(fixed, model.task(), settings.validation_levels, settings.batch)
+    losses: list[float] = validator.table(model.denoiser, fixed, model.device).mean(dim=0).tolist()
+    return losses
 
 
 def _activations(model: Model, windows: Batch) -> dict[float, Activations]:

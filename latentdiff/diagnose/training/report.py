@@ -5,17 +5,20 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from latentdiff.diagnose.followed import verdict_of
 from latentdiff.diagnose.training.evidence import RunEvidence
 from latentdiff.diagnose.training.findings import Finding, lines_of
 from latentdiff.diagnose.training.measure import ModelMeasurements
 from latentdiff.diffusion import baseline
+from latentdiff.diffusion.settings import ScheduleConfig
 from latentdiff.training import verdict
 from latentdiff.training.validation import Validation
 
 
 def text(evidence: RunEvidence, findings: Sequence[Finding]) -> str:
     """Findings and tables."""
-    parts = [lines_of(findings), _unseen(evidence), _course(evidence)]
+    judged = evidence.measured is not None
+    parts = [lines_of(findings, judged), _unseen(evidence), _course(evidence)]
     if evidence.measured is not None:
         m = evidence.measured
         parts += [_losses(m), _data(m), _blocks(m), _samples(m)]
@@ -23,7 +26,8 @@ def text(evidence: RunEvidence, findings: Sequence[Finding]) -> str:
 
 
 def _unseen(evidence: RunEvidence) -> list[str]:
-    return [f"could not be examined: {what}" for what in evidence.unseen]
+    lines = [f"could not be examined: {what}" for what in evidence.unseen]
+    return lines + [f"could not be judged: {what}" for what in evidence.doubts]
 
 
 def _course(e: RunEvidence) -> list[str]:
@@ -50,6 +54,10 @@ def _losses(m: ModelMeasurements) -> list[str]:
         f"losses at step {m.model.step}",
         f"  skill {m.skill:.2f} on training windows{held_out}   (0: knows only the variance of "
         f"each direction; a linear filter: {m.learnable:.2f}) - {verdict.skill(m.skill)}",
+        f"  skill below log-SNR {verdict.FORM_LOGSNR:g}, where form is decided: "
+        f"{'-' if m.form_skill is None else f'{m.form_skill:.2f}'}   (healthy: above "
+        f"{verdict.FORM_SKILL:g})",
+        *_schedule(m),
         "  log-SNR  training  baseline   skill" + ("" if held is None else "   held-out   skill"),
     ]
     for i, level in enumerate(m.train.logsnr):
@@ -59,6 +67,17 @@ def _losses(m: ModelMeasurements) -> list[str]:
             row += f"   {held.losses[i]:8.4f}  {_skill(held, i):6.2f}"
         lines.append(row)
     return lines
+
+
+def _schedule(m: ModelMeasurements) -> list[str]:
+    """A note on the skill of a schedule of one's own."""
+    schedule, default = m.model.spec.diffusion.schedule, ScheduleConfig()
+    if schedule == default:
+        return []
+    return [
+        f"  skill of the schedule {schedule.name}, shift {schedule.shift:g}: with another schedule "
+        "it has another baseline; only single levels can be compared",
+    ]
 
 
 def _skill(of: Validation, level: int) -> float:
@@ -72,17 +91,17 @@ def _data(m: ModelMeasurements) -> list[str]:
         f"  the model sees {len(d.kept_white)} of {len(d.variance)} directions, "
         f"{sum(d.kept_white)} of them white noise along time   (healthy: few)",
     ]
-    if m.gains:
-        gains = " and ".join(f"{gain:.2f}" for gain in m.gains)
+    for kind, found in m.exchanges.items():
         lines.append(
-            f"  conditioning gain {gains} on training and held-out files   (0: ignored) - "
-            f"{verdict.conditioning(m.gains[-1])}"
+            f"  {kind}: gain {found.gain:.3f}, p={found.p:.2g}; the right one fits best in "
+            f"{found.identified:.0%} of {found.groups} cases   (by chance {found.chance:.0%}) - "
+            f"{verdict_of(found, m.fits.get(kind))}"
         )
-    if m.pairing is not None:
+    for kind, fit in m.fits.items():
         lines.append(
-            f"  a linear regression on the spectrogram predicts {m.pairing.stored:.1%} of the "
-            f"latents' variance, {m.pairing.best_displaced:.1%} when shifted in time   (healthy: "
-            "far less when shifted)"
+            f"  a linear regression on {kind} predicts {fit.pairing.stored:.1%} of the latents' "
+            f"variance, on that of other files {fit.pairing.best_wrong:.1%}   (healthy: far less); "
+            f"most at a lag of {fit.alignment.best:+.2f} s   (healthy: about 0)"
         )
     return lines
 
