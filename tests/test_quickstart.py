@@ -20,6 +20,7 @@ import soundfile
 from latentdiff import child, cli, config
 from latentdiff.commands import quickstart as q
 from latentdiff.commands.presets import preset_path
+from latentdiff.commands.quickstart_form import OnsetPeriodicity, onset_periodicity
 from latentdiff.errors import UserError
 from latentdiff.model.project import Project
 from latentdiff.runs import Run
@@ -30,6 +31,7 @@ GOOD = q.QuickstartSummary(
     reconstruction=("r.wav", -18.0),
     clips={"a.wav": -18.0},
     skill=0.4,
+    beat=OnsetPeriodicity(music=0.8, reconstruction=0.7, clips=0.6),
 )
 
 
@@ -162,6 +164,23 @@ def test_no_verdict_on_a_good_run():
     assert q.verdicts(GOOD) == []
 
 
+def test_music_without_a_beat_asks_for_none():
+    assert q.verdicts(replace(GOOD, beat=OnsetPeriodicity(0.2, 0.2, 0.05))) == []
+
+
+def test_periodicity_tells_clicks_from_noise(tmp_path):
+    rng = np.random.default_rng(0)
+    clicks = np.zeros((1, 48_000), np.float32)
+    clicks[:, ::4000] = 0.9
+    noise = rng.uniform(-0.5, 0.5, (1, 48_000)).astype(np.float32)
+    paths = {name: tmp_path / f"{name}.wav" for name in ("clicks", "noise")}
+    for path, samples in zip(paths.values(), (clicks, noise), strict=True):
+        audio.write(path, [samples], 8000)
+    found = onset_periodicity([paths["clicks"]], paths["noise"], [paths["clicks"], paths["noise"]])
+    assert found.music > 0.9 and found.reconstruction < 0.4
+    assert found.clips in (found.music, found.reconstruction)
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -170,6 +189,7 @@ def test_no_verdict_on_a_good_run():
         ({"clips": {"a.wav": -math.inf}}, "a.wav is silent"),
         ({"clips": {"a.wav": -30.0, "b.wav": -17.0}}, "a.wav is -14.0 dB off"),
         ({"skill": 0.0}, "has learned only the variance"),
+        ({"beat": OnsetPeriodicity(0.8, 0.7, 0.2)}, "hardly a beat"),
     ],
 )
 def test_a_bad_run_is_called_one(changes, expected):

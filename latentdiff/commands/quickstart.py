@@ -16,6 +16,7 @@ from pathlib import Path
 from latentdiff import audio as sound
 from latentdiff import child, runs, synth
 from latentdiff.commands.presets import preset_path
+from latentdiff.commands.quickstart_form import OnsetPeriodicity, onset_periodicity
 from latentdiff.config import Values, differences
 from latentdiff.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SKIPPED, UserError
 from latentdiff.evaluation.sound import SILENT_DB, LevelMeter
@@ -56,6 +57,7 @@ class QuickstartSummary:
     """File name -> level of each generated clip."""
     skill: float
     """1 - loss / loss of a model that knows only each channel's variance; on held-out files."""
+    beat: OnsetPeriodicity
 
 
 def quickstart(
@@ -223,6 +225,7 @@ def _measure(run: Run) -> QuickstartSummary:
     encoded = runs.require_done(run.latents, "encode", "encode").result
     diffusion = runs.require_done(run.diffusion, "train-diffusion", "train-diffusion").result
     (reconstruction,) = _levels(run.audio / RECONSTRUCTION).items()
+    clips = _levels(run.audio / NAME)
     original = LevelMeter()
     for block in sound.blocks(_original(run)):
         original.add(block)
@@ -230,8 +233,13 @@ def _measure(run: Run) -> QuickstartSummary:
         training=encoded["level_db"],
         original=original.db,
         reconstruction=reconstruction,
-        clips=_levels(run.audio / NAME),
+        clips=clips,
         skill=diffusion["skill"],
+        beat=onset_periodicity(
+            [Path(row["source"]) for row in runs.read_jsonl(run.latents / MANIFEST)],
+            run.audio / RECONSTRUCTION / reconstruction[0],
+            [run.audio / NAME / name for name in clips],
+        ),
     )
 
 
@@ -263,6 +271,8 @@ def verdicts(summary: QuickstartSummary) -> list[str]:
             f"diffusion skill {summary.skill:.3f}: the diffusion model has learned only the "
             "variance of each channel; its clips have the codec's timbre, but no structure"
         )
+    if summary.beat.problem:
+        problems.append(summary.beat.problem)
     return problems
 
 
@@ -278,6 +288,7 @@ def _conclude(run: Run, summary: QuickstartSummary, seconds: float) -> None:
     name, value = summary.reconstruction
     log.info("  %6.1f dBFS  %s", value, audio / RECONSTRUCTION / name)
     log.info("training audio: %.1f dBFS; diffusion skill: %.2f", summary.training, summary.skill)
+    log.info("%s", summary.beat)
     for line in verdicts(summary):
         log.warning("%s", line)
     log.info("\ntry next\n%s", _next_steps(run))
@@ -299,6 +310,7 @@ def _next_steps(run: Run) -> str:
     lines = [
         ("more clips", f"latentdiff sample --run {where} --n 8 --seconds 20 --seed 7 --name more"),
         ("", f"latentdiff decode --run {where} --name more"),
+        ("a tempo", f"latentdiff sample --run {where} --bpm 100 --seconds 20 --name slow"),
         ("your audio", "latentdiff quickstart my/recordings --run runs/mine"),
         ("full size", "latentdiff config init mine.yaml --preset laptop"),
     ]
