@@ -119,7 +119,14 @@ def test_dpm_solver_multistep():
         return scheduler.step(eps_of(x, n), n, x).prev_sample
 
     trajectory, timesteps = theirs(scheduler, step)
-    assert_same(ours("dpmpp-2m", timesteps), trajectory)
+    # Ours differs on purpose where a step is longer than the one before, near the clean end.
+    lengths = LOGSNR[timesteps].diff().tolist()
+    same = next(n for n, (before, after) in enumerate(pairwise(lengths), 1) if after > before)
+    assert same > 10
+    mine = ours("dpmpp-2m", timesteps)
+    for x, y in zip(mine[:same], trajectory[:same], strict=True):
+        torch.testing.assert_close(x, y, **CLOSE)
+    assert (mine[-1] - trajectory[-1]).abs().max() > 10 * CLOSE["atol"]
 
 
 def test_another_method_is_distinguished():

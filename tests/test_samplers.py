@@ -14,6 +14,7 @@ from latentdiff.diffusion.methods import METHODS, SamplerOptions, SamplerState
 from latentdiff.diffusion.samplers import SeededNoise, integrate, make_logsnrs, sample
 from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig
 from latentdiff.errors import ConfigError
+from latentdiff.evaluation.oracle import OracleProblem, SamplerVariant
 from latentdiff.specs import Condition
 
 C, T = 2, 6
@@ -112,7 +113,20 @@ def test_few_steps_are_finite_and_counted(method, steps):
 def test_sixteen_steps_of_the_default_are_close_to_many():
     z = torch.randn(500, C, T, generator=seeded(1))
     few, many = (walk_from(z, make_logsnrs(SCHEDULE, n), "dpmpp-2m") for n in (16, 200))
-    assert (few - many).square().mean() < 0.0125 * many.square().mean()
+    assert (few - many).square().mean() < 0.001 * many.square().mean()
+
+
+@pytest.mark.parametrize("spacing", ["logistic", "karras", "t"])
+def test_growing_steps_keep_dpmpp_2m_accurate(spacing):
+    """Errors of its end points on a mixture; without the limit on r 16 steps err by 0.04 to 0.1."""
+    problem = OracleProblem(exact.mixture(), SCHEDULE, spacing)
+    variant = SamplerVariant("dpmpp-2m")
+
+    def error(steps):
+        return problem.distance(problem.run(variant, steps), problem.ends)
+
+    assert error(16) < 0.035
+    assert math.log2(error(64) / error(128)) == pytest.approx(2, abs=0.25)
 
 
 @pytest.mark.parametrize("spacing", ["logistic", "logsnr", "t", "karras"])

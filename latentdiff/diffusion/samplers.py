@@ -22,8 +22,8 @@ KARRAS_RHO = 7.0
 
 LOGISTIC_MEAN, LOGISTIC_SCALE = -3.0, 2.5
 """Of the distribution of log-SNR. On an unconditional model of music these came nearest to 120
-steps, of means from -4 to -2 and scales from 1.5 to 3.5: 16 steps are off by 0.13 (relative RMS),
-and by 0.23 if equally spaced in log-SNR."""
+steps, of means from -4 to -2 and scales from 1.5 to 3.5. With autoguidance 16 steps of dpmpp-2m
+are off by 0.05 (relative RMS), and by 0.08 if equally spaced in log-SNR."""
 
 
 @torch.no_grad()
