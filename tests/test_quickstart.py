@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from latentdiff import child, cli, config
+from latentdiff import audio, child, cli, config
 from latentdiff.commands import quickstart as q
 from latentdiff.commands.presets import preset_path
 from latentdiff.commands.quickstart_form import OnsetPeriodicity, onset_periodicity
