@@ -14,10 +14,13 @@ import pytest
 import torch
 
 from latentdiff.diffusion.settings import SamplingConfig
+from latentdiff.errors import UserError
 from latentdiff.latents.store import LatentStore
 from latentdiff.model.data import windows_of
 from latentdiff.model.model import Model
+from latentdiff.model.project import already_done, resolve
 from latentdiff.model.resolve import open_model
+from latentdiff.model.train import MAY_CHANGE, SECTIONS
 from latentdiff.runs import Run
 from latentdiff.specs import Condition
 from latentdiff.training import checkpoint
@@ -68,3 +71,14 @@ def test_an_old_store_gives_its_statistics():
     assert store.codec is not None and store.codec.hop == 64
     assert found.describe().startswith("6 dimensions, 2 carry sound")
     assert checkpoint.find(OLD / "run") == BEST
+
+
+def test_an_old_run_is_done_in_todays_terms_too(tmp_path):
+    shutil.copytree(OLD / "run", tmp_path / "run")
+    run = Run(tmp_path / "run")
+    settings = resolve(run).sections([*SECTIONS, "seed"])
+    assert settings["condition"]["kinds"] == ["mel", "label"]
+    assert already_done(run.diffusion, "train-diffusion", settings, {}, may_change=MAY_CHANGE)
+    other = {**settings, "condition": {**settings["condition"], "kinds": ["mel"]}}
+    with pytest.raises(UserError, match=r"condition\.kinds: \['mel', 'label'\] -> \['mel'\]"):
+        already_done(run.diffusion, "train-diffusion", other, {})

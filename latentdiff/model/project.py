@@ -12,9 +12,9 @@ from pydantic import Field, model_validator
 from latentdiff import config, runs
 from latentdiff.audio.settings import DataConfig
 from latentdiff.conditions.settings import ConditionConfig
-from latentdiff.config import Section
+from latentdiff.config import Section, Values
 from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
-from latentdiff.errors import UserError
+from latentdiff.errors import ConfigError, UserError
 from latentdiff.latents.settings import LatentConfig
 from latentdiff.latents.store import same_fingerprint
 from latentdiff.networks.settings import NetworkConfig
@@ -98,7 +98,8 @@ def check_upstream(project: Project, stages: Iterable[Path]) -> None:
         if info is None:
             continue
         # Its seed does not matter here, nor do settings that do not affect its result.
-        changed = config.differences(info.config, project.sections(info.config))
+        recorded = _in_todays_terms(info.config)
+        changed = config.differences(recorded, project.sections(recorded))
         changed = _without(changed, ["seed", *info.may_change])
         if changed:
             raise UserError(
@@ -159,7 +160,8 @@ def already_done(
     before = None if overwrite else runs.read_run(directory, name)
     if before is None:
         return False
-    changed = config.differences(before.config, settings) + _other_inputs(before, inputs)
+    recorded = _in_todays_terms(before.config)
+    changed = config.differences(recorded, settings) + _other_inputs(before, inputs)
     changed = _without(changed, harmless)
     hard = _without(changed, may_change)
     if hard:
@@ -210,6 +212,19 @@ class _RememberingStage(Stage):
         runs.make_directory(self._run.root)
         runs.write_text(self._run.config, config.to_yaml(self._project))
         self._run.write_elsewhere()
+
+
+def _in_todays_terms(recorded: Values) -> Values:
+    """Settings from a run.json with today's names, and defaults for settings that are newer.
+
+    As they are where they are no longer valid: the differences will be shown.
+    """
+    sections = {name: x for name, x in recorded.items() if name in Project.model_fields}
+    try:
+        now = config.build(Project, sections).sections(sections)
+    except ConfigError:
+        return recorded
+    return {**recorded, **now}
 
 
 def _without(lines: list[str], keys: Iterable[str]) -> list[str]:
