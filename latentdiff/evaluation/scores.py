@@ -225,8 +225,8 @@ def score(
 ) -> Line:
     """Scores of `sets`, among them `white`; they may be below 0 and above 1.
 
-    `held_out`: the clips that stand for 1; None, fewer than FEWEST distinct ones, or too unlike training clips:
-    a distance of 0 stands for 1, which other clips of the training files have on average.
+    `held_out`: the clips that stand for 1; None, fewer than FEWEST distinct ones, or too unlike
+    training clips: a distance of 0 stands for 1, as other training clips have on average.
     """
     drawn = {name: reference.distances(clips, generator) for name, clips in sets.items()}
     floor, one = torch.zeros(1 + REPLICATES, dtype=torch.float64), "training clips"
