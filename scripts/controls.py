@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from latentdiff.evaluation import controls, movement
-from latentdiff.evaluation.scores import Described, Interval, Reference, score
+from latentdiff.evaluation.scores import ClipSet, Interval, score_form
 from latentdiff.latents.settings import LatentConfig
 from latentdiff.latents.store import Entry, LatentStore
 from latentdiff.latents.whitening import Whitening
@@ -72,23 +72,17 @@ def measure(
     real = cut(store, whitening, "train", frames, count, g)
     scale, held_out = (cut(store, whitening, "validation", frames, count, g) for _ in range(2))
     sets = make(real, held_out, rate, g)
+    if reference is None:
+        raise SystemExit("no training file is as long as a clip")
+    given = {name: ClipSet(*clips) for name, clips in sets.items()}
+    one = None if scale is None else ClipSet(*scale)
     views = movement.latent_views(rate)
-    described = {
-        view.name: {name: Described(view.describe(x), o) for name, (x, o) in sets.items()}
-        for view in views
-    }
-    for view in views:
-        base = Reference(Described(view.describe(reference[0]), reference[1]))
-        one = None if scale is None else Described(view.describe(scale[0]), scale[1])
-        line = score(base, described[view.name], "white noise", one, g)
-        for name, interval in line.scores.items():
-            found[name][view.name].append(interval)
-    together = torch.cat([view.describe(reference[0]) for view in views], dim=1)
-    base = Reference(Described(together, reference[1]))
-    for name, (_, overlaps) in sets.items():
-        features = torch.cat([described[view.name][name].features for view in views], dim=1)
-        found[name]["AUC"].append(base.separation(Described(features, overlaps), seed))
-        found[name]["variety"].append(base.variety(Described(features, overlaps), g))
+    form = score_form(views, ClipSet(*reference), given, "white noise", one, g)
+    for name in given:
+        for view, line in form.lines.items():
+            found[name][view].append(line.scores[name])
+        found[name]["AUC"].append(form.separation[name])
+        found[name]["variety"].append(form.variety[name])
 
 
 def make(

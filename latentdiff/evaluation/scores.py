@@ -5,13 +5,15 @@ Shapes: B clips of a set, n clips of the reference, F features, R bootstrap repl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from sklearn.ensemble import ExtraTreesClassifier
 from torch import Tensor
+
+from latentdiff.evaluation.views import View
 
 REPLICATES = 200
 FOLDS = 5
@@ -41,6 +43,14 @@ class Described:
         apart = ~torch.eye(len(self.features), dtype=torch.bool)
         return apart if self.overlaps is None else apart & ~self.overlaps
 
+    def distinct(self) -> int:
+        """Clips that remain if of overlapping ones only the first is kept."""
+        apart, kept = self.apart(), list[int]()
+        for row in range(len(self.features)):
+            if bool(apart[row, kept].all()):
+                kept.append(row)
+        return len(kept)
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -48,8 +58,9 @@ class Interval:
 
     value: float | None
     """None: too few clips."""
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    """None: nothing is known of them."""
     reason: str | None = None
     """Why there is no value."""
 
@@ -65,9 +76,11 @@ class Line:
     distances: dict[str, float]
     """Energy distance in standard deviations of the features; 0 is expected of equal sources."""
 
-    def smallest_difference(self, name: str) -> float:
+    def smallest_difference(self, name: str) -> float | None:
         """Between two models, of the score of `name`, that is more than chance (5 %)."""
         interval = self.scores[name]
+        if interval.low is None or interval.high is None:
+            return None
         return 2**0.5 * (interval.high - interval.low) / 2
 
 
@@ -151,6 +164,58 @@ class Reference:
         return _interval(auc, len(x))
 
 
+@dataclass(frozen=True)
+class FormScores:
+    """All scores of sets of clips of one kind: latents, or sound."""
+
+    lines: dict[str, Line]
+    """By view."""
+    separation: dict[str, Interval]
+    """By set; see `Reference.separation`."""
+    variety: dict[str, Interval]
+    """By set; see `Reference.variety`."""
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """Clips [B, C, T] with, where known, which of them overlap [B, B]."""
+
+    clips: Tensor
+    overlaps: Tensor | None = None
+
+
+def score_form(
+    views: Sequence[View],
+    reference: ClipSet,
+    sets: Mapping[str, ClipSet],
+    white: str,
+    held_out: ClipSet | None,
+    generator: torch.Generator,
+) -> FormScores:
+    """Score `sets` by each view, and by a classifier and variety on the features of all views."""
+
+    def describe(clips: ClipSet) -> dict[str, Described]:
+        return {v.name: Described(v.describe(clips.clips), clips.overlaps) for v in views}
+
+    def joined(found: Mapping[str, Described]) -> Described:
+        parts = list(found.values())
+        return Described(torch.cat([part.features for part in parts], dim=1), parts[0].overlaps)
+
+    real, scale = describe(reference), None if held_out is None else describe(held_out)
+    found = {name: describe(clips) for name, clips in sets.items()}
+    lines = {}
+    for view in real:
+        of_view = {name: described[view] for name, described in found.items()}
+        one = None if scale is None else scale[view]
+        lines[view] = score(Reference(real[view]), of_view, white, one, generator)
+    base = Reference(joined(real))
+    return FormScores(
+        lines,
+        {name: base.separation(joined(each)) for name, each in found.items()},
+        {name: base.variety(joined(each), generator) for name, each in found.items()},
+    )
+
+
 def score(
     reference: Reference,
     sets: Mapping[str, Described],
@@ -160,12 +225,12 @@ def score(
 ) -> Line:
     """Scores of `sets`, among them `white`; they may be below 0 and above 1.
 
-    `held_out`: the clips that stand for 1; None, fewer than FEWEST, or too unlike training clips:
-    a distance of 0 stands for 1, which other clips of the training files have on average.
+    `held_out`: the clips that stand for 1; None, fewer than FEWEST distinct ones, or too unlike
+    training clips: a distance of 0 stands for 1, as other training clips have on average.
     """
     drawn = {name: reference.distances(clips, generator) for name, clips in sets.items()}
     floor, one = torch.zeros(1 + REPLICATES, dtype=torch.float64), "training clips"
-    if held_out is not None and len(held_out.features) >= FEWEST:
+    if held_out is not None and held_out.distinct() >= FEWEST:
         found = reference.distances(held_out, generator)
         if found[0] < USABLE * drawn[white][0]:
             floor, one = found, "held-out clips"
@@ -188,7 +253,7 @@ def _interval(values: Tensor, count: int, widest: float = float("inf")) -> Inter
     """Of [1 + R] values, of which the first is the estimate; NaN are replicates without a pair."""
     rest = values[1:][values[1:].isfinite()]
     if count < FEWEST or not values[0].isfinite() or len(rest) < REPLICATES // 2:
-        return Interval(None, float("nan"), float("nan"), f"{count} clips are too few")
+        return Interval(None, None, None, f"{count} clips are too few")
     low, high = (float(rest.quantile(q)) for q in (0.025, 0.975))
     if high - low > widest:
         return Interval(None, low, high, f"{count} clips are too few: {low:.2f} to {high:.2f}")
