@@ -165,14 +165,15 @@ def make_store():
         root, *, files=10, held_out=2, frames=300, white=False, mel=False, labels=False, seed=0
     ):
         from latentdiff import runs
-        from latentdiff.conditions.settings import MelConfig
+        from latentdiff.conditions.mel import Mel
+        from latentdiff.conditions.settings import ConditionConfig
         from latentdiff.latents import statistics
         from latentdiff.latents.store import Entry
         from latentdiff.runs import Input, Stage
 
         rng = np.random.default_rng(seed)
         mixing = np.linalg.qr(np.random.default_rng(99).standard_normal((6, 6)))[0][:, :2]
-        settings = json.dumps(MelConfig().model_dump(mode="json"))
+        settings = json.dumps(Mel.of(ConditionConfig()).identity())
         inputs = {"codec": Input("codec", "c" * 64), "condition.mel": Input(settings, "m")}
         with Stage(root, "encode", inputs=inputs) as stage:
             accumulator, rows = statistics.StatisticsAccumulator(), []

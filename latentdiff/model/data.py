@@ -27,7 +27,7 @@ from latentdiff.model.condition_data import fit_conditions, labelled, stored_fea
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
 from latentdiff.model.spec import ModelSpec
-from latentdiff.training.data import Derive, FeatureMap, Recording, Windows
+from latentdiff.training.data import Derive, FeatureMap, Recording, Windows, require_finite
 from latentdiff.training.settings import TrainingConfig
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,9 @@ def prepare(store: LatentStore, project: Project) -> TrainingData:
 
     def final(entry: Entry) -> np.ndarray:
         raw = np.array(recipe.latents(store, entry), dtype=np.float32)
-        return whitening.whiten(torch.from_numpy(raw)).numpy()
+        latents = whitening.whiten(torch.from_numpy(raw))
+        require_finite(latents, "latents", entry.key)
+        return latents.numpy()
 
     fitted = fit_conditions(store, project.condition, codec.frame_rate, final)
     project = project.model_copy(update={"condition": fitted.settings})

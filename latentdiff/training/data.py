@@ -247,12 +247,7 @@ class Windows:
             for start in range(0, array.shape[-1], BLOCK):
                 _refuse_vanished(array, key)
                 block = transform(_read(array, start, BLOCK)).T
-                if not torch.isfinite(block).all():
-                    raise UserError(
-                        f"the {what} of {key} hold NaN or infinite values",
-                        why="one such value would make all weights NaN",
-                        do_this="encode that file again, or remove it from the store's manifest.",
-                    )
+                require_finite(block, what, key)
                 flat[row : row + len(block)] = block
                 row += len(block)
             _let_go(array)
@@ -289,6 +284,16 @@ def _categories(recordings: Sequence[Recording]) -> dict[str, Tensor]:
             )
         found[kind] = torch.tensor([each.categories[kind] for each in recordings])
     return found
+
+
+def require_finite(values: Tensor, what: str, key: str) -> None:
+    """Raise UserError if the `what` of the file `key` hold NaN or infinite values."""
+    if not torch.isfinite(values).all():
+        raise UserError(
+            f"the {what} of {key} hold NaN or infinite values",
+            why="one such value would make all weights NaN",
+            do_this="encode that file again, or remove it from the store's manifest.",
+        )
 
 
 def seed_of(*parts: object) -> int:
