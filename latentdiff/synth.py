@@ -129,7 +129,7 @@ def tempo(seed: int, index: int) -> float:
     """Beats per minute of piece `index` of the collection `seed`, the same throughout the piece."""
     within = np.random.default_rng([seed, index, TEMPI]).uniform()
     place = (_TEMPO_STRIDE * index % TEMPI + within) / TEMPI
-    return SLOWEST * (FASTEST / SLOWEST) ** place
+    return float(SLOWEST * (FASTEST / SLOWEST) ** place)
 
 
 class _Player:
