@@ -1,7 +1,8 @@
 """A small synthesiser: the music that `quickstart` trains on if it is given none.
 
-Drums, bass, chords and a melody in four styles, with tempo, key and chord progression drawn per
-piece, and a form (intro, groove, full, break, full) within it. A seed determines everything.
+Drums, bass, chords and a melody in three styles, with key and chord progression drawn per piece,
+tempi spread evenly over all pieces, and a form (drums and bass, chords, full, without bass) within
+each. Bars have four beats, chords change with the bars. A seed determines everything.
 Notes are sums of harmonics below the Nyquist frequency, so nothing aliases at any sample rate.
 
 Shapes: N samples, H harmonics.
@@ -20,6 +21,14 @@ Samples = NDArray[np.float64]
 STEPS = 16
 """Sixteenth notes in a bar of four beats."""
 
+SLOWEST, FASTEST = 75.0, 160.0
+"""Range of the tempi, in beats per minute."""
+TEMPI = 12
+"""This many consecutive pieces have tempi spread evenly, as ratios, over the range."""
+_TEMPO_STRIDE = 5
+"""From a piece's place among the tempi to the next one's. It shares no factor with TEMPI, so that
+all are visited, and few pieces already range from slow to fast, in each style."""
+
 RMS_DBFS = -16.0
 """Level of a piece before soft clipping, which costs a few tenths of a dB."""
 
@@ -27,16 +36,15 @@ _MINOR = (0, 2, 3, 5, 7, 8, 10)
 _MAJOR = (0, 2, 4, 5, 7, 9, 11)
 _DORIAN = (0, 2, 3, 5, 7, 9, 10)
 
-# Layers that play in each part of a piece, and the part's share of its bars.
-_FORM: tuple[tuple[float, frozenset[str]], ...] = (
-    (0.15, frozenset({"hat", "chords"})),
-    (0.20, frozenset({"kick", "hat", "bass", "chords"})),
-    (0.25, frozenset({"kick", "snare", "hat", "bass", "chords", "melody"})),
-    (0.12, frozenset({"chords", "melody"})),
-    (0.28, frozenset({"kick", "snare", "hat", "bass", "chords", "melody"})),
+# Layers that play in each part of a piece; all parts are equally many bars long.
+_FORM: tuple[frozenset[str], ...] = (
+    frozenset({"kick", "snare", "hat", "bass"}),
+    frozenset({"kick", "snare", "hat", "bass", "chords"}),
+    frozenset({"kick", "snare", "hat", "bass", "chords", "melody"}),
+    frozenset({"kick", "snare", "hat", "chords", "melody"}),
 )
 
-_MIX = {"kick": 0.9, "snare": 0.5, "hat": 0.16, "bass": 0.5, "chords": 0.34, "melody": 0.3}
+_MIX = {"kick": 1.0, "snare": 0.7, "hat": 0.2, "bass": 0.45, "chords": 0.3, "melody": 0.26}
 """Gain of each layer."""
 
 
@@ -48,8 +56,6 @@ class Style:
     """
 
     name: str
-    tempo: tuple[int, int]
-    """Beats per minute, lowest and highest."""
     scale: tuple[int, ...]
     progressions: tuple[tuple[int, ...], ...]
     """Chord roots as scale steps, one per bar."""
@@ -66,57 +72,43 @@ class Style:
 STYLES = (
     Style(
         name="house",
-        tempo=(118, 128),
         scale=_MINOR,
         progressions=((0, 5, 2, 6), (0, 3, 5, 4)),
         kick="x...x...x...x...",
         snare="....x.......x...",
-        hat="..x...x...x...x.",
-        bass="..0..0.0..0..0.4",
-        chords="x..x..x...x..x..",
-        melody=("4...2...0.......", "2.4...5...4...2."),
+        hat="x.x.x.x.x.x.x.x.",
+        bass="0.7.0.7.0.7.0.7.",
+        chords="x.....x...x...x.",
+        melody=("4...2...0...2...", "2...4...5...4..."),
         pluck=True,
     ),
     Style(
-        name="ballad",
-        tempo=(72, 84),
+        name="rock",
         scale=_MAJOR,
         progressions=((0, 4, 5, 3), (0, 5, 3, 4)),
-        kick="x.....x...x.....",
+        kick="x.......x.......",
         snare="....x.......x...",
-        hat="x.x.x.x.x.x.x.x.",
-        bass="0.......4...0...",
+        hat="x...x...x...x...",
+        bass="0.0.0.0.0.0.0.0.",
         chords="x...............",
-        melody=("4.....2.0...1...", "2...4...7...4.2."),
+        melody=("4...4...2...0...", "2...4...7...4..."),
         pluck=False,
     ),
     Style(
-        name="breaks",
-        tempo=(150, 166),
+        name="soul",
         scale=_DORIAN,
-        progressions=((0, 0, 3, 3), (0, 6, 3, 0)),
-        kick="x.........x.....",
-        snare="....x..x.x..x...",
-        hat="x.x.x.x.x.x.x.xx",
-        bass="0.....0...3.....",
-        chords="x...............",
-        melody=("7...4.......2...", "....2.4.7......."),
-        pluck=False,
-    ),
-    Style(
-        name="funk",
-        tempo=(98, 108),
-        scale=_DORIAN,
-        progressions=((0, 3, 0, 4), (0, 0, 6, 3)),
-        kick="x..x......x..x..",
-        snare="....x..x....x...",
-        hat="xxx.xxx.xxx.xxx.",
-        bass="0..0..7.0..4..6.",
-        chords="....x..x....x.x.",
-        melody=("7..5..4...2.....", "....4.2.0..2...."),
+        progressions=((0, 3, 0, 4), (0, 6, 3, 0)),
+        kick="x.......x.......",
+        snare="x...x...x...x...",
+        hat="..x...x...x...x.",
+        bass="0...0...0...0...",
+        chords="x...x...x...x...",
+        melody=("7...5...4...2...", "4...2...0...2..."),
         pluck=True,
     ),
 )
+"""What each plays repeats from beat to beat; the kick, its accent and the new chord tell the first
+beat of a bar."""
 
 
 def compose(
@@ -124,31 +116,34 @@ def compose(
 ) -> NDArray[np.float32]:
     """Piece `index` of the collection `seed`: mono float32 [N] in -1..1.
 
-    `sample_rate` in Hz. `seconds` is rounded to whole bars, at least five, one for each part of the
-    form. Equal arguments give equal samples. `index` cycles through the styles.
+    `sample_rate` in Hz. `seconds` is rounded to whole bars, equally many for each part of the form.
+    The first sample is a downbeat. Equal arguments give equal samples. `index` cycles through the
+    styles.
     """
-    style = STYLES[index % len(STYLES)]
-    player = _Player(style, np.random.default_rng([seed, index]), sample_rate, seconds)
-    layers = player.play()
+    layers = _Player(seed, index, sample_rate, seconds).play()
     mixed = np.sum([gain * layers[name] for name, gain in _MIX.items()], axis=0)
     return _master(mixed).astype(np.float32)
 
 
-class _Player:
-    """Plays one piece: draws key, tempo and progression, then fills every bar of every layer."""
+def tempo(seed: int, index: int) -> float:
+    """Beats per minute of piece `index` of the collection `seed`, the same throughout the piece."""
+    within = np.random.default_rng([seed, index, TEMPI]).uniform()
+    place = (_TEMPO_STRIDE * index % TEMPI + within) / TEMPI
+    return SLOWEST * (FASTEST / SLOWEST) ** place
 
-    def __init__(
-        self, style: Style, rng: np.random.Generator, sample_rate: int, seconds: float
-    ) -> None:
-        self.style = style
-        self.rng = rng
+
+class _Player:
+    """Plays one piece: draws key and progression, then fills every bar of every layer."""
+
+    def __init__(self, seed: int, index: int, sample_rate: int, seconds: float) -> None:
+        self.style = style = STYLES[index % len(STYLES)]
+        self.rng = rng = np.random.default_rng([seed, index])
         self.rate = sample_rate
         self.root = int(rng.integers(0, 12))
-        self.tempo = int(rng.integers(style.tempo[0], style.tempo[1] + 1))
         self.progression = style.progressions[int(rng.integers(len(style.progressions)))]
         self.brightness = float(rng.uniform(0.8, 1.25))
-        self.step = 60.0 / self.tempo / 4
-        self.bars = max(len(_FORM), round(seconds / (STEPS * self.step)))
+        self.step = 60.0 / tempo(seed, index) / 4
+        self.bars = len(_FORM) * max(1, round(seconds / (len(_FORM) * STEPS * self.step)))
         self.drums = _drum_kit(rng, sample_rate)
         self._notes: dict[tuple[str, str, int, float], Samples] = {}
 
@@ -170,7 +165,7 @@ class _Player:
             if mark == ".":
                 continue
             start = round((bar * STEPS + step) * self.step * self.rate)
-            accent = (1.0 if step % 4 == 0 else 0.75) * self.rng.uniform(0.9, 1.0)
+            accent = _accent(step) * self.rng.uniform(0.9, 1.0)
             length = (_rests_after(pattern, step) + 1) * self.step
             note = self._notes.get((name, mark, chord, length))
             if note is None:
@@ -220,11 +215,13 @@ class _Player:
 
 
 def _bar_layers(bars: int) -> list[frozenset[str]]:
-    """The layers that play in each bar; every part of the form gets at least one bar."""
-    ends = np.cumsum([share for share, _ in _FORM]) * bars
-    return [
-        _FORM[min(int(np.searchsorted(ends, bar + 0.5)), len(_FORM) - 1)][1] for bar in range(bars)
-    ]
+    """The layers that play in each bar of a piece whose `bars` divide into the parts of the form."""
+    return [playing for playing in _FORM for _ in range(bars // len(_FORM))]
+
+
+def _accent(step: int) -> float:
+    """Gain of a note at a sixteenth of the bar: the downbeat is the strongest."""
+    return 1.0 if step == 0 else 0.8 if step % 4 == 0 else 0.6
 
 
 def _rests_after(pattern: str, step: int) -> int:
