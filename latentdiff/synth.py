@@ -21,7 +21,7 @@ Samples = NDArray[np.float64]
 STEPS = 16
 """Sixteenth notes in a bar of four beats."""
 
-SLOWEST, FASTEST = 75.0, 160.0
+SLOWEST, FASTEST = 76.0, 158.0
 """Range of the tempi, in beats per minute."""
 TEMPI = 12
 """This many consecutive pieces have tempi spread evenly, as ratios, over the range."""
@@ -71,18 +71,6 @@ class Style:
 
 STYLES = (
     Style(
-        name="house",
-        scale=_MINOR,
-        progressions=((0, 5, 2, 6), (0, 3, 5, 4)),
-        kick="x...x...x...x...",
-        snare="....x.......x...",
-        hat="x.x.x.x.x.x.x.x.",
-        bass="0.7.0.7.0.7.0.7.",
-        chords="x.....x...x...x.",
-        melody=("4...2...0...2...", "2...4...5...4..."),
-        pluck=True,
-    ),
-    Style(
         name="rock",
         scale=_MAJOR,
         progressions=((0, 4, 5, 3), (0, 5, 3, 4)),
@@ -93,6 +81,18 @@ STYLES = (
         chords="x...............",
         melody=("4...4...2...0...", "2...4...7...4..."),
         pluck=False,
+    ),
+    Style(
+        name="house",
+        scale=_MINOR,
+        progressions=((0, 5, 2, 6), (0, 3, 5, 4)),
+        kick="x...x...x...x...",
+        snare="....x.......x...",
+        hat="x.x.x.x.x.x.x.x.",
+        bass="0.7.0.7.0.7.0.7.",
+        chords="x.....x...x...x.",
+        melody=("4...2...0...2...", "2...4...5...4..."),
+        pluck=True,
     ),
     Style(
         name="soul",

@@ -22,7 +22,7 @@ SECONDS = 8
 
 def piece(index):
     """[1, N]: the beginning of a piece that quickstart composes, at -20 dBFS."""
-    whole = synth.compose(0, index, RATE, seconds=SECONDS)
+    whole = synth.compose(0, index, RATE, seconds=1.5 * SECONDS)
     audio = np.asarray(whole, np.float32)[None, : RATE * SECONDS]
     return audio * np.float32(10 ** ((-20 - level_db(audio)) / 20))
 

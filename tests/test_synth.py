@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from latentdiff import synth
+from latentdiff.audio.resample import resample
+from latentdiff.conditions.beat_tracker import SAMPLE_RATE, find_beats
+from latentdiff.evaluation.rhythm import periodicity_at
 
 RATE = 16000
 
@@ -30,17 +34,42 @@ def test_the_same_seed_gives_the_same_music_and_another_seed_another():
 def test_level_and_length(pieces):
     for samples in pieces:
         assert samples.dtype == np.float32 and samples.ndim == 1
-        assert 20 <= len(samples) / RATE <= 28
+        assert 19 <= len(samples) / RATE <= 29
         assert -18 < 10 * np.log10(np.mean(samples**2)) < -14
         assert np.abs(samples).max() < 0.9
 
 
-def test_pieces_differ_in_pitch_and_tempo(pieces):
-    players = [
-        synth._Player(synth.STYLES[i % 4], np.random.default_rng([0, i]), RATE, 24)
-        for i in range(8)
-    ]
-    assert len({player.tempo for player in players}) >= 4
+@pytest.mark.parametrize("seed", range(3))
+def test_tempi_are_spread_evenly_in_all_pieces_and_in_each_style(seed):
+    octaves = np.log2([synth.tempo(seed, index) for index in range(synth.TEMPI)])
+    whole = np.log2(synth.FASTEST / synth.SLOWEST)
+    for every in (1, len(synth.STYLES)):
+        for first in range(every):
+            some = np.sort(octaves[first::every])
+            assert some[0] >= np.log2(synth.SLOWEST) and some[-1] <= np.log2(synth.FASTEST)
+            # Each in its own part of the range: two neighbours are less than two parts apart.
+            assert np.diff(some).max() < (1 + 1 / every) * every * whole / synth.TEMPI
+            assert some[-1] - some[0] > 0.6 * whole
+
+
+def test_every_piece_repeats_from_beat_to_beat_at_its_tempo_only(pieces):
+    for index, samples in enumerate(pieces):
+        clip, bpm = torch.from_numpy(samples)[None], synth.tempo(0, index)
+        assert periodicity_at(clip, RATE, bpm).item() > 0.75
+        assert periodicity_at(clip, RATE, 1.2 * bpm).item() < 0.3
+
+
+@pytest.mark.parametrize("index", range(len(synth.STYLES)))
+def test_beats_and_downbeats_are_found_where_they_are(pieces, index):
+    grid = find_beats(resample([pieces[index][None]], RATE, SAMPLE_RATE))
+    bar = 240 / synth.tempo(0, index)
+    assert grid is not None and grid.bpm == pytest.approx(240 / bar, rel=0.01)
+    positions = grid.bars(np.arange(0, 18, bar))
+    np.testing.assert_allclose(positions, np.round(positions), atol=0.02)
+
+
+def test_pieces_differ_in_pitch(pieces):
+    players = [synth._Player(0, index, RATE, 24) for index in range(8)]
     assert len({player.root for player in players}) >= 4
     chroma = [spectrum(samples).mean(0)[4:128] for samples in pieces]
     alike = np.corrcoef(np.log(chroma))
@@ -59,7 +88,7 @@ def test_it_is_neither_noise_nor_one_loop(pieces):
 
 
 def test_every_layer_sounds_where_the_form_wants_it():
-    player = synth._Player(synth.STYLES[0], np.random.default_rng(0), RATE, 24)
+    player = synth._Player(0, 0, RATE, 24)
     layers = player.play()
     bar = round(16 * player.step * RATE)
     playing = synth._bar_layers(player.bars)
