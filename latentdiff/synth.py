@@ -129,7 +129,7 @@ def tempo(seed: int, index: int) -> float:
     """Beats per minute of piece `index` of the collection `seed`, the same throughout the piece."""
     within = np.random.default_rng([seed, index, TEMPI]).uniform()
     place = (_TEMPO_STRIDE * index % TEMPI + within) / TEMPI
-    return SLOWEST * (FASTEST / SLOWEST) ** place
+    return float(SLOWEST * (FASTEST / SLOWEST) ** place)
 
 
 class _Player:
@@ -215,7 +215,7 @@ class _Player:
 
 
 def _bar_layers(bars: int) -> list[frozenset[str]]:
-    """The layers that play in each bar of a piece whose `bars` divide into the parts of the form."""
+    """The layers that play in each bar; `bars` is a multiple of the number of parts."""
     return [playing for playing in _FORM for _ in range(bars // len(_FORM))]
 
 
