@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 FOLDER = "notebook"
 """Folder of the run directory with one folder per entry, and the table."""
 
+UNCONDITIONAL: Values = {"condition": {"kinds": []}}
+"""The models of the notebook follow nothing, unless an entry says so."""
+
 
 def run(
     run: Run,
@@ -50,7 +53,8 @@ def run(
     LatentStore.open(store)
     options = {"seed": seed, "device": device}
     given = {key: value for key, value in options.items() if value is not None}
-    overrides = config.merge(config.parse_overrides(settings), given)
+    words = config.with_current_names(Project, config.parse_overrides(settings))
+    overrides = config.merge(words, given)
     chosen = _chosen(names, every)
     cases = [case for item in chosen.items() for case in _cases(run, store, *item, overrides)]
     if dry_run:
@@ -92,7 +96,7 @@ def _cases(
     # The run's own settings of its latents apply unless the entry's file overrides them.
     own: Values = {key: remembered[key] for key in ("data", "latents") if key in remembered}
     for case in experiment.story.entries[name].cases:
-        values = config.merge(own, experiment.sections, case.settings, overrides)
+        values = config.merge(UNCONDITIONAL, own, experiment.sections, case.settings, overrides)
         project = config.build(Project, values, str(experiment.path))
         folder = case.name.replace(" ", "-").replace("/", "-")
         place = run.root / FOLDER
