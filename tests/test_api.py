@@ -117,7 +117,7 @@ def test_a_notebook_shows_a_player_for_each_clip(load):
 
 
 def test_conditions_and_settings_are_checked(load, tmp_path, write_wav, melody):
-    model = load(condition={"kind": "both", "mel": MEL}, labels=["drums", "strings"])
+    model = load(condition={"kinds": "both", "mel": MEL}, labels=["drums", "strings"])
     song = write_wav(tmp_path / "song.wav", melody(1))
     assert model.labels == ["drums", "strings"]
     clips = model.sample(0.5, n=2, condition=[song, "drums"], steps=2, guidance=2.0)

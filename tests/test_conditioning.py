@@ -177,5 +177,5 @@ class TestLabelFiles:
             read_labels(tmp_path / "none.csv")
 
     def test_labels_for_a_model_of_none_are_refused(self):
-        with pytest.raises(ConfigError, match="kind mel"):
-            build(ConditionConfig, {"kind": "mel", "labels": "labels.csv"})
+        with pytest.raises(ConfigError, match="not read by conditions of the kinds mel"):
+            build(ConditionConfig, {"kinds": "mel", "labels": "labels.csv"})

@@ -186,7 +186,7 @@ def test_windows_of_latents_are_targets_too(tmp_path):
 
 
 def test_condition_and_guidance_of_a_run_play_no_part():
-    settings = project(condition={"kind": "mel"}, sampling={"guidance": 3})
+    settings = project(condition={"kinds": "mel"}, sampling={"guidance": 3})
     assert overfit(settings, steps=5).distances == overfit(project(), steps=5).distances
 
 

@@ -448,13 +448,13 @@ MISTAKES = {
 }
 IN_FORCE = {
     "default": {},
-    "regression": {"condition": {"kind": "mel"}, "diffusion": {"parametrisation": "regression"}},
-    "label": {"condition": {"kind": "label", "dropout": 0.5}},
-    "no guidance": {"condition": {"kind": "mel", "dropout": 0.0}},
+    "regression": {"condition": {"kinds": "mel"}, "diffusion": {"parametrisation": "regression"}},
+    "label": {"condition": {"kinds": "label", "dropout": 0.5}},
+    "no guidance": {"condition": {"kinds": "mel", "dropout": 0.0}},
     "mistakes": {
         "experiment": MISTAKES,
         "network": {"name": "unet1d"},
-        "condition": {"kind": "mel"},
+        "condition": {"kinds": "mel"},
     },
     "as advised": {
         "latents": {"keep": "all"},
@@ -508,10 +508,10 @@ class TestAdvice:
                 [".guidance"],
             ),
             ("weak-samples", {"sampling": {"autoguidance": 2}}, ["longer"], ["autoguidance"]),
-            ("weak-samples", {"condition": {"kind": "mel"}}, ["raise sampling.guidance"], []),
+            ("weak-samples", {"condition": {"kinds": "mel"}}, ["raise sampling.guidance"], []),
             (
                 "weak-samples",
-                {"condition": {"kind": "mel", "dropout": 0}},
+                {"condition": {"kinds": "mel", "dropout": 0}},
                 ["train longer"],
                 ["sampling.guidance"],
             ),
@@ -572,7 +572,7 @@ class TestAdvice:
     )
     def test_advice_depends_on_the_settings(self, name, sections, advised, not_advised):
         if "experiment" in sections:
-            sections = {"condition": {"kind": "mel"}, **sections}
+            sections = {"condition": {"kinds": "mel"}, **sections}
         text = ADVICE[name](config.build(Project, sections))
         assert all(part in text for part in advised), text
         assert not any(part in text for part in not_advised), text

@@ -69,7 +69,7 @@ def ready(run, codec, tmp_path, write_wav, melody, make_model):
         for i in range(8):
             folder = labels[i % len(labels)] if labels else ""
             write_wav(tmp_path / "music" / folder / f"{i}.wav", melody(3.0, seed=i))
-        settings = project(condition={"kind": kind, "dropout": 0.0}, **sections)
+        settings = project(condition={"kinds": kind, "dropout": 0.0}, **sections)
         encode(run, settings, audio=[tmp_path / "music"])
         write_model(make_model, run, settings, gain, scale, labels)
         return settings
@@ -371,7 +371,7 @@ class TestLabels:
 
         def sample(recipe, denoise, settings, seeds, channels, frames, condition, *_):
             noise = torch.randn(len(seeds), channels, frames)
-            return noise * torch.where(condition.label == 0, 0.5, 1.5)[:, None, None]
+            return noise * torch.where(condition.values["label"] == 0, 0.5, 1.5)[:, None, None]
 
         monkeypatch.setattr(Recipe, "sample", sample)
         evaluate(run, settings, n=8, seconds=0.5)

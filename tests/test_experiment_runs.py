@@ -142,9 +142,9 @@ def test_the_baseline_knows_the_variance_of_scaled_windows(run):
 
 
 def test_shuffled_conditions_are_those_of_other_files(run):
-    sections = {"condition": {"kind": "mel"}, "experiment": {"data": {"pairing": "shuffled"}}}
+    sections = {"condition": {"kinds": "mel"}, "experiment": {"data": {"pairing": "shuffled"}}}
     data = data_of(run, **sections)
-    own = data_of(run, condition={"kind": "mel"})
+    own = data_of(run, condition={"kinds": "mel"})
     shuffled, right = (windows_of(d.model, d.store, "train").spread(1000) for d in (data, own))
     assert torch.equal(shuffled.latents, right.latents)
 

@@ -21,7 +21,7 @@ from latentdiff.model.model import Model
 from latentdiff.model.project import already_done, resolve
 from latentdiff.model.resolve import open_model
 from latentdiff.model.train import MAY_CHANGE, SECTIONS
-from latentdiff.runs import Run
+from latentdiff.runs import Run, Stage
 from latentdiff.specs import Condition
 from latentdiff.training import checkpoint
 from latentdiff.training.validation import Validator
@@ -82,3 +82,18 @@ def test_an_old_run_is_done_in_todays_terms_too(tmp_path):
     other = {**settings, "condition": {**settings["condition"], "kinds": ["mel"]}}
     with pytest.raises(UserError, match=r"condition\.kinds: \['mel', 'label'\] -> \['mel'\]"):
         already_done(run.diffusion, "train-diffusion", other, {})
+
+
+def test_a_measurement_that_records_half_a_section_is_done_too(tmp_path):
+    """`condition` of a sample is what it follows, not the section."""
+    now = {
+        "condition": ["song.wav"],
+        "sampling": SamplingConfig().model_dump(mode="json"),
+        "training": {"window": 16},
+    }
+    old = {**now, "sampling": {k: x for k, x in now["sampling"].items() if k != "autoguidance"}}
+    with Stage(tmp_path / "first", "sample", config=old):
+        pass
+    assert already_done(tmp_path / "first", "sample", now, {})
+    with pytest.raises(UserError, match=r"training\.window: 16 -> 32"):
+        already_done(tmp_path / "first", "sample", {**now, "training": {"window": 32}}, {})

@@ -37,7 +37,7 @@ def make_best(run, make_model):
     """Writes the run's best checkpoint, with random weights."""
 
     def make(kind="none", dropout=0.1, **options):
-        condition = {"kind": kind, "dropout": dropout, "mel": MEL}
+        condition = {"kinds": kind, "dropout": dropout, "mel": MEL}
         return make_model(checkpoint.best(run.diffusion), condition=condition, **options)
 
     return make

@@ -60,7 +60,7 @@ class TestTruth:
 
     def test_an_informative_condition_is_used_and_a_wrong_one_costs(self, run, make_store):
         make_store(run.latents, mel=True)
-        train_diffusion(run, project(condition={"kind": "mel"}, training={"steps": 150}))
+        train_diffusion(run, project(condition={"kinds": "mel"}, training={"steps": 150}))
         assert result(run)["conditioning_gain"] > 1.5
 
     def test_a_spectrogram_and_a_label_of_a_file_are_used_together(self, run, make_store, tmp_path):
@@ -68,7 +68,7 @@ class TestTruth:
         labels = tmp_path / "labels.csv"
         rows = [f"a/{i}.wav,{'odd' if i % 2 else 'even'}" for i in range(10)]
         labels.write_text("\n".join(["key,label", *rows]), encoding="utf-8")
-        wanted = {"kind": "both", "labels": str(labels)}
+        wanted = {"kinds": "mel,label", "labels": str(labels)}
         train_diffusion(run, project(condition=wanted, training={"steps": 150}))
         assert result(run)["conditioning_gain"] > 1.0
         assert Model.load(checkpoint.best(run.diffusion)).labels == ["even", "odd"]
@@ -81,7 +81,7 @@ class TestTruth:
         diffusion = {"parametrisation": "regression"}
         with pytest.raises(UserError, match="regression needs a condition"):
             train_diffusion(run, project(condition={"kinds": "none"}, diffusion=diffusion))
-        settings = project(condition={"kind": "mel"}, diffusion=diffusion, training={"steps": 150})
+        settings = project(condition={"kinds": "mel"}, diffusion=diffusion, training={"steps": 150})
         train_diffusion(run, settings)
         # The condition is one of the two directions of sound.
         assert 0.3 < result(run)["skill"] < 0.75
@@ -254,12 +254,13 @@ class TestChecks:
 
     def test_mel_wanted_and_not_stored(self, run, make_store):
         make_store(run.latents)
-        with pytest.raises(UserError, match="cannot follow the mel of the recordings"):
-            train_diffusion(run, project(condition={"kind": "mel"}))
+        with pytest.raises(UserError, match="cannot follow the mel") as error:
+            train_diffusion(run, project(condition={"kinds": "mel"}))
+        assert "a/2.wav has none" in str(error.value)
 
     def test_other_mel_settings_than_the_latents_were_made_with(self, run, make_store):
         make_store(run.latents, mel=True)
-        wanted = {"kind": "mel", "mel": {"bands": 40}}
+        wanted = {"kinds": "mel", "mel": {"bands": 40}}
         with pytest.raises(UserError, match=r"condition\.mel\.bands: 80 -> 40"):
             train_diffusion(run, project(condition=wanted))
 
@@ -278,6 +279,9 @@ class TestChecks:
         train_diffusion(run, project(training={"steps": 10}), latents=tmp_path / "plain")
         assert result(run)["step"] == 10
         assert "does not name the codec of its latents" in caplog.text
+        assert "trained without the condition beat" in caplog.text
+        model = Model.load(checkpoint.best(run.diffusion))
+        assert model.condition.kinds == ("style",) and len(model.references) == 4
 
     def test_a_damaged_state_is_named(self, run, make_store):
         make_store(run.latents)

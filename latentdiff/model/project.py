@@ -98,8 +98,8 @@ def check_upstream(project: Project, stages: Iterable[Path]) -> None:
         if info is None:
             continue
         # Its seed does not matter here, nor do settings that do not affect its result.
-        recorded = _in_todays_terms(info.config)
-        changed = config.differences(recorded, project.sections(recorded))
+        settings = project.sections(info.config)
+        changed = config.differences(_in_todays_terms(info.config, settings), settings)
         changed = _without(changed, ["seed", *info.may_change])
         if changed:
             raise UserError(
@@ -160,7 +160,7 @@ def already_done(
     before = None if overwrite else runs.read_run(directory, name)
     if before is None:
         return False
-    recorded = _in_todays_terms(before.config)
+    recorded = _in_todays_terms(before.config, settings)
     changed = config.differences(recorded, settings) + _other_inputs(before, inputs)
     changed = _without(changed, harmless)
     hard = _without(changed, may_change)
@@ -214,17 +214,34 @@ class _RememberingStage(Stage):
         self._run.write_elsewhere()
 
 
-def _in_todays_terms(recorded: Values) -> Values:
-    """Settings from a run.json with today's names, and defaults for settings that are newer.
+def _in_todays_terms(recorded: Values, settings: Mapping[str, Any]) -> Values:
+    """Settings from a run.json with today's names, and the defaults of newer ones in `settings`.
 
     As they are where they are no longer valid: the differences will be shown.
     """
-    sections = {name: x for name, x in recorded.items() if name in Project.model_fields}
+    sections = {
+        name: x
+        for name, x in recorded.items()
+        if name in Project.model_fields and isinstance(x, Mapping)
+    }
     try:
-        now = config.build(Project, sections).sections(sections)
+        renamed = config.with_current_names(Project, sections)
+        now = config.build(Project, renamed).sections(renamed)
     except ConfigError:
         return recorded
-    return {**recorded, **now}
+    return {**recorded, **_members(now, renamed, settings)}
+
+
+def _members(values: Values, *wanted: Mapping[str, Any]) -> Values:
+    """The values that one of the mappings `wanted` has too: a stage may record half a section."""
+    chosen: Values = {}
+    for key, value in values.items():
+        inside = [each[key] for each in wanted if key in each]
+        if inside and isinstance(value, Mapping):
+            value = _members(dict(value), *(x for x in inside if isinstance(x, Mapping)))
+        if inside:
+            chosen[key] = value
+    return chosen
 
 
 def _without(lines: list[str], keys: Iterable[str]) -> list[str]:

@@ -115,7 +115,11 @@ def _settings(project: Project, steps: int, minutes: float | None, as_in_noteboo
     budget: dict[str, object] = {"steps": steps}
     if minutes is not None:
         budget = {"steps": None, "hours": minutes / 60}
-    ours = {"training": {**TRAINING, **budget}, "sampling": SAMPLING}
+    ours = {
+        "condition": {"kinds": []},
+        "training": {**TRAINING, **budget},
+        "sampling": SAMPLING,
+    }
     changes = AS_IN_NOTEBOOK if as_in_notebook else {}
     return config.build(Project, config.merge(values, ours, changes))
 
