@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ import yaml
 
 from latentdiff import config
 from latentdiff.errors import ConfigError, UserError
-from latentdiff.model.project import Project, begin, check_upstream, resolve
+from latentdiff.model.project import Project, already_done, begin, check_upstream, resolve
 from latentdiff.notebook import entry
-from latentdiff.runs import Input, Run
+from latentdiff.runs import Input, Run, Stage
 
 ROOT = Path(__file__).parent.parent
 SOURCE = {"audio": Input("recordings", "abc")}
@@ -160,6 +161,53 @@ def test_harmless_settings_leave_a_done_stage_done_and_bind_nobody(run):
     check_upstream(other, [run.diffusion])
     with pytest.raises(UserError, match=r"training\.batch"):
         start(run, project(training={"batch": 3}), **harmless)
+
+
+def recorded(run, settings):
+    """A finished stage of the run with these settings in its run.json."""
+    with Stage(run.diffusion, "probe", config=settings, seed=0):
+        pass
+
+
+def is_done(run, settings):
+    return already_done(run.diffusion, "probe", settings, {})
+
+
+def test_a_run_of_before_is_compared_by_todays_names_and_defaults(run):
+    old = {"condition": {"kind": "mel", "labels": None, "mel": {"bands": 4}}, "seed": 0}
+    recorded(run, old)
+    today = project(condition={"kinds": ["mel"], "mel": {"bands": 4}})
+    settings = today.sections(["condition", "seed"])
+    assert is_done(run, settings)
+    check_upstream(today, [run.diffusion])
+    other = project(condition={"kinds": ["mel", "chroma"], "mel": {"bands": 4}})
+    difference = r"^    condition\.kinds: \['mel'\] -> \['chroma', 'mel'\]$"
+    with pytest.raises(UserError) as refused:
+        is_done(run, other.sections(["condition", "seed"]))
+    lines = [x for x in str(refused.value).splitlines() if "->" in x]
+    assert len(lines) == 1 and re.match(difference, lines[0])
+    with pytest.raises(UserError, match=difference[1:-1]):
+        check_upstream(other, [run.diffusion])
+
+
+def test_a_setting_newer_than_the_run_counts_once_it_is_changed(run):
+    recorded(run, {"condition": {"kind": "none"}, "seed": 0})
+    today = project(condition={"kinds": [], "beat": {"dropout": 0.5}})
+    with pytest.raises(UserError, match=r"condition\.beat\.dropout: 0\.1 -> 0\.5"):
+        is_done(run, today.sections(["condition", "seed"]))
+
+
+def test_a_part_of_a_section_is_compared_as_a_part(run):
+    recorded(run, {"training": {"validation_levels": 8}, "condition": ["song.wav"]})
+    assert is_done(run, {"training": {"validation_levels": 8}, "condition": ["song.wav"]})
+    with pytest.raises(UserError, match=r"training\.validation_levels: 8 -> 9"):
+        is_done(run, {"training": {"validation_levels": 9}, "condition": ["song.wav"]})
+
+
+def test_a_recorded_section_that_is_no_longer_valid_is_shown_as_it_was(run):
+    recorded(run, {"network": {"name": "gone"}})
+    with pytest.raises(UserError, match=r"network\.name: gone -> tiny"):
+        is_done(run, {"network": {"name": "tiny"}})
 
 
 def test_a_stage_that_is_not_there_contradicts_nothing(run):
