@@ -104,6 +104,10 @@ IMPOSSIBLE = {
         "condition": {"kinds": "none"},
         "experiment": {"data": {"pairing": "shuffled"}},
     },
+    "that encode stores": {
+        "condition": {"kinds": "style"},
+        "experiment": {"data": {"pairing": "shuffled"}},
+    },
     "levels.name": {
         "experiment": {"training": {"t_range": [0.7, 1.0]}},
         "diffusion": {"levels": {"name": "edm"}},

@@ -179,3 +179,9 @@ class TestMake:
 def test_settings_reach_it():
     style = Style.of(ConditionConfig(style={"noise": 0.5}))
     assert style.config.noise == 0.5 and style.size(9) == 18
+
+
+@pytest.mark.parametrize("seconds", [(60.0, 20.0), (0.0, 20.0), (-1.0, 20.0)])
+def test_stretches_are_longer_than_nothing_and_the_shortest_comes_first(seconds):
+    with pytest.raises(ValueError, match="shortest stretch comes first"):
+        StyleConfig(seconds=seconds)

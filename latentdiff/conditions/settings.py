@@ -36,6 +36,13 @@ class StyleConfig(Section):
     dropout: Probability = 0.1
     """Probability with which a window loses its style alone."""
 
+    @field_validator("seconds")
+    @classmethod
+    def _shortest_first(cls, seconds: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < seconds[0] <= seconds[1]:
+            raise ValueError("the shortest stretch comes first and is longer than 0 seconds")
+        return seconds
+
 
 class BeatConfig(Section):
     """The beat of a piece."""

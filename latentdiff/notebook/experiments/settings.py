@@ -152,8 +152,9 @@ class ExperimentConfig(Section):
             "diffusion.parametrisation=eps, v or flow": (
                 mine.divide_by_std and not (bare and parametrisation in ("eps", "v", "flow"))
             ),
-            "data.pairing=shuffled needs a condition: condition.kinds is none": (
-                self.data.pairing == "shuffled" and not condition.chosen
+            # A style is taken from the latents of the window itself, so it cannot be another's.
+            "data.pairing=shuffled needs a condition that encode stores: condition.kinds=mel": (
+                self.data.pairing == "shuffled" and set(condition.chosen) <= {"style"}
             ),
             "training.t_range needs diffusion.levels.name=schedule": (
                 trained.t_range != (0.0, 1.0) and diffusion.levels.name != "schedule"
