@@ -105,7 +105,7 @@ class TestAskedFor:
     def test_an_unknown_file_names_some_that_there_are(self, make):
         with pytest.raises(UserError, match=r"no recording nothing\.wav") as error:
             make(style="nothing.wav").complete(ConditionInput(), 0, FRAMES)
-        assert KEYS[0] in str(error.value)
+        assert KEYS[0] in str(error.value) and "no training file of that name" in str(error.value)
 
     def test_a_recording_without_its_codec(self, make, tmp_path):
         audio.write(tmp_path / "song.wav", [np.zeros((1, 8000), np.float32)], 8000)
@@ -116,6 +116,10 @@ class TestAskedFor:
         with pytest.raises(UserError, match="cannot follow --chords") as error:
             make(chords="Am F")
         assert "condition.kinds=style,beat" in str(error.value)
+
+    def test_an_option_of_one_value_takes_no_two(self, make):
+        with pytest.raises(UserError, match="--bpm takes one value"):
+            make(bpm=("90", "100"))
 
     def test_two_ways_to_say_the_beat(self, make):
         with pytest.raises(UserError, match="--bpm and --beats"):

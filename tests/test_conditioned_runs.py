@@ -13,7 +13,7 @@ from latentdiff.commands.sample import sample
 from latentdiff.commands.train_diffusion import train_diffusion
 from latentdiff.errors import UserError
 from latentdiff.latents.store import LatentStore
-from latentdiff.model.condition_inputs import ConditionInput
+from latentdiff.model.condition_inputs import ConditionInput, stored_input
 from latentdiff.model.condition_maker import ConditionMaker
 from latentdiff.model.data import windows_of
 from latentdiff.model.model import Model
@@ -121,6 +121,31 @@ def test_the_beats_of_a_recording_are_those_of_its_latents(encoded, tmp_path):
     asked["beats"] = [str(tmp_path / "in" / "noise.wav")]
     with pytest.raises(UserError, match="no beat was found"):
         ConditionMaker(model, asked).complete(ConditionInput(), 0, entry.frames)
+
+
+def test_a_recording_is_followed_in_all_that_it_has(encoded, codec, tmp_path):
+    train_diffusion(encoded, project(condition={"kinds": "style,beat,mel"}))
+    model, store = best(encoded), LatentStore.open(encoded.latents)
+
+    def followed(name, codec=codec, **options):
+        maker = ConditionMaker(model, options, lambda: codec)
+        (given,), _ = maker.given([tmp_path / "in" / name], None)
+        return maker.complete(given, 0, given.frames).features
+
+    (entry,) = (e for e in store.entries if e.key == "slow.wav")
+    stored = stored_input(model, store, entry, 0, entry.frames).features
+    made = followed("slow.wav")
+    assert set(made) == set(stored) == {"style", "beat", "mel"}
+    for kind, features in stored.items():
+        np.testing.assert_allclose(made[kind], features, atol=1e-3)
+    # What it lacks is not made up, nor guessed without the codec.
+    assert set(followed("noise.wav")) == {"style", "mel"}
+    assert set(followed("slow.wav", codec=None)) == {"beat", "mel"}
+    # What is asked for wins.
+    other = followed("slow.wav", style=["middle"], bpm=["90"])
+    assert np.allclose(other["mel"], made["mel"])
+    assert not np.allclose(other["style"], made["style"])
+    assert not np.allclose(other["beat"], made["beat"])
 
 
 def test_without_any_beat_style_alone_is_followed(run, codec, tmp_path, write_wav, caplog):

@@ -220,8 +220,12 @@ def _features(model: Model, path: Path, seconds: float | None) -> dict[str, np.n
     sound = recording(path)
     frames = model.spec.frames(sound.seconds if seconds is None else seconds)
     features = {}
-    for kind in followed_kinds(model):
-        blocks = kind.extract(sound, frames, model.codec.frame_rate)
+    for kind in model.kinds.values():
+        blocks = (
+            kind.extract(sound, frames, model.codec.frame_rate)
+            if isinstance(kind, FeatureKind)
+            else None
+        )
         if blocks is not None:
             raw = np.concatenate(list(blocks), axis=1)
             features[kind.name] = model.standardisers[kind.name](raw)

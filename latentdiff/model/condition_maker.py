@@ -16,7 +16,7 @@ import torch
 
 from latentdiff import audio, streaming
 from latentdiff.audio import AudioError
-from latentdiff.conditions.kind import FeatureKind, Sound, Target
+from latentdiff.conditions.kind import FeatureKind, LatentKind, Sound, Target
 from latentdiff.conditions.label import Label
 from latentdiff.conditions.registry import KINDS, Option
 from latentdiff.errors import UserError
@@ -39,8 +39,8 @@ class ConditionMaker:
     """Makes the conditions of samples.
 
     A kind that can be drawn, such as a style, is taken from the training files where it was not
-    asked for: all kinds from one file, which the sample's seed picks. So what belongs together
-    stays together.
+    asked for: all kinds from one file, which the sample's seed picks. A sample that follows a
+    recording has its style and its beat. So what belongs together stays together.
     """
 
     model: Model
@@ -52,12 +52,19 @@ class ConditionMaker:
     def __post_init__(self) -> None:
         """Raises UserError for options of kinds that the model does not follow."""
         for kind, option in options_of(KINDS):
-            if self.options.get(option.name) and kind not in self.model.kinds:
+            words = self.options.get(option.name, ())
+            if words and kind not in self.model.kinds:
                 follows = ",".join(self.model.kinds) or "none"
                 raise UserError(
                     f"this model cannot follow --{option.name}",
                     why=f"it was trained with condition.kinds={follows}",
                     do_this=f"leave it out, or train a model with {kind} among its kinds.",
+                )
+            if len(words) > 1 and not option.repeatable:
+                raise UserError(
+                    f"--{option.name} takes one value",
+                    why=f"{len(words)} were given: {', '.join(words)}",
+                    do_this="draw samples once for each.",
                 )
 
     def given(
@@ -71,7 +78,7 @@ class ConditionMaker:
         reference, key = self._reference(given, seed)
         made: dict[str, np.ndarray] = {}
         for name, kind in self.model.kinds.items():
-            if name in given.features:
+            if name in given.features and not self._asked_for(name):
                 continue
             target = Target(
                 self.model.codec.frame_rate,
@@ -101,6 +108,9 @@ class ConditionMaker:
         self, given: ConditionInput, seed: int
     ) -> tuple[Mapping[str, np.ndarray | None], str | None]:
         """What fills in for kinds that were not asked for, and its file's key."""
+        if given.features:
+            # What the recording to follow does not have, such as a beat, is not made up.
+            return self._style_of(Path(given.source or "")), None
         references = self.model.references
         named = [kind.names_file(self.options) for kind in self.model.kinds.values()]
         for name in filter(None, named):
@@ -115,9 +125,25 @@ class ConditionMaker:
         index = int(rows[int(pick)])
         return references.at(index), Path(references.keys[index]).stem
 
+    def _asked_for(self, kind: str) -> bool:
+        return any(self.options.get(option.name) for option in KINDS[kind].options)
+
+    def _style_of(self, path: Path) -> Mapping[str, np.ndarray | None]:
+        """Kind -> what describes a recording, for kinds of its latents that were not asked for;
+        empty without a codec."""
+        kinds = [
+            kind
+            for kind in self.model.kinds.values()
+            if isinstance(kind, LatentKind) and not self._asked_for(kind.name)
+        ]
+        if not kinds or self._opened is None:
+            return {}
+        rate = self.model.codec.frame_rate
+        return {kind.name: kind.describe(self._latents(path), rate) for kind in kinds}
+
     def _describe(self, path: Path) -> Mapping[str, np.ndarray | None]:
         """Kind -> what describes a recording, for kinds of features that the audio has."""
-        return self._once("description", path, lambda: self._features_of(recording(path)))
+        return self._once("description", path, lambda: self._features_of(self._recording(path)))
 
     def _features_of(self, sound: Sound) -> dict[str, np.ndarray | None]:
         rate, described = self.model.codec.frame_rate, {}
@@ -154,7 +180,7 @@ class ConditionMaker:
             if not path.is_file():
                 raise UserError(
                     f"there is no recording {path}",
-                    why="and no training file of that name" if what == "latents" else "",
+                    why="" if what == "recording" else "and no training file of that name",
                     do_this=self._known_files(),
                 )
             self._known[key] = make()
