@@ -30,17 +30,18 @@ from torch import Tensor
 from latentdiff import runs
 from latentdiff.config import build
 from latentdiff.diffusion import noise as noises
-from latentdiff.diffusion.samplers import sample
 from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig
 from latentdiff.latents.arrays import array_writer
 from latentdiff.latents.store import LatentStore
-from latentdiff.model.data import TrainingData, prepare
+from latentdiff.model.condition_inputs import as_condition
+from latentdiff.model.condition_maker import ConditionMaker
+from latentdiff.model.data import TrainingData, prepare, windows_of
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
+from latentdiff.model.sampling import draw
 from latentdiff.rave.codec import RaveCodec
-from latentdiff.specs import Condition
 from latentdiff.training import checkpoint
-from latentdiff.training.data import Recording, Windows, generator_for
+from latentdiff.training.data import Batch, Recording, Windows, generator_for
 
 OURS = "latentdiff"
 LEVELS = 32
@@ -171,7 +172,7 @@ def train_peer(ground: Ground, name: str, seed: int, folder: Path) -> Trained:
         peer.levels(LEVELS),
         peer.parametrisation,
         space,
-        whole(held),
+        whole(held).latents,
         ground.kept,
         common_levels(),
     )
@@ -195,10 +196,10 @@ def cut_windows(store: LatentStore, split: str, case: Case, space: Space | None)
     return Windows(files, case.window, whiten=see)
 
 
-def whole(batch: Any) -> Tensor:
-    """Latents [B, D, T] of the windows without padding; all where each has some."""
+def whole(batch: Batch) -> Batch:
+    """The windows without padding; all where each has some."""
     complete = batch.mask.all(dim=1)
-    return batch.latents[complete] if complete.any() else batch.latents
+    return batch.pick(complete) if complete.any() else batch
 
 
 def fit(peer: Peer, case: Case, cut: Windows, seconds: float, seed: int) -> int:
@@ -270,32 +271,22 @@ def train_ours(ground: Ground, name: str, seed: int, folder: Path) -> Trained:
     plain = Case(name, "", CASES["unet1d"].build, 0, window=model.spec.window)
     held = cut_windows(ground.store, "validation", plain, None).spread(MOST_WINDOWS)
     times = (torch.arange(LEVELS) + 0.5) / LEVELS
+    own = windows_of(model, ground.store, "validation")
+    follows = whole(own.spread(MOST_WINDOWS)).condition
     found = skills(
-        lambda z, level: model.denoiser(z, torch.full((len(z),), level), Condition()),
+        lambda z, level: model.denoiser(z, torch.full((len(z),), level), follows),
         model.schedule(times).tolist(),
         parametrisation,
         space,
-        whole(held),
+        whole(held).latents,
         model.whitening.channels,
         common_levels(),
     )
     settings = model.resolve(SamplingConfig(steps=options.steps or SamplingConfig().steps))
     seeds = [1000 * seed + k for k in range(options.samples)]
     begun = time.perf_counter()
-    drawn = torch.cat(
-        [
-            sample(
-                model.denoiser,
-                model.schedule,
-                settings,
-                part,
-                model.whitening.channels,
-                ground.frames,
-                variance=model.whitening.variance,
-            )
-            for part in (seeds[k : k + 16] for k in range(0, len(seeds), 16))
-        ]
-    )
+    asked = as_condition(ConditionMaker(model).batch(seeds, ground.frames))
+    drawn = draw(model, settings, seeds, ground.frames, asked).latents
     seconds = time.perf_counter() - begun
     count = sum(p.numel() for p in model.denoiser.parameters())
     what = " ".join([f"latentdiff {model.spec.network.name}, {settings.sampler}", *options.set])
