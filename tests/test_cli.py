@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from latentdiff import cli, errors
 from latentdiff.cli import base
+from latentdiff.conditions.registry import KINDS
 from latentdiff.runs import Run
 
 
@@ -123,7 +124,7 @@ def worker(monkeypatch):
         run.write_elsewhere()
         return []
 
-    for name in ("preprocess", "train_rave", "encode"):
+    for name in ("preprocess", "train_rave", "encode", "sample"):
         module = importlib.import_module(f"latentdiff.commands.{name}")
         monkeypatch.setattr(module, name, work)
     return calls
@@ -161,6 +162,16 @@ def test_a_rave_with_a_checkpoint_of_its_own_is_not_remembered(tmp_path, worker)
     invoke("encode", "--run", tmp_path / "run", "--rave", tmp_path / "rave", "--ckpt", "best")
     invoke("encode", "--run", tmp_path / "run")
     assert worker[-1][0] == Run(tmp_path / "run")
+
+
+def test_options_of_condition_kinds_reach_the_worker(tmp_path, worker):
+    invoke("sample", "--run", tmp_path / "run", "--bpm", "90:140", "--style", "a=2", "--style", "b")
+    assert worker[-1][1]["options"] == {"style": ("a=2", "b"), "bpm": ("90:140",)}
+    invoke("sample", "--run", tmp_path / "run")
+    assert worker[-1][1]["options"] == {}
+    text = COMMANDS["sample"].get_help(click.Context(COMMANDS["sample"]))
+    declared = [option for kind in KINDS.values() for option in kind.options]
+    assert declared and all(f"--{each.name} {each.metavar}" in text for each in declared)
 
 
 def test_latents_are_diagnosed_without_a_run(tmp_path):
