@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from latentdiff import audio
+from latentdiff.audio import AudioError
 from latentdiff.conditions.references import MOST, References
 from latentdiff.errors import UserError
 from latentdiff.model.condition_inputs import ConditionInput, as_condition
@@ -111,6 +112,14 @@ class TestAskedFor:
         audio.write(tmp_path / "song.wav", [np.zeros((1, 8000), np.float32)], 8000)
         with pytest.raises(UserError, match="the codec of the model was not found"):
             make("style", style=str(tmp_path / "song.wav")).batch([0], FRAMES)
+
+    @pytest.mark.parametrize("option", ["style", "beats"])
+    def test_a_file_that_is_no_recording(self, make, tmp_path, option):
+        path = tmp_path / "song.wav"
+        path.write_text("no audio")
+        with pytest.raises(AudioError, match=rf"^cannot use {path}") as error:
+            make(**{option: str(path)}).batch([0], FRAMES)
+        assert error.value.why
 
     def test_a_kind_that_the_model_does_not_follow(self, make):
         with pytest.raises(UserError, match="cannot follow --chords") as error:

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from latentdiff import audio, streaming
-from latentdiff.audio import AudioError
 from latentdiff.conditions.kind import FeatureKind, LatentKind, Sound, Target
 from latentdiff.conditions.label import Label
 from latentdiff.conditions.registry import KINDS, Option
@@ -90,10 +89,7 @@ class ConditionMaker:
                 self._of_file,
                 made,
             )
-            try:
-                features = kind.make(target)
-            except AudioError as error:
-                raise UserError(f"cannot follow {error.what}", why=error.why) from error
+            features = kind.make(target)
             if features is not None:
                 made[name] = features
         standardised = {k: self.model.standardisers[k](x) for k, x in made.items()}
