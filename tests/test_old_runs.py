@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from latentdiff.diffusion.settings import SamplingConfig
-from latentdiff.errors import UserError
+from latentdiff.errors import ConfigError, UserError
 from latentdiff.latents.store import LatentStore
 from latentdiff.model.data import windows_of
 from latentdiff.model.model import Model
@@ -82,6 +82,15 @@ def test_an_old_run_is_done_in_todays_terms_too(tmp_path):
     other = {**settings, "condition": {**settings["condition"], "kinds": ["mel"]}}
     with pytest.raises(UserError, match=r"condition\.kinds: \['mel', 'label'\] -> \['mel'\]"):
         already_done(run.diffusion, "train-diffusion", other, {})
+
+
+@pytest.mark.parametrize("word", ["condition.kinds=style,mel", "condition.kind=mel"])
+def test_an_old_config_is_overridden_by_either_name(word):
+    run = Run(OLD / "run")
+    kinds = ("style", "mel") if "style" in word else ("mel",)
+    assert resolve(run, overrides=[word]).condition.kinds == kinds
+    with pytest.raises(ConfigError, match="old name of kinds"):
+        resolve(run, overrides=[word, "condition.kind=label", "condition.kinds=label"])
 
 
 def test_a_measurement_that_records_half_a_section_is_done_too(tmp_path):

@@ -11,6 +11,7 @@ from latentdiff.conditions.settings import ConditionConfig, StyleConfig
 from latentdiff.conditions.standardiser import Standardiser
 from latentdiff.conditions.style import STEP, StepSums, Style
 from latentdiff.errors import UserError
+from latentdiff.training.data import Recording, Windows
 
 RATE = 20.0
 CHANNELS = 3
@@ -116,6 +117,21 @@ class TestWindows:
         noise = windows.cut(of, of, 1, random) - quiet.cut(of, of, 1, random)
         assert noise.std().item() == pytest.approx(0.3, rel=0.02)
         assert abs(noise.mean().item()) < 0.01
+
+
+def test_a_process_draws_its_share_of_the_styles_of_all():
+    recordings = [Recording(f"{k}.wav", piece) for k, piece in enumerate(files(400, 900))]
+
+    def derive(rows, lengths):
+        return style_of(noise=0.3).windows(rows, lengths, RATE, UNSCALED)
+
+    windows = Windows(recordings, 16, whiten=lambda z: z, derive={"style": derive})
+    whole, share = (
+        windows.draw(8, torch.Generator().manual_seed(0), part).condition.values["style"]
+        for part in (slice(None), slice(5, 8))
+    )
+    assert whole.shape == (8, 2 * CHANNELS, 16)
+    assert torch.equal(whole[5:], share)
 
 
 def test_fit_standardises_over_stretches():
