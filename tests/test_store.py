@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -266,7 +267,7 @@ def test_transposed_latents_of_several_lengths_are_refused_with_the_remedy(tmp_p
     # The remedy in the error message.
     command = error.value.do_this.partition(": ")[2]
     paths = " ".join(f"'{path}'" for path in sorted(tmp_path.glob("*.npy")))
-    command = command.replace("python", sys.executable, 1).replace("FILES", paths)
+    command = command.replace("python", shlex.quote(sys.executable), 1).replace("FILES", paths)
     subprocess.run(command, shell=True, check=True)
     assert LatentStore.open(tmp_path).latent_dim == 4
 
