@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from latentdiff import audio, config, runs, streaming
 from latentdiff.audio.wav import wav_bytes
-from latentdiff.conditions.registry import KINDS
+from latentdiff.conditions.registry import options
 from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.errors import UserError
 from latentdiff.model.condition_inputs import ConditionInput, as_condition
-from latentdiff.model.condition_maker import ConditionMaker, options_of
+from latentdiff.model.condition_maker import ConditionMaker
 from latentdiff.model.evaluate import (
     EvaluationResult,
     EvaluationSettings,
@@ -198,10 +198,10 @@ class Generator:
         >>> model.sample_latents(seconds=0.5).shape
         (1, 6, 63)
         """
-        known = {option.name for _, option in options_of(KINDS)}
-        options = {name: _words(settings.pop(name)) for name in known & settings.keys()}
+        known = {option.name for _, option in options()}
+        asked = {name: _words(settings.pop(name)) for name in known & settings.keys()}
         sampling = self._settings(settings)
-        maker = ConditionMaker(self.model, options, lambda: self.codec)
+        maker = ConditionMaker(self.model, asked, lambda: self.codec)
         given = self._input(maker, condition, seconds)
         seeds = [seed + k for k in range(n)]
         frames = given.frames or self.model.spec.frames(seconds)

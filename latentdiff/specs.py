@@ -42,7 +42,7 @@ class Codec(Protocol):
 
 
 class ConditionSize(NamedTuple):
-    """What a network is told of one kind of condition; one of the two is 0."""
+    """Size of the values of one kind of condition; one of the two is 0."""
 
     features: int = 0
     """K of frame-wise features."""

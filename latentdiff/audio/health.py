@@ -202,7 +202,7 @@ class HealthMeter:
 def find_problems(
     files: Mapping[str, FileHealth], *, channels: int, held_out_seconds: float
 ) -> list[HealthFinding]:
-    """What is suspicious about recordings, by key, which become a dataset of so many `channels`.
+    """What is suspicious about recordings, by key. `channels`: of the dataset made from them.
 
     `held_out_seconds`: length of the sound that is held out for validation.
     """

@@ -8,17 +8,17 @@ from typing import Any
 
 import click
 
-from latentdiff.conditions.registry import KINDS, Option
+from latentdiff.conditions.registry import Option, options
 
 
 def condition_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of all kinds; the command gets them as `options`, name -> words."""
-    declared = [option for kind in KINDS.values() for option in kind.options]
+    declared = [option for _, option in options()]
 
     @functools.wraps(command)
     def collected(*args: Any, **given: Any) -> Any:
-        options = {option.name: _words(given.pop(option.name)) for option in declared}
-        return command(*args, options={k: x for k, x in options.items() if x}, **given)
+        words = {option.name: _words(given.pop(option.name)) for option in declared}
+        return command(*args, options={k: x for k, x in words.items() if x}, **given)
 
     wrapped: Callable[..., Any] = collected
     for option in reversed(declared):

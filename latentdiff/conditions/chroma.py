@@ -51,7 +51,7 @@ class Chroma(SpectralKind):
                 "--chords and --chroma cannot be given together", do_this="leave one of them out."
             )
         if song:
-            return self.of_sound(target.recording(Path(song)), target)
+            return self.features(target.recording(Path(song)), target.frames, target.frame_rate)
         if not text:
             return None
         beat = target.made.get("beat")

@@ -108,6 +108,11 @@ class FeatureKind(ConditionKind):
         has no such features, such as a beat.
         """
 
+    def features(self, sound: Sound, frames: int, frame_rate: float) -> Floats | None:
+        """The blocks of `extract` as one array [K, T]."""
+        blocks = self.extract(sound, frames, frame_rate)
+        return None if blocks is None else np.concatenate(list(blocks), axis=1)
+
     def identity(self) -> Values:
         """Every setting that changes the features, as JSON; stores record it.
 
@@ -145,10 +150,6 @@ class SpectralKind(FeatureKind):
     def extract(self, sound: Sound, frames: int, frame_rate: float) -> Iterator[Floats]:
         ratio = self.sample_rate / self.hop / frame_rate
         return resample_blocks(self.blocks(sound.blocks(self.sample_rate)), frames, ratio)
-
-    def of_sound(self, sound: Sound, target: Target) -> Floats:
-        """The features [K, T] of a recording, from its beginning on, for a sample."""
-        return np.concatenate(list(self.extract(sound, target.frames, target.frame_rate)), axis=1)
 
 
 class LatentKind(ConditionKind):

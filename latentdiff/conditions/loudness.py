@@ -54,7 +54,7 @@ class Loudness(SpectralKind):
         if not word:
             return None
         if Path(word).is_file():
-            return self.of_sound(target.recording(Path(word)), target)
+            return self.features(target.recording(Path(word)), target.frames, target.frame_rate)
         return curve_features(parse_curve(word), target.frames)
 
 

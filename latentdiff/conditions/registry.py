@@ -84,3 +84,8 @@ KINDS = {
     "label": KindEntry("label.Label", "one of several kinds of sound, such as folders"),
 }
 """Features before those that depend on them: chords follow the beat."""
+
+
+def options() -> list[tuple[str, Option]]:
+    """(kind, option) of all options."""
+    return [(name, option) for name, entry in KINDS.items() for option in entry.options]

@@ -19,7 +19,7 @@ REPLICATES = 200
 FOLDS = 5
 TREES = 100
 FEWEST = 8
-"""Clips below which nothing is said."""
+"""Fewest clips that are scored."""
 WIDEST = 1.0
 """Width of a 95 % interval of a score from which it says nothing: the whole scale."""
 USABLE = 0.5

@@ -221,12 +221,8 @@ def _features(model: Model, path: Path, seconds: float | None) -> dict[str, np.n
     frames = model.spec.frames(sound.seconds if seconds is None else seconds)
     features = {}
     for kind in model.kinds.values():
-        blocks = (
-            kind.extract(sound, frames, model.codec.frame_rate)
-            if isinstance(kind, FeatureKind)
-            else None
-        )
-        if blocks is not None:
-            raw = np.concatenate(list(blocks), axis=1)
-            features[kind.name] = model.standardisers[kind.name](raw)
+        if isinstance(kind, FeatureKind):
+            raw = kind.features(sound, frames, model.codec.frame_rate)
+            if raw is not None:
+                features[kind.name] = model.standardisers[kind.name](raw)
     return features

@@ -17,7 +17,7 @@ import torch
 from latentdiff import audio, streaming
 from latentdiff.conditions.kind import FeatureKind, LatentKind, Sound, Target
 from latentdiff.conditions.label import Label
-from latentdiff.conditions.registry import KINDS, Option
+from latentdiff.conditions.registry import KINDS, options
 from latentdiff.errors import UserError
 from latentdiff.model.condition_inputs import FREE, ConditionInput, given_inputs, recording
 from latentdiff.model.model import Model
@@ -50,7 +50,7 @@ class ConditionMaker:
 
     def __post_init__(self) -> None:
         """Raises UserError for options of kinds that the model does not follow."""
-        for kind, option in options_of(KINDS):
+        for kind, option in options():
             words = self.options.get(option.name, ())
             if words and kind not in self.model.kinds:
                 follows = ",".join(self.model.kinds) or "none"
@@ -76,19 +76,19 @@ class ConditionMaker:
         """The conditions of the sample with this seed, of `frames` latent frames."""
         reference, key = self._reference(given, seed)
         made: dict[str, np.ndarray] = {}
+        target = Target(
+            self.model.codec.frame_rate,
+            frames,
+            self.options,
+            reference,
+            self._recording,
+            self._latents,
+            self._of_file,
+            made,
+        )
         for name, kind in self.model.kinds.items():
             if name in given.features and not self._asked_for(name):
                 continue
-            target = Target(
-                self.model.codec.frame_rate,
-                frames,
-                self.options,
-                reference,
-                self._recording,
-                self._latents,
-                self._of_file,
-                made,
-            )
             features = kind.make(target)
             if features is not None:
                 made[name] = features
@@ -145,8 +145,7 @@ class ConditionMaker:
         rate, described = self.model.codec.frame_rate, {}
         for kind in self.model.kinds.values():
             if isinstance(kind, FeatureKind) and kind.name in self.model.references.values:
-                blocks = kind.extract(sound, self.model.spec.frames(sound.seconds), rate)
-                features = None if blocks is None else np.concatenate(list(blocks), axis=1)
+                features = kind.features(sound, self.model.spec.frames(sound.seconds), rate)
                 described[kind.name] = None if features is None else kind.describe(features)
         return described
 
@@ -154,14 +153,12 @@ class ConditionMaker:
         """Indices of the training files to draw from: those of the label, if one is followed."""
         references = self.model.references
         table, label = references.values.get(Label.name), given.categories.get(Label.name)
+        if all(kind == Label.name for kind in references.values):
+            return ()  # there are no features to draw
         if table is None or label is None:
-            return range(len(references)) if self._drawable else ()
-        return np.flatnonzero(table[:, 0] == label).tolist() if self._drawable else ()
-
-    @cached_property
-    def _drawable(self) -> bool:
-        """Whether any features can be taken from the training files."""
-        return any(kind != Label.name for kind in self.model.references.values)
+            return range(len(references))
+        rows: list[int] = np.flatnonzero(table[:, 0] == label).tolist()
+        return rows
 
     def _recording(self, path: Path) -> Sound:
         return self._once("recording", path, lambda: recording(path))
@@ -213,8 +210,3 @@ class ConditionMaker:
         if index is None:
             raise KeyError(key)
         return self.model.references.at(index).get(kind)
-
-
-def options_of(kinds: Mapping[str, Any]) -> list[tuple[str, Option]]:
-    """(kind, option) of all options."""
-    return [(name, option) for name, entry in kinds.items() for option in entry.options]

@@ -274,7 +274,7 @@ class Model:
 
 
 def _sizes(spec: ModelSpec, standardisers: Mapping[str, Standardiser]) -> dict[str, ConditionSize]:
-    """What the network is told of each kind."""
+    """Kind -> size of its values, as the network needs them."""
     sizes = {name: ConditionSize(features=len(x.mean)) for name, x in standardisers.items()}
     if spec.labels:
         sizes[Label.name] = ConditionSize(categories=len(spec.labels))

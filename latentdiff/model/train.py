@@ -219,7 +219,7 @@ def _trainer(
         condition_dropout=ConditionDropout(model.condition.dropout, model.condition.dropouts),
         seed=project.seed,
         fabric=fabric,
-        frame_rate=model.codec.sample_rate / model.codec.hop,
+        frame_rate=model.codec.frame_rate,
         demo=demos_of(run, project, model, plan.data.store),
     )
 
