@@ -246,7 +246,7 @@ class Generator:
 
     def evaluate(
         self,
-        n: int = 64,
+        n: int = 32,
         seconds: float | None = None,
         seed: int = 0,
         *,

@@ -235,10 +235,12 @@ def scores(path: Path) -> dict[str, float | None]:
     if not path.exists():
         return {}
     results = json.loads(path.read_text(encoding="utf-8"))
-    kinds = {"latent": results["latent"]}
-    if "mel" in results:
-        kinds["mel"] = results["mel"]
-    return {f"{kind} score": facts["sets"]["samples"]["score"] for kind, facts in kinds.items()}
+    kinds = {kind: results[kind]["joint"] for kind in ("latents", "sound") if kind in results}
+    found = {}
+    for kind, line in kinds.items():
+        found[f"{kind} score"] = line["scores"]["samples"]["value"]
+        found[f"{kind} AUC"] = line["separation"]["samples"]["value"]
+    return found
 
 
 def report(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> str:

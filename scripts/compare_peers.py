@@ -137,7 +137,7 @@ def row_of(ground: Ground, name: str, seed: int) -> dict[str, Any]:
     path = folder / "result.json"
     if path.exists():
         found = json.loads(path.read_text())
-        if found["asked"] == asked and (ground.codec is None or "mel score" in found["row"]):
+        if found["asked"] == asked and (ground.codec is None or "sound score" in found["row"]):
             return found["row"]
     train = train_ours if name == OURS else train_peer
     trained = train(ground, name, seed, folder)

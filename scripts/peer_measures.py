@@ -14,7 +14,7 @@ levels, T frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -23,12 +23,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentdiff.evaluation import compare, mel, windows
+from latentdiff.evaluation import controls, sets
+from latentdiff.evaluation.heard import Heard, hear
+from latentdiff.evaluation.scores import FormScores
 from latentdiff.latents.settings import LatentConfig
 from latentdiff.latents.statistics import LatentStatistics
 from latentdiff.latents.store import LatentStore
 from latentdiff.latents.whitening import Whitening
-from latentdiff.model import clips as evaluate_sets
+from latentdiff.model.clips import decode, gather
+from latentdiff.model.evaluate import form
+from latentdiff.model.evaluate.form import Comparison
+from latentdiff.model.evaluate.latents import LatentSet
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.training.data import generator_for
 
@@ -157,39 +162,41 @@ def scores(
     raw: Tensor, store: LatentStore, whitening: Whitening, codec: RaveCodec | None
 ) -> dict[str, float]:
     """Scores of samples [B, D, T] as in `latentdiff evaluate`: of the kept directions and, with a
-    codec, of the sound. 0 if samples are not finite."""
+    codec, of the sound. Empty if samples are not finite."""
     if not torch.isfinite(raw).all():
-        return {"latent score": 0.0} | ({} if codec is None else {"mel score": 0.0})
+        return {}
+    assert store.codec is not None
     model: Any = SimpleNamespace(whiten=whitening.whiten)
-    real = evaluate_sets.gather(model, store, len(raw), raw.shape[-1])
-    raw = raw[..., : real.frames]
-    white = windows.white_noise(real.other.final, generator_for("peers", "white noise"))
-    sounding = {
-        compare.REFERENCE: real.reference.raw,
-        compare.OTHER: real.other.raw,
-        compare.SAMPLES: raw,
-        compare.WHITE: whitening.unwhiten(white),
+    clips = gather(model, store, len(raw), raw.shape[-1])
+    ground = Comparison(clips, store.codec.sample_rate / store.codec.hop, seed=0)
+    white = controls.white_noise(clips.other.final, ground.generator("white noise"))
+    raws = {
+        sets.REFERENCE: clips.reference.raw,
+        sets.OTHER: clips.other.raw,
+        sets.SAMPLES: raw[..., : clips.frames],
+        sets.WHITE: whitening.unwhiten(white),
     }
-    if real.held_out is not None:
-        sounding[compare.HELD_OUT] = real.held_out.raw
-    train = torch.cat([real.reference.final, real.other.final])
-    deviation = train.std(dim=(0, 2), correction=0)[:, None]
-    final = {name: whitening.whiten(z) / deviation for name, z in sounding.items()}
-    found = {"latent score": _score(final)}
+    if clips.held_out is not None:
+        raws[sets.HELD_OUT] = clips.held_out.raw
+    latents = {name: LatentSet(whitening.whiten(z), z) for name, z in raws.items()}
+    drawn = form.latent_clips(ground, latents)
+    found = _row("latent", form.score_latents(ground, drawn))
+    lasting = form.coherence(ground, drawn, {})[sets.SAMPLES].continuity
+    found["stays one piece, s"] = float("nan") if lasting is None else lasting.seconds
     if codec is not None:
-        found["mel score"] = _score(_mels(codec, sounding))
+        heard = {name: _heard(codec, z, name) for name, z in raws.items()}
+        found |= _row("sound", form.score_sound(ground, heard))
     return found
 
 
-def _score(sets: Mapping[str, Tensor]) -> float:
-    """Score of the samples; NaN where noise is as near as sound."""
-    score = compare.compare_clips(sets).score(compare.SAMPLES)
-    return float("nan") if score is None else score
+def _row(kind: str, form: FormScores) -> dict[str, float]:
+    """The samples' score and AUC; NaN where there are too few clips."""
+    values = {
+        f"{kind} score": form.joint.scores[sets.SAMPLES].value,
+        f"{kind} AUC": form.joint.separation[sets.SAMPLES].value,
+    }
+    return {name: float("nan") if value is None else value for name, value in values.items()}
 
 
-def _mels(codec: RaveCodec, sounding: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    decoded = (
-        (name, evaluate_sets.decode(codec, raw, LatentConfig(), name))
-        for name, raw in sounding.items()
-    )
-    return {name: mel.log_mels(clips, codec.sample_rate) for name, clips in decoded}
+def _heard(codec: RaveCodec, raw: Tensor, name: str) -> Heard:
+    return hear(decode(codec, raw, LatentConfig(), name), codec.sample_rate)

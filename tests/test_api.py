@@ -162,5 +162,5 @@ def test_evaluate_writes_nothing(tmp_path, make_model, make_store):
     result = model.evaluate(n=4, seconds=0.5, latents=latents, compare_steps=[2], steps=4)
     assert sorted(tmp_path.rglob("*")) == before
     assert (result.samples, result.calls, result.steps[0].calls) == (4, 4, 2)
-    assert result.held_out is not None and result.mel is None
+    assert result.held_out is not None and result.sound is None
     assert "codec is unknown" in result.skipped[0]

@@ -53,8 +53,9 @@ def fabricate(root, *, skill, steps=100, gain=None, score=None, validated=True):
         stage.record(skill=skill, **({} if gain is None else {"conditioning_gain": gain}))
     if score is not None:
         with Stage(root / "evaluation", "evaluate"):
-            facts = {"sets": {"samples": {"score": score}}}
-            runs.write_json(root / "evaluation" / "evaluation.json", {"latent": facts})
+            values = {"samples": {"value": score}}
+            facts = {"joint": {"scores": values, "separation": values}}
+            runs.write_json(root / "evaluation" / "evaluation.json", {"latents": facts})
     return run
 
 
@@ -113,7 +114,7 @@ def test_figures_of_a_run(compare, tmp_path):
         "training skill": pytest.approx(0.7),
         "conditioning gain": 2.5,
         "audio s/s": 200.0,
-        "latent score": 0.9,
+        "latents score": 0.9, "latents AUC": 0.9,
     }
 
 
@@ -135,7 +136,7 @@ def test_the_table_has_medians_and_the_spread(compare, options, tmp_path):
     a, b = (dict(zip(names, line, strict=True)) for line in (a, b))
     assert a["case"] == "a" and a["runs"] == "3" and a["steps"] == "20"
     assert a["skill"] == "0.6" and a["skill from..to"] == "0.500..0.900"
-    assert a["latent score"] == "" and b["latent score"] == "0.5"
+    assert a["latents score"] == "" and b["latents score"] == "0.5"
     # Nobody was conditioned.
     assert "conditioning gain" not in names
 
@@ -169,7 +170,7 @@ def test_evaluate_is_always_asked_for(compare, options, tmp_path, monkeypatch):
     job = compare.jobs_of(options("--case", "a:", "--evaluate", "--samples", "9"))[0]
     runs.write_json(job.run.root / compare.ASKED, job.asked)
     rows, failures = compare.work([job], 1)
-    assert failures == [] and rows[0]["latent score"] == 0.5
+    assert failures == [] and rows[0]["latents score"] == 0.5
     assert [words[0] for words in calls] == ["evaluate"]
     assert calls[0][-2:] == ("--n", "9")
 

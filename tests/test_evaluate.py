@@ -16,13 +16,15 @@ from latentdiff.commands.evaluate import evaluate
 from latentdiff.commands.evaluate_advice import advice
 from latentdiff.commands.evaluate_report import to_json
 from latentdiff.errors import UserError
-from latentdiff.evaluation import compare, embeddings
+from latentdiff.evaluation import embeddings, sets
+from latentdiff.evaluation.scores import FormScores, Line
 from latentdiff.latents.store import MANIFEST, LatentStore
 from latentdiff.latents.whitening import Whitening
-from latentdiff.model.clips import gather
+from latentdiff.model.clips import gather, places_in
 from latentdiff.model.data import windows_of
 from latentdiff.model.evaluate import EvaluationSettings, choose_clips, evaluate_model
 from latentdiff.model.evaluate.results import (
+    Copying,
     EvaluationResult,
     HeldOutSkill,
     LabelSpread,
@@ -110,13 +112,19 @@ def test_everything_is_measured_and_written(run, ready):
     # An untrained network knows variances and no more: its samples sound like noise.
     assert found["held_out"]["skill"] == pytest.approx(0, abs=0.05)
     assert found["held_out"]["training_skill"] == pytest.approx(0, abs=0.05)
-    sets = found["mel"]["sets"]
-    assert sets["samples"]["score"] < 0.5 < sets["training, other clips"]["score"]
-    assert sets["white noise"]["score"] == 0
-    assert found["latent"]["floor"] < found["latent"]["ceiling"]
-    assert found["mel"]["sets"]["training, frames shuffled"]["score"] is not None
+    for kind in ("latents", "sound"):
+        line = found[kind]["joint"]
+        far = line["distances"]
+        assert far["training, other clips"] < far["samples"] / 2
+        assert line["scores"]["white noise"]["value"] == 0
+        assert line["separation"]["samples"]["value"] > 0.9
+        fakes = {"Gaussian process", "reversed", "six clips repeated", "4 s blocks shuffled"}
+        assert fakes < far.keys() == found[kind]["variety"].keys()
+    # Half a second is too short for rhythm and harmony.
+    assert found["sound"]["views"].keys() == found["latents"]["views"].keys()
+    assert found["coherence"].keys() > {"samples", "spliced"}
     assert found["spread"]["median"] == pytest.approx(1, abs=0.15)
-    assert found["neighbours"]["ratio"] > 0.5
+    assert found["copying"]["ratio"] > 0.5 and not found["copying"]["found"]
     assert found["level"]["samples"]["clips"] == 16 and found["samples"] == 16
     assert [(row["steps"], row["calls"]) for row in found["steps"]] == [(2, 2)]
     folder = run.root / "evaluation"
@@ -135,10 +143,11 @@ def test_the_table_explains_its_numbers(run, ready):
     text = (run.root / "evaluation" / "evaluation.txt").read_text(encoding="utf-8")
     for words in (
         "0: knows only the level of each direction",
-        "0: as far away as white noise",
+        "0: as far as white noise",
+        "AUC of a classifier",
         "1: like the training latents",
         "0: equally loud",
-        "far below 1: copied from training files",
+        "near 0: copies",
         "network calls",
     ):
         assert words in text
@@ -150,7 +159,7 @@ def test_the_same_seed_gives_the_same_numbers_and_the_same_command_does_nothing(
     first = results(run)
     with caplog.at_level(logging.INFO, logger="latentdiff"):
         evaluate(run, settings, n=4, seconds=0.5)
-    assert "already done" in caplog.text and "as far away as white noise" in caplog.text
+    assert "already done" in caplog.text and "as far as white noise" in caplog.text
     evaluate(run, settings, n=4, seconds=0.5, overwrite=True)
     assert results(run) == first
     with pytest.raises(UserError, match="made with other settings or inputs"):
@@ -200,9 +209,9 @@ def test_samples_copied_from_the_training_set_cause_a_warning(run, ready, monkey
             [copies[:, 9 + k : 9 + k + frames] for k in range(len(seeds))]
         ),
     )
-    evaluate(run, settings, n=6, seconds=0.5)
-    assert results(run)["neighbours"]["ratio"] < 0.1
-    assert "memorised recordings" in caplog.text
+    evaluate(run, settings, n=6, seconds=2.0)
+    assert results(run)["copying"]["found"] and results(run)["copying"]["share"] > 0.9
+    assert "copy training recordings" in caplog.text
 
 
 def test_samples_that_follow_recordings_are_compared_with_them(run, ready):
@@ -212,7 +221,7 @@ def test_samples_that_follow_recordings_are_compared_with_them(run, ready):
     follows = found["condition"]
     assert follows["held_out"] and follows["codec_db"] < follows["right_db"]
     assert found["held_out"]["conditioning_gain"] is not None
-    assert found["latent"]["sets"]["samples after held-out"]["distance_to_held_out"] > 0
+    assert found["latents"]["joint"]["distances"]["samples after held-out"] > 0
     sounds = {path.name for path in (run.root / "evaluation" / "audio").glob("*.wav")}
     assert "samples-after-held-out-0.wav" in sounds
 
@@ -247,7 +256,8 @@ def test_without_a_codec_latents_are_still_scored(run, ready):
     (skipped,) = evaluate(run, settings, n=4, seconds=0.5)
     assert "the codec is unknown" in skipped
     found = results(run)
-    assert found["latent"]["sets"]["samples"]["score"] is not None and "mel" not in found
+    assert found["latents"]["joint"]["distances"]["samples"] > 0 and "sound" not in found
+    assert found["coherence"]["samples"]["beat"] is None
 
 
 def test_without_held_out_files_skill_is_skipped(run, ready):
@@ -257,7 +267,8 @@ def test_without_held_out_files_skill_is_skipped(run, ready):
     (skipped,) = evaluate(run, settings, n=4, seconds=0.5)
     assert "no file is held out" in skipped
     found = results(run)
-    assert found["held_out"] is None and found["neighbours"] is None
+    assert found["held_out"] is None
+    assert found["latents"]["joint"]["one"] == "other training clips"
     assert not (run.root / "evaluation" / "loss.png").exists()
 
 
@@ -267,7 +278,8 @@ def test_an_embedding_has_its_own_scores(run, ready, monkeypatch):
 
     monkeypatch.setattr(embeddings, "load", lambda name: energy)
     evaluate(run, ready(), n=4, seconds=0.5, embedding=["energy"])
-    assert results(run)["embeddings"]["energy"]["sets"]["samples"]["distance"] > 0
+    found = results(run)["embeddings"]["energy"]
+    assert found["joint"]["distances"]["samples"] > 0 and found["frechet"]["samples"] > 0
 
 
 def test_latents_of_another_codec_are_refused(run, ready):
@@ -297,19 +309,17 @@ def test_from_python_nothing_is_written(run, ready, codec):
     result = evaluate_model(model, store, choose_clips(model, store, asked), codec, asked)
     assert not (run.root / "evaluation").exists()
     assert result.skipped == [] and result.held_out.windows == 8
-    assert result.examples[compare.SAMPLES].sounds[0].shape[0] == codec.channels
+    assert result.examples[sets.SAMPLES][0].shape[0] == codec.channels
     # The command gives the same numbers, under keys that programs rely on.
     evaluate(run, settings, n=4, seconds=0.5)
     found = results(run)
     assert found == json.loads(json.dumps(to_json(result)))
-    old = "checkpoint step samples seconds clip_seconds window_seconds clips held_out calls latent"
-    old += " spread neighbours mel embeddings level steps"
-    assert set(old.split()) <= set(found)
-    assert found["latent"]["sets"]["samples"].keys() == {
-        "distance",
-        "distance_to_held_out",
-        "score",
-    }
+    keys = "checkpoint step samples seconds clip_seconds window_seconds clips held_out calls"
+    keys += " latents sound embeddings coherence wandering copying spread level steps"
+    assert set(keys.split()) <= set(found)
+    line = found["latents"]["joint"]
+    assert line.keys() == {"one", "scores", "distances", "separation"}
+    assert line["scores"]["samples"].keys() == {"value", "low", "high", "reason"}
 
 
 class TestSettingsAreRemembered:
@@ -382,6 +392,10 @@ class TestLabels:
         assert "median spread by label: drums" in text and "sample labels separately" in text
 
 
+NOTHING = FormScores(Line("other training clips", {}, {}, {}), {}, {}, {})
+"""Scores of no set."""
+
+
 class TestAdvice:
     """Only what can help and is not done already."""
 
@@ -401,11 +415,13 @@ class TestAdvice:
             held_out=HeldOutSkill(0.5, 1.0, 0.5, gain, 0.5, 8, [0.0], [0.5], [1.0], [1.0], [0.9]),
             calls=32,
             sampling=SamplingFacts(**{**facts, "regression": False, **sampling}),
-            latent=compare.Comparison(0.0, 1.0, None, {}),
+            latents=NOTHING,
+            sound=None,
+            embeddings={},
+            coherence={},
+            wandering={},
             spread=Spread(spread, [spread], by_label),
-            neighbours=None,
-            mel=None,
-            embeddings=None,
+            copying=Copying(False, 0.0, None, 1.0, 0, 1.0),
             level=None,
             condition=None,
             steps=[],
@@ -467,16 +483,33 @@ class TestGather:
         ready()
         model = Model.load(checkpoint.best(run.diffusion))
         clips = gather(model, LatentStore.open(run.latents), 10, 40)
-        sets = [clips.reference, clips.other]
-        assert len({len(s.places) for s in sets}) == 1 and len(sets[0].places) <= 10
-        places = [(p.entry.key, p.start) for s in [*sets, clips.held_out] for p in s.places]
-        assert len(places) == len(set(places))
+        assert len(clips.reference) == len(clips.other) == 10
+        places = [x.overlapping for x in (clips.reference, clips.other, clips.held_out)]
+        for k, place in enumerate(places):
+            assert place.distinct() == len(place.files)
+            assert not any(place.overlaps(other).any() for other in places[:k])
         assert all(p.entry.split == "validation" for p in clips.held_out.places)
         store = LatentStore.open(run.latents)
         place = clips.other.places[1]
         np.testing.assert_array_equal(
             clips.other.raw[1], store.mean(place.entry)[:, place.start : place.start + 40]
         )
+
+    def test_neither_set_has_the_beginnings_of_all_files(self, run, ready):
+        ready()
+        model = Model.load(checkpoint.best(run.diffusion))
+        clips = gather(model, LatentStore.open(run.latents), 6, 170)
+        for one in (clips.reference, clips.other):
+            assert len({place.start for place in one.places}) > 1
+
+    def test_where_recordings_are_few_clips_overlap_by_half(self, run, ready):
+        ready()
+        model = Model.load(checkpoint.best(run.diffusion))
+        clips = gather(model, LatentStore.open(run.latents), 64, 100)
+        whole = len(places_in(LatentStore.open(run.latents).of("train"), clips.frames))
+        assert len(clips.reference) + len(clips.other) > whole
+        starts = {place.start for place in clips.reference.places + clips.other.places}
+        assert all(start % (clips.frames // 2) == 0 for start in starts)
 
     def test_clips_are_shortened_where_files_are(self, run, ready):
         ready()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 
 import numpy as np
@@ -11,8 +10,9 @@ import scipy.linalg
 import torch
 
 from latentdiff.errors import UserError
-from latentdiff.evaluation import compare, embeddings, mel, windows
-from latentdiff.evaluation.frechet import Gaussian, ScoreScale, distance
+from latentdiff.evaluation import embeddings, mel, windows
+from latentdiff.evaluation.frechet import Gaussian, distance
+from latentdiff.evaluation.places import Places
 
 
 @pytest.fixture
@@ -63,11 +63,6 @@ class TestFrechet:
         with pytest.raises(ValueError, match="at least 2 windows"):
             Gaussian.fit(x[:1])
 
-    def test_score_runs_from_ceiling_to_floor_and_no_farther(self):
-        scale = ScoreScale(floor=2.0, ceiling=10.0)
-        assert [scale.score(d) for d in (1.0, 2.0, 4.0, 10.0, 99.0)] == [1, 1, 0.75, 0, 0]
-        assert math.isnan(ScoreScale(floor=3.0, ceiling=3.0).score(1.0))
-
 
 class TestWindows:
     def test_clips_lie_edge_to_edge_and_end_in_their_file(self):
@@ -90,96 +85,22 @@ class TestWindows:
         assert windows.features(torch.zeros(3, 2, 1)).shape == (3, 2)
         assert windows.features(torch.zeros(9, 1, 100), most=50).shape == (50, 7)
 
-    def test_sets_of_other_lengths_are_looked_at_in_the_same_way(self):
-        assert windows.features(torch.zeros(2, 3, 90), 9).shape == (2 * 82, 3 * 5)
-        sets = {compare.REFERENCE: 1, compare.OTHER: 2, compare.WHITE: 3, compare.SAMPLES: 4}
-        clips = {name: resonance(20, 20 * seed, seed) for name, seed in sets.items()}
-        assert set(compare.compare_clips(clips).sets) == set(sets) - {compare.REFERENCE}
-
-    def test_noise_and_shuffled_frames_keep_what_they_should(self, generator):
-        clips = 3 * resonance(40, 200, 0) + torch.tensor([1.0, -2.0])[:, None]
-        noise, mixed = (f(clips, generator) for f in (windows.white_noise, windows.shuffled))
-        for x in (noise, mixed):
-            assert x.shape == clips.shape
-            torch.testing.assert_close(x.mean((0, 2)), clips.mean((0, 2)), atol=0.1, rtol=0)
-            torch.testing.assert_close(x.std((0, 2)), clips.std((0, 2)), atol=0.1, rtol=0)
-            flat = (x - x.mean((0, 2), keepdim=True))[..., :-1] * x[..., 1:]
-            assert flat.mean().abs() < 0.2  # the resonance has 8.6 there
-        torch.testing.assert_close(
-            mixed.transpose(0, 1).flatten(1).sort(1).values,
-            clips.transpose(0, 1).flatten(1).sort(1).values,
-        )
+    def test_clips_that_overlap_by_half(self):
+        assert windows.cut([10, 3], 4, every=2) == [(0, 0), (0, 2), (0, 4), (0, 6)]
 
 
-class TestScores:
-    @pytest.fixture(scope="class")
-    def found(self):
-        generator = torch.Generator().manual_seed(0)
-        real = resonance(60, 150, 2)
-        sets = {
-            compare.REFERENCE: resonance(60, 150, 1),
-            compare.OTHER: real,
-            compare.HELD_OUT: resonance(20, 150, 3),
-            compare.SAMPLES: resonance(60, 150, 4),
-            compare.WEAK: windows.weakened(real),
-            compare.SHUFFLED: windows.shuffled(real, generator),
-            compare.WHITE: windows.white_noise(real, generator),
-            "weaker": windows.weakened(real, 0.5),
-            "more noise": windows.white_noise(real, generator),
-        }
-        return compare.compare({name: windows.features(x) for name, x in sets.items()})
+class TestPlaces:
+    PLACES = Places(("a", "b", "a", "a"), (0, 0, 8, 20), frames=10)
 
-    def test_sound_of_the_same_kind_scores_one_and_noise_zero(self, found):
-        assert found.score(compare.OTHER) == 1
-        assert found.score(compare.SAMPLES) > 0.95
-        assert found.score(compare.WHITE) == 0
-        assert found.score("more noise") < 0.05
+    def test_clips_of_one_file_that_share_frames_overlap(self):
+        overlaps = self.PLACES.overlaps(self.PLACES)
+        assert overlaps.nonzero().tolist() == [[0, 0], [0, 2], [1, 1], [2, 0], [2, 2], [3, 3]]
+        other = Places(("c", "b"), (0, 9), frames=10)
+        assert self.PLACES.overlaps(other).nonzero().tolist() == [[1, 1]]
 
-    def test_frames_in_disorder_score_far_below(self, found):
-        assert found.score(compare.SHUFFLED) < 0.05
-
-    def test_samples_that_are_too_tame_are_seen(self, found):
-        assert 0.5 < found.score(compare.WEAK) < 0.9
-        assert found.score("weaker") < found.score(compare.WEAK) - 0.1
-
-    def test_distances_to_held_out_stand_beside(self, found):
-        without = [name for name, row in found.sets.items() if row.distance_to_held_out is None]
-        assert without == [compare.HELD_OUT]
-
-    def test_held_out_sound_of_another_kind_does_not_excuse_samples(self, generator):
-        real = resonance(20, 150, 1)
-        odd = 5 + windows.white_noise(real, generator)
-        found = compare.compare(
-            {
-                compare.REFERENCE: windows.features(real),
-                compare.OTHER: windows.features(resonance(20, 150, 2)),
-                compare.HELD_OUT: windows.features(odd),
-                compare.WHITE: windows.features(windows.white_noise(real, generator)),
-            }
-        )
-        assert found.floor == found.sets[compare.OTHER].distance
-        assert found.score(compare.HELD_OUT) == 0 and found.score(compare.OTHER) == 1
-
-    def test_where_noise_is_as_near_as_sound_there_is_no_score(self, generator):
-        noise = [windows.features(torch.randn(4, 2, 50, generator=generator)) for _ in range(3)]
-        names = (compare.REFERENCE, compare.OTHER, compare.WHITE)
-        found = compare.compare(dict(zip(names, [noise[0], noise[1], noise[0]], strict=True)))
-        assert not found.usable and found.score(compare.WHITE) is None
-
-    def test_the_error_of_the_score_is_what_other_draws_show(self):
-        def clips(seed):
-            strength = np.random.default_rng(seed).choice([0.4, 1.4], (32, 1, 1))
-            return resonance(32, 60, seed) * torch.from_numpy(strength).float()
-
-        real = {compare.REFERENCE: clips(1), compare.OTHER: clips(2)}
-        noise = windows.white_noise(real[compare.OTHER], torch.Generator().manual_seed(0))
-        found = []
-        for seed in range(10, 30):
-            sets = {**real, compare.WHITE: noise, compare.SAMPLES: 0.7 * clips(seed)}
-            found.append(compare.compare_clips(sets))
-        drawn = np.std([comparison.score(compare.SAMPLES) for comparison in found])
-        reported = np.mean([comparison.score_error for comparison in found])
-        assert 0.6 < reported / drawn < 1.7
+    def test_ranks_follow_file_and_time_and_overlapping_clips_count_once(self):
+        assert self.PLACES.ranks().tolist() == [0, 3, 1, 2]
+        assert self.PLACES.distinct() == 3
 
 
 class TestMel:
@@ -223,7 +144,8 @@ class TestEmbeddings:
     def test_a_plug_in_is_found_by_name(self, package):
         clips = [np.ones((2, 850), np.float32), np.zeros((2, 850), np.float32)]
         found = embeddings.embed("energy", embeddings.load("energy"), clips, 1000)
-        assert found.tolist() == [[0, 1]] * 8 + [[0, 0]] * 8
+        assert torch.cat(found).tolist() == [[0, 1]] * 8 + [[0, 0]] * 8
+        assert embeddings.describe(found).tolist() == [[0, 1, 0, 0], [0, 0, 0, 0]]
 
     @pytest.mark.parametrize(
         ("name", "message"),

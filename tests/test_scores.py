@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from latentdiff.evaluation import controls, movement
-from latentdiff.evaluation.scores import Described, Reference, score
+from latentdiff.evaluation.places import Places
+from latentdiff.evaluation.scores import Described, Reference, score, score_form
 
 RATE = 20.0
-VIEWS = movement.latent_views(RATE)
+VIEWS = ("timbre", "movement", "events", "direction", "seams")
 
 
 @pytest.fixture
@@ -30,22 +31,16 @@ def plucked(clips, seed, frames=200, channels=3):
     return torch.from_numpy(z).float()
 
 
-def describe(clips, names=("timbre", "movement", "events", "direction")):
-    return Described(torch.cat([v.describe(clips) for v in VIEWS if v.name in names], dim=1))
+def describe(clips, *views, places=None):
+    features = movement.describe_latents(clips, RATE)
+    return Described({view: features[view] for view in views or VIEWS}, places)
 
 
 def lines(sets, generator, count=64):
-    real = plucked(count, seed=1)
-    return {
-        view.name: score(
-            Reference(describe(real, view.name)),
-            {name: describe(clips, view.name) for name, clips in sets.items()},
-            "white",
-            describe(plucked(32, seed=2), view.name),
-            generator,
-        )
-        for view in VIEWS
-    }
+    """Scores of sets of clips by each view."""
+    sets = {"training": plucked(count, seed=1), "held out": plucked(32, seed=2), **sets}
+    described = {name: describe(clips) for name, clips in sets.items()}
+    return score_form(described, "training", "white", "held out", {}, generator).views
 
 
 class TestLines:
@@ -59,6 +54,7 @@ class TestLines:
                 "process": controls.gaussian_process(real, generator),
                 "shuffled": controls.shuffled_blocks(real, 1, generator),
                 "reversed": controls.reversed_time(real),
+                "spliced": controls.shuffled_blocks(real, 50, generator),
             },
             generator,
         )
@@ -71,6 +67,9 @@ class TestLines:
         assert value["events"]["phases"] < 0.5 and value["movement"]["phases"] > 0.8
         assert value["events"]["process"] < 0.5
         assert value["direction"]["reversed"] < 0 and value["events"]["reversed"] > 0.8
+        told = {name: line.separation for name, line in found.items()}
+        assert told["direction"]["reversed"].value > 0.95
+        assert all(of["real"].value < 0.75 for of in told.values())
 
     def test_fewer_clips_give_no_other_score_on_average(self, generator):
         base = Reference(describe(plucked(64, seed=1), "movement"))
@@ -94,8 +93,9 @@ class TestLines:
         real = plucked(64, seed=1)
         white = controls.white_noise(real, generator)
         base = Reference(describe(real))
-        line = score(base, {"white": describe(white)}, "white", describe(white.flip(0)), generator)
-        assert line.one == "training clips"
+        sets = {"white": describe(white), "odd": describe(white.flip(0))}
+        line = score(base, sets, "white", "odd", generator)
+        assert line.one == "other training clips"
 
     def test_the_interval_holds_the_scores_of_other_draws(self, generator):
         sets = {f"{k}": plucked(24, seed=10 + k) for k in range(12)}
@@ -120,11 +120,21 @@ class TestRepeats:
     def test_clips_cut_from_one_another_are_no_repeats(self, generator):
         base = Reference(describe(plucked(48, seed=1)))
         twice = controls.repeated(plucked(32, seed=4), 16)
-        same = torch.arange(32) % 16
-        known = Described(describe(twice).features, same[:, None] == same)
+        places = Places(tuple(f"{k % 16}" for k in range(32)), (0,) * 32, 200)
+        known = describe(twice, places=places)
         assert base.separation(known).value < 0.75 < base.separation(describe(twice)).value
         assert base.variety(describe(twice), generator).value == pytest.approx(0, abs=1e-6)
         assert base.variety(known, generator).value > 0.8
+
+    def test_clips_that_overlap_the_training_clips_are_not_nearer_for_that(self, generator):
+        pieces = plucked(32, seed=4, frames=400)
+        names = tuple(map(str, range(32)))
+        base = Reference(describe(pieces[..., :200], places=Places(names, (0,) * 32, 200)))
+        near = describe(pieces[..., 20:220], places=Places(names, (20,) * 32, 200))
+        unknown = Described(near.features)
+        fresh = describe(plucked(32, seed=5))
+        apart, near_, far = (float(base.distances(x, generator)[0]) for x in (unknown, near, fresh))
+        assert apart < near_ and abs(near_ - far) < 0.06
 
     def test_variety_of_real_clips_is_one(self, generator):
         base = Reference(describe(plucked(48, seed=1)))
@@ -172,25 +182,54 @@ class TestControls:
         assert controls.spliced(clips)[1, 0].tolist() == [1, 1, 5, 5]
 
 
+class TestFailures:
+    def test_are_what_is_beyond_chance(self, generator):
+        real = plucked(32, seed=3)
+        sets = {
+            "training": plucked(64, seed=1),
+            "held out": plucked(32, seed=2),
+            "real": real,
+            "reversed": controls.reversed_time(real),
+            "white": controls.white_noise(real, generator),
+        }
+        form = score_form(
+            {name: describe(clips) for name, clips in sets.items()},
+            *("training", "white", "held out", {}, generator),
+        )
+        assert form.failures("real") == []
+        (direction,) = (f for f in form.failures("reversed") if f.view == "direction")
+        assert direction.score < 0 and direction.auc > 0.95
+        assert form.told_by("reversed")[0] == "direction"
+        assert {f.view for f in form.failures("white")} == {"all views", *VIEWS}
+
+
 class TestViews:
-    @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+    @pytest.mark.parametrize("view", VIEWS)
     def test_a_clip_is_described_by_itself_and_constant_ones_are_finite(self, view):
         clips = plucked(5, seed=1)
-        whole = view.describe(clips)
-        assert torch.allclose(whole[2:3], view.describe(clips[2:3]), atol=1e-5)
+        whole, one = (movement.describe_latents(x, RATE)[view] for x in (clips, clips[2:3]))
+        assert torch.allclose(whole[2:3], one, atol=1e-4)
         for odd in (torch.zeros(2, 3, 200), torch.ones(2, 3, 8)):
-            assert view.describe(odd).isfinite().all()
+            assert movement.describe_latents(odd, RATE)[view].isfinite().all()
 
     def test_direction_changes_sign_with_time(self):
-        (view,) = (v for v in VIEWS if v.name == "direction")
         clips = plucked(3, seed=1)
-        assert torch.allclose(view.describe(clips), -view.describe(clips.flip(-1)), atol=1e-4)
+        there, back = (movement.describe_latents(x, RATE) for x in (clips, clips.flip(-1)))
+        assert torch.allclose(there["direction"], -back["direction"], atol=1e-4)
+
+    def test_a_seam_stands_out(self):
+        clips = plucked(16, seed=1)
+        spliced = torch.cat([clips[..., :100], 3 - clips[..., 100:]], dim=-1)
+        smooth, broken = (movement.describe_latents(x, RATE)["seams"] for x in (clips, spliced))
+        # The last columns are the highest novelty of the longest windows, and how it stands out.
+        assert (broken[:, -5] > smooth[:, -5]).float().mean() > 0.9
 
     def test_gain_does_not_count_in_sound(self):
-        mels = plucked(3, seed=1, channels=32) - 30
-        for view in movement.sound_views(RATE):
-            assert torch.allclose(view.describe(mels), view.describe(mels + 6), atol=1e-3)
+        levels = plucked(3, seed=1, channels=32) - 30
+        there, louder = (movement.describe_levels(x, RATE) for x in (levels, levels + 6))
+        for view, features in there.items():
+            assert torch.allclose(features, louder[view], atol=1e-3), view
 
     def test_clips_too_short_are_refused(self):
         with pytest.raises(ValueError, match="too short"):
-            VIEWS[0].describe(torch.zeros(2, 3, 7))
+            movement.describe_latents(torch.zeros(2, 3, 7), RATE)

@@ -224,7 +224,7 @@ def decode(run: Run, project: Project, **options: Any) -> list[str]:
     skips="measurement",
 )
 @click.option(
-    "--n", type=click.IntRange(min=2), default=64, show_default=True, help="Number of samples."
+    "--n", type=click.IntRange(min=2), default=32, show_default=True, help="Number of samples."
 )
 @seconds_option
 @diffusion_option

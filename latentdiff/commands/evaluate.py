@@ -9,7 +9,7 @@ from pathlib import Path
 from latentdiff import runs
 from latentdiff.commands import evaluate_pictures
 from latentdiff.commands.evaluate_report import table, to_json
-from latentdiff.evaluation import compare, embeddings
+from latentdiff.evaluation import embeddings, sets
 from latentdiff.evaluation.sound import SILENT_DB
 from latentdiff.model.clips import NO_CODEC, ClipSets
 from latentdiff.model.evaluate import (
@@ -32,15 +32,13 @@ log = logging.getLogger(__name__)
 NAME = "evaluate"
 FOLDER = "evaluation"
 RESULTS, TABLE = "evaluation.json", "evaluation.txt"
-COPIES = 0.5
-"""Ratio of distances to the nearest training window below which samples look like copies."""
 
 
 def evaluate(
     run: Run,
     project: Project,
     *,
-    n: int = 64,
+    n: int = 32,
     seconds: float | None = None,
     latents: Path | None = None,
     diffusion: Path | None = None,
@@ -93,7 +91,7 @@ def evaluate(
     ) as stage:
         result = evaluate_model(model, store, clips, codec, settings, scratch=directory)
         _write(directory, result, clips, codec)
-        stage.record(latent_score=result.latent.score(compare.SAMPLES))
+        stage.record(latent_score=result.latents.joint.scores[sets.SAMPLES].value)
         _warn(result)
     log.info("pictures and sounds: %s", directory)
     return result.skipped
@@ -144,10 +142,14 @@ def _warn(result: EvaluationResult) -> None:
         log.warning(
             "%d of %d samples are silent (below %.0f dBFS)", ours.silent, ours.clips, SILENT_DB
         )
-    near = result.neighbours
-    if near and near.ratio < COPIES:
+    if result.copying.found:
         log.warning(
-            "samples are much closer to training windows than held-out clips are (ratio %.2f): "
-            "the model may have memorised recordings",
-            near.ratio,
+            "%.0f %% of the samples copy training recordings: the model has memorised them",
+            100 * result.copying.share,
+        )
+    if result.copying.leaked:
+        log.warning(
+            "%d held-out clips are training recordings themselves: skill on held-out files is too "
+            "good; remove the copies, then preprocess and encode again",
+            result.copying.leaked,
         )

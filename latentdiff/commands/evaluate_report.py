@@ -6,23 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 from latentdiff.commands.evaluate_advice import advice
-from latentdiff.evaluation import compare
-from latentdiff.evaluation.compare import Comparison, SetScore
+from latentdiff.commands.evaluate_findings import findings
+from latentdiff.evaluation import sets
+from latentdiff.evaluation.coherence import Horizon
+from latentdiff.evaluation.scores import HELD_OUT_CLIPS, TOLD, FormScores, Interval
 from latentdiff.model.evaluate.results import (
     ConditionFollowing,
+    Copying,
     EvaluationResult,
     HeldOutSkill,
     Level,
     Levels,
-    Neighbours,
     Spread,
     StepScore,
 )
 from latentdiff.training import verdict
 
 FEW = 16
-"""Clips per set below which scores depend much on chance."""
-OPTIONAL = ("mel", "embeddings", "level", "condition")
+"""Training clips below which scores depend much on chance."""
+OPTIONAL = ("sound", "level", "condition")
 """Keys of the JSON file that are left out if not measured; other keys are null."""
 DIGITS = 6
 """Significant digits of numbers in the JSON file."""
@@ -52,10 +54,12 @@ def table(result: EvaluationResult) -> str:
     parts = [
         _header(result),
         _held_out(result.held_out),
-        _sets(result),
+        _forms(result),
+        _time(result),
         _samples(result),
         _steps(result.steps),
-        _advice(result),
+        _section("what is wrong with the samples", findings(result)),
+        _section("what may help", advice(result)),
     ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
@@ -66,7 +70,7 @@ def _header(r: EvaluationResult) -> list[str]:
         f"{r.checkpoint}, step {r.step}",
         f"{r.samples} samples of {r.seconds:.1f} s, {calls} each (training windows: "
         f"{r.window_seconds:.1f} s)",
-        f"compared with {r.clips} real clips of {r.clip_seconds:.1f} s per set",
+        f"compared with {r.clips} training clips of {r.clip_seconds:.1f} s",
     ]
 
 
@@ -99,74 +103,94 @@ def _held_out(r: HeldOutSkill | None) -> list[str]:
     return lines
 
 
-def _sets(r: EvaluationResult) -> list[str]:
-    """A row for each set of clips; columns of score and distances for each kind of features."""
-    kinds = r.comparisons
+def _forms(r: EvaluationResult) -> list[str]:
+    """A table for each kind of features."""
     lines = [
-        "how close sets of clips are to the training clips (Frechet distance of short windows)",
-        "  score 1: as close as other real sound; 0: as far away as white noise",
-        "  " + " " * 27 + "".join(f"{kind:^32}" for kind in kinds),
-        "  " + f"{'set':27}" + f"{'score':>8}{'distance':>11}{'to held-out':>13}" * len(kinds),
+        f"samples, real clips and fakes made of them, {r.clip_seconds:.1f} s each, clip by clip",
+        "  score 1: as near to the training clips as real clips; 0: as far as white noise; it may "
+        "be lower",
+        "  AUC of a classifier that tells the set from training clips: 0.5 it cannot, 1.0 always",
+        "  variety 1: as different from each other as training clips; 0: each occurs twice",
     ]
-    names = {name: None for comparison in kinds.values() for name in comparison.sets}
-    for name in names:
-        cells = (_cell(comparison.sets.get(name)) for comparison in kinds.values())
-        lines.append(f"  {name:27}" + "".join(cells).rstrip())
-    errors = {kind: comparison.score_error for kind, comparison in kinds.items()}
-    known = [f"{error:.2f} ({kind})" for kind, error in errors.items() if error is not None]
-    if known:
-        lines.append(
-            f"  standard error of the samples' scores: {', '.join(known)}; a larger --n lowers it"
-        )
+    for kind, form in r.kinds.items():
+        lines += ["", *_form(kind, form)]
     if r.clips < FEW:
         lines.append(
-            f"  with only {r.clips} clips per set the scores are rough; more recordings make them "
+            f"  with only {r.clips} training clips the scores are rough; more recordings make them "
             "more exact"
         )
-    return lines + [line for kind, one in kinds.items() for line in _caveats(kind, one)]
-
-
-def _cell(row: SetScore | None) -> str:
-    if row is None:
-        return f"{'-':>8}{'-':>11}{'-':>13}"
-    score, far = _number(row.score, 2), _number(row.distance_to_held_out)
-    return f"{score:>8}{row.distance:11.3f}{far:>13}"
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _caveats(kind: str, comparison: Comparison) -> list[str]:
-    """Why the scores of one kind may mislead."""
-    sets = comparison.sets
-    if not comparison.usable:
-        return [
-            f"  {kind}: no scores, because white noise is no farther away than real sound; there "
-            "are too few clips"
-        ]
-    lines = []
-    held_out = sets.get(compare.HELD_OUT)
-    if held_out and held_out.distance > (comparison.floor + comparison.ceiling) / 2:
-        lines.append(
-            f"  {kind}: the held-out files themselves differ from the training files, so samples "
-            "that follow them will seem far away"
-        )
-    shuffled = sets[compare.SHUFFLED].score
-    if shuffled is not None and shuffled > 0.5:
-        lines.append(
-            f"  {kind}: even clips with shuffled frames score {shuffled:.2f}, so this score says "
-            "little about how sound moves in time"
-        )
     return lines
+
+
+def _form(kind: str, form: FormScores) -> list[str]:
+    head = f"  {kind:24}{'score':>7}{'AUC':>6}  "
+    lines = [
+        head + "".join(f"{view:>10}" for view in form.views) + "  told by        variety  Frechet"
+    ]
+    for name, score in form.joint.scores.items():
+        views = "".join(f"{_value(line.scores[name]):>10}" for line in form.views.values())
+        far = form.frechet.get(name)
+        lines.append(
+            f"  {name:24}{_value(score):>7}{_value(form.joint.separation[name]):>6}  {views}  "
+            f"{_told(form.told_by(name)):15}{_value(form.variety[name]):>7}"
+            + ("" if far is None else f"{far:9.4g}")
+        )
+    ours, least = form.joint.scores[sets.SAMPLES], form.joint.smallest_difference(sets.SAMPLES)
+    if ours.low is not None and ours.high is not None and least is not None:
+        lines.append(
+            f"  {kind}: the samples' score is {ours.low:.2f} to {ours.high:.2f} (95 %); scores of "
+            f"two models that differ by less than {least:.2f} may be equal"
+        )
+    lines.append(f"  1 stands for {form.joint.one}{_why(form)}")
+    if ours.reason is not None:
+        lines.append(f"  no score: {ours.reason}")
+    return lines
+
+
+def _why(form: FormScores) -> str:
+    if form.joint.one == HELD_OUT_CLIPS:
+        return ""
+    if sets.HELD_OUT not in form.joint.scores:
+        return ": no held-out file is as long as a clip"
+    return ": held-out clips are too few, or too unlike the training files"
+
+
+def _value(interval: Interval) -> str:
+    return "few" if interval.value is None else f"{interval.value:.2f}"
+
+
+def _told(by: tuple[str, float] | None) -> str:
+    return "-" if by is None or by[1] <= TOLD else f"{by[0]} {by[1]:.2f}"
+
+
+def _time(r: EvaluationResult) -> list[str]:
+    """How long each set stays one piece and keeps its beat, and how far it moves."""
+    lines = [
+        "over time",
+        "  piece, beat: seconds over which clips stay one piece, and keep time, as real ones do",
+        "  (they are as coherent as real clips that were cut and exchanged that often)",
+        "  within, between: how far clips move, and how far they are from each other, relative to "
+        "training clips",
+        f"  {'set':24}{'piece':>17}{'beat':>17}{'within':>9}{'between':>9}",
+    ]
+    for name, found in r.coherence.items():
+        moved = r.wandering.get(name)
+        ratios = "" if moved is None else f"{moved.within.ratio:9.2f}{moved.between.ratio:9.2f}"
+        lines.append(f"  {name:24}{_lasts(found.continuity):>17}{_lasts(found.beat):>17}{ratios}")
+    return lines
+
+
+def _lasts(horizon: Horizon | None) -> str:
+    if horizon is None:
+        return "-"
+    return f"{horizon.seconds:.1f} ({horizon.low:.1f}-{horizon.high:.1f})"
 
 
 def _samples(r: EvaluationResult) -> list[str]:
     lines = ["the samples", *_spread(r.spread)]
     if r.level:
         lines += _levels(r.level)
-    if r.neighbours:
-        lines.append(_neighbours(r.neighbours))
+    lines.append(_copying(r.copying))
     if r.condition:
         lines.append(_following(r.condition))
     return lines
@@ -198,11 +222,12 @@ def _level(level: Level) -> str:
     return f"{level.median_db:.1f} dBFS ({level.quietest_db:.1f} to {level.loudest_db:.1f})"
 
 
-def _neighbours(r: Neighbours) -> str:
+def _copying(r: Copying) -> str:
+    chance = "unknown: too few real clips" if r.p is None else f"{r.p:.2g}"
     return (
-        f"  distance to the nearest training window ({r.seconds:.1f} s): {r.samples:.2f}, of "
-        f"held-out clips {r.held_out:.2f}, ratio {r.ratio:.2f}   (about 1: as new as held-out "
-        "recordings; far below 1: copied from training files)"
+        f"  copies of training recordings ({r.seconds:.1f} s): {r.share:.0%} of the samples, p "
+        f"{chance} (the chance of real clips to come this close to other recordings); ratio "
+        f"{r.ratio:.2f} (1: as new as real clips; near 0: copies)"
     )
 
 
@@ -219,13 +244,12 @@ def _following(r: ConditionFollowing) -> str:
 def _steps(rows: Sequence[StepScore]) -> list[str]:
     if not rows:
         return []
-    lines = ["sampler steps", "    steps  network calls  score (latents)  score (mel)"]
+    lines = ["sampler steps", "    steps  network calls  score (latents)  score (sound)"]
     for row in rows:
-        latent, mel = _number(row.latent.score), _number(row.mel.score if row.mel else None)
-        lines.append(f"  {row.steps:7d}  {row.calls:13d}  {latent:>15}  {mel:>11}")
+        sound = "-" if row.sound is None else _value(row.sound)
+        lines.append(f"  {row.steps:7d}  {row.calls:13d}  {_value(row.latents):>15}  {sound:>13}")
     return lines
 
 
-def _advice(r: EvaluationResult) -> list[str]:
-    lines = advice(r)
-    return ["what may help", *(f"  {line}" for line in lines)] if lines else []
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    return [title, *(f"  {line}" for line in lines)] if lines else []

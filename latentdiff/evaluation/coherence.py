@@ -74,8 +74,8 @@ class Horizon:
 
 @dataclass(frozen=True)
 class Coherence:
-    """The horizons of a set of clips. None: the real clips show no such coherence, or there are
-    fewer than FEWEST clips."""
+    """The horizons of a set of clips. None: the real clips show no such coherence, or they are too
+    short or fewer than FEWEST."""
 
     continuity: Horizon | None
     beat: Horizon | None
@@ -108,43 +108,105 @@ def exchanged(clips: Tensor, frames: int, generator: torch.Generator) -> Tensor:
     return taken.transpose(1, -1) if clips.ndim == 3 else taken
 
 
-def continuity(
-    samples: Tensor, real: Tensor, rate: float, generator: torch.Generator
-) -> Horizon | None:
-    """How long latents [B, C, T] at `rate` frames a second stay what they are; `real` [B', C, T].
+class Yardstick:
+    """Real clips, intact and cut to pieces, by whose coherence that of others is measured."""
+
+    def __init__(
+        self, per_clip: PerClip, real: Tensor, rate: float, generator: torch.Generator
+    ) -> None:
+        """`real` [B, ..., T] at `rate` frames a second."""
+        self._per_clip, self._generator = per_clip, generator
+        self._length, self._rate = real.shape[-1], rate
+        self._sizes = _block_sizes(self._length, rate)
+        self._usable = len(real) >= FEWEST and len(self._sizes) > 1
+        if not self._usable:
+            return
+        curve = torch.stack([*(self._cut(real, size) for size in self._sizes), per_clip(real)])
+        # The first draw is the set itself.
+        draw = _draws(len(real), generator)
+        coherence = torch.stack([_ratio(row, draw) for row in curve], dim=-1)
+        self._coherence = coherence - coherence[:, :1]
+        spread = self._coherence[1:, -1].std()
+        self._usable = bool(self._coherence[0, -1] >= DETECTABLE * spread)
+
+    def horizon(self, clips: Tensor) -> Horizon | None:
+        """That of clips [B, ..., T], cut to the length of the real ones. None: see `Coherence`.
+
+        Raises ValueError for shorter clips.
+        """
+        if clips.shape[-1] < self._length:
+            raise ValueError(f"clips of {clips.shape[-1]} frames; the real ones: {self._length}")
+        if not self._usable or len(clips) < FEWEST:
+            return None
+        clips = clips[..., : self._length]
+        shares = _Shares(self._per_clip(clips), self._cut(clips, self._sizes[0]))
+        coherence = shares.coherence(_draws(len(clips), self._generator))
+        longest = self._length / self._rate
+        seconds = torch.tensor([*(size / self._rate for size in self._sizes), longest])
+        found = _interpolated(coherence, self._coherence, seconds)
+        tail = (1 - COVERAGE) / 2
+        low, high = found[1:].quantile(torch.tensor([tail, 1 - tail], dtype=found.dtype)).tolist()
+        return Horizon(float(found[0]), low, high, longest)
+
+    def _cut(self, clips: Tensor, frames: int) -> Tensor:
+        times = [
+            self._per_clip(exchanged(clips, frames, self._generator)) for _ in range(EXCHANGES)
+        ]
+        return torch.stack(times).mean(dim=0)
+
+
+class Continuity:
+    """How long latents stay what they are.
 
     The mean of every latent over a stretch, and the logarithm of its deviation, are features. Their
     coherence is the autocorrelation around the mean of all clips, over lags of all octaves up to
     half a clip, weighted by how persistent each feature is in the real clips.
     """
-    per_stretch = max(2, round(STRETCH_SECONDS * rate))
-    stretch_rate = rate / per_stretch
-    spread = real.std(dim=(0, 2), keepdim=True).clamp(min=1e-6)
-    real_stretches, stretches = (_stretches(x / spread, per_stretch) for x in (real, samples))
-    weights = _persistence(real_stretches)
 
-    def per_clip(clips: Tensor) -> Tensor:
-        return torch.einsum("bfk,f->bk", _products(clips), weights)
+    def __init__(self, real: Tensor, rate: float, generator: torch.Generator) -> None:
+        """`real` [B, C, T] latents at `rate` frames a second."""
+        self._per_stretch = max(2, round(STRETCH_SECONDS * rate))
+        self._spread = real.std(dim=(0, 2), keepdim=True).clamp(min=1e-6)
+        stretches = self._stretches(real)
+        weights = _persistence(stretches)
 
-    return _horizon(per_clip, stretches, real_stretches, stretch_rate, generator)
+        def per_clip(clips: Tensor) -> Tensor:
+            return torch.einsum("bfk,f->bk", _products(clips), weights)
+
+        self._yardstick = Yardstick(per_clip, stretches, rate / self._per_stretch, generator)
+
+    def horizon(self, latents: Tensor) -> Horizon | None:
+        """That of latents [B, C, T], as long as the real ones or longer."""
+        return self._yardstick.horizon(self._stretches(latents))
+
+    def _stretches(self, latents: Tensor) -> Tensor:
+        return _stretches(latents / self._spread, self._per_stretch)
 
 
-def beat(
-    samples: OnsetEnvelopes, real: OnsetEnvelopes, generator: torch.Generator
-) -> Horizon | None:
+class Beat:
     """How long onsets keep time.
 
     Coherence is the highest autocorrelation of the envelope in each octave of lags from
-    FIRST_BEAT_SECONDS to half a clip, averaged. Raises ValueError for envelopes of unlike rates.
+    FIRST_BEAT_SECONDS to half a clip, averaged.
     """
-    if samples.rate != real.rate:
-        raise ValueError(f"envelopes at {samples.rate:g} and {real.rate:g} frames a second")
 
-    def per_clip(envelopes: Tensor) -> Tensor:
-        highest = _octave_maxima(autocorrelation(envelopes), real.rate)
-        return torch.stack([highest, torch.ones_like(highest)], dim=1)
+    def __init__(self, real: OnsetEnvelopes, generator: torch.Generator) -> None:
+        def per_clip(envelopes: Tensor) -> Tensor:
+            highest = _octave_maxima(autocorrelation(envelopes), real.rate)
+            return torch.stack([highest, torch.ones_like(highest)], dim=1)
 
-    return _horizon(per_clip, samples.values, real.values, real.rate, generator)
+        self._rate = real.rate
+        # An octave of lags up to half a clip.
+        long_enough = real.values.shape[-1] >= 4 * FIRST_BEAT_SECONDS * real.rate + 1
+        self._yardstick = (
+            Yardstick(per_clip, real.values, real.rate, generator) if long_enough else None
+        )
+
+    def horizon(self, envelopes: OnsetEnvelopes) -> Horizon | None:
+        """That of other envelopes. Raises ValueError if their rate is another."""
+        if envelopes.rate != self._rate:
+            raise ValueError(f"envelopes at {envelopes.rate:g} and {self._rate:g} frames a second")
+        return None if self._yardstick is None else self._yardstick.horizon(envelopes.values)
 
 
 def _stretches(latents: Tensor, frames: int) -> Tensor:
@@ -214,34 +276,6 @@ class _Shares:
 def _ratio(shares: Tensor, draw: Tensor) -> Tensor:
     numerator, denominator = shares[draw].sum(dim=1).unbind(-1)
     return numerator / denominator.clamp(min=1e-12)
-
-
-def _horizon(
-    per_clip: PerClip, samples: Tensor, real: Tensor, rate: float, generator: torch.Generator
-) -> Horizon | None:
-    if min(len(samples), len(real)) < FEWEST:
-        return None
-    length = min(samples.shape[-1], real.shape[-1])
-    samples, real = samples[..., :length], real[..., :length]
-
-    def cut(clips: Tensor, frames: int) -> Tensor:
-        times = [per_clip(exchanged(clips, frames, generator)) for _ in range(EXCHANGES)]
-        return torch.stack(times).mean(dim=0)
-
-    sizes = _block_sizes(length, rate)
-    curve = torch.stack([*(cut(real, size) for size in sizes), per_clip(real)])
-    of_samples = _Shares(per_clip(samples), cut(samples, sizes[0]))
-    # The first draw is the set itself.
-    real_draw, draw = (_draws(len(x), generator) for x in (real, samples))
-    coherence = torch.stack([_ratio(row, real_draw) for row in curve], dim=-1)
-    coherence = coherence - coherence[:, :1]
-    if coherence[0, -1] < DETECTABLE * coherence[1:, -1].std():
-        return None
-    seconds = torch.tensor([*(size / rate for size in sizes), length / rate])
-    found = _interpolated(of_samples.coherence(draw), coherence, seconds)
-    tail = (1 - COVERAGE) / 2
-    low, high = found[1:].quantile(torch.tensor([tail, 1 - tail], dtype=found.dtype)).tolist()
-    return Horizon(float(found[0]), low, high, length / rate)
 
 
 def _block_sizes(length: int, rate: float) -> list[int]:

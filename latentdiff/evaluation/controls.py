@@ -5,8 +5,16 @@ Shapes: B clips, C channels, T frames of a clip, F frequencies.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
+
+BLOCK_SECONDS = (0.25, 1.0, 4.0)
+"""Lengths of shuffled blocks."""
+
+Control = Callable[[Tensor, float, torch.Generator], Tensor]
+"""(clips [B, C, T], frames a second, generator) -> fakes [B, C, T]."""
 
 
 def white_noise(clips: Tensor, generator: torch.Generator) -> Tensor:
@@ -93,3 +101,26 @@ def spliced(clips: Tensor) -> Tensor:
     piece."""
     half = clips.shape[-1] // 2
     return torch.cat([clips[..., :half], clips.roll(len(clips) // 2, 0)[..., half:]], dim=-1)
+
+
+def _shuffled(seconds: float) -> Control:
+    return lambda clips, rate, g: shuffled_blocks(clips, max(1, round(seconds * rate)), g)
+
+
+def all_controls(frame_seconds: float) -> Mapping[str, Control]:
+    """All but white noise, by name; frames of `frame_seconds` are shuffled."""
+    return {
+        "Gaussian process": lambda clips, rate, g: gaussian_process(clips, g),
+        "random phases": lambda clips, rate, g: random_phases(clips, g),
+        "frames shuffled": _shuffled(frame_seconds),
+        **{f"{s:g} s blocks shuffled": _shuffled(s) for s in BLOCK_SECONDS},
+        "reversed": lambda clips, rate, g: reversed_time(clips),
+        "spliced": lambda clips, rate, g: spliced(clips),
+        "one clip repeated": lambda clips, rate, g: repeated(clips, 1),
+        "six clips repeated": lambda clips, rate, g: repeated(clips, 6),
+    }
+
+
+UNPLACED = ("Gaussian process", "one clip repeated", "six clips repeated")
+"""Controls whose clips do not count as cut from the recordings: a process shares no sound with
+them, and repeated clips are meant to be found."""

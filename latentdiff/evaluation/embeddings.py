@@ -1,4 +1,4 @@
-"""Audio embeddings from other packages, for further Frechet distances.
+"""Audio embeddings from other packages, for further scores.
 
 A plug-in is a function `(audio [N] float32 in -1..1, sample_rate in Hz) -> features [frames, F]`,
 which any installed package can offer in the entry point group `latentdiff.embeddings`:
@@ -51,12 +51,17 @@ def load(name: str) -> Embedding:
 
 def embed(
     name: str, function: Embedding, clips: Iterable[NDArray[np.float32]], sample_rate: int
-) -> Tensor:
-    """The features [n, F] of all clips [channels, N], one clip after the other.
+) -> list[Tensor]:
+    """The features [frames, F] of each clip [channels, N].
 
     Raises UserError if the plug-in fails or returns anything but finite features [frames, F].
     """
-    return torch.cat([_features(name, function, clip, sample_rate) for clip in clips])
+    return [_features(name, function, clip, sample_rate) for clip in clips]
+
+
+def describe(embedded: Iterable[Tensor]) -> Tensor:
+    """Mean and standard deviation over the frames of each clip: [B, 2 F]."""
+    return torch.stack([torch.cat([x.mean(0), x.std(0, correction=0)]) for x in embedded])
 
 
 def _features(

@@ -1,4 +1,4 @@
-"""The Frechet distance between sets of feature vectors, and the score derived from it.
+"""The Frechet distance between sets of feature vectors.
 
 Shapes: n windows, F features each.
 """
@@ -56,25 +56,3 @@ def _root(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     return root
-
-
-@dataclass(frozen=True)
-class ScoreScale:
-    """The distances of real sound and of noise, between which a score places others."""
-
-    floor: float
-    """Distance from the reference of other real sound."""
-    ceiling: float
-    """Distance from the reference of white noise of the same mean and covariance."""
-
-    @property
-    def usable(self) -> bool:
-        """Whether noise is farther from the reference than real sound is."""
-        return self.ceiling > self.floor
-
-    def score(self, distance: float) -> float:
-        """(ceiling - distance) / (ceiling - floor), clamped to 0..1. 1: as near as real sound; 0:
-        as far as noise. NaN if the scale is not usable."""
-        if not self.usable:
-            return float("nan")
-        return min(1.0, max(0.0, (self.ceiling - distance) / (self.ceiling - self.floor)))

@@ -174,8 +174,8 @@ NAMES = ("entropy", "key clarity", "key margin", "change", "movement")
 """What the columns of `features` are."""
 
 
-def features(clips: Tensor, sample_rate: int) -> Tensor:
-    """The harmony of mono clips [B, N] as features [B, F], named by NAMES; float32 and finite."""
-    found = measure(chromagrams(clips, sample_rate))
+def features(chroma: Chroma) -> Tensor:
+    """The harmony of clips as features [B, F], named by NAMES; float32 and finite."""
+    found = measure(chroma)
     columns = (found.entropy, found.key_clarity, found.key_margin, found.change, found.movement)
     return torch.stack(columns, dim=1)

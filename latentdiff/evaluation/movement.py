@@ -1,8 +1,9 @@
-"""Views of clips as sequences of frames: timbre, movement, events, and the direction of time.
+"""Views of clips as sequences of frames: timbre, movement, events, direction of time, and seams.
 
 Clips whose frames are shuffled keep their timbre and lose their movement. A Gaussian process, or
 clips with random phases, keep their movement and lose their events: sudden changes, notes that
 start together. Reversed clips keep all of these, but sounds no longer start faster than they end.
+Clips that are put together from pieces have breaks where these meet.
 
 Shapes: B clips, C channels (latent directions or groups of mel bands), K mel bands, T frames, F
 features.
@@ -10,17 +11,17 @@ features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 
 import torch
 from torch import Tensor
-
-from latentdiff.evaluation.views import View
 
 LAGS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds between the frames that are compared, if they fit into half a clip."""
 NOTE = 0.8
 """Longest lag in seconds of events and of the direction of time: about the length of a note."""
+WINDOWS = (0.1, 0.25, 0.5, 1.0, 2.0)
+"""Seconds on either side of a moment that are compared to find a seam."""
 CHANNELS = 16
 """Latent directions that are looked at: the first ones, which hold most of the variance."""
 BANDS = 8
@@ -31,55 +32,53 @@ SHORTEST = 8
 _STEADY = 1e-3
 """A channel that deviates less within a clip counts as constant: what is left is rounding."""
 
-Aspect = Callable[[Tensor, list[int]], Tensor]
-"""Clips [B, C, T] and lags in frames -> features [B, F]."""
 
+def describe_latents(clips: Tensor, rate: float) -> dict[str, Tensor]:
+    """Features [B, F] by view of whitened latents [B, C, T] at `rate` frames a second.
 
-def latent_views(rate: float) -> list[View]:
-    """Views of whitened latents [B, C, T] at `rate` frames a second."""
-    return _views(lambda z: z[:, :CHANNELS], rate)
-
-
-def sound_views(rate: float) -> list[View]:
-    """Views of log-mel spectrograms [B, K, T] in dB at `rate` frames a second.
-
-    The mean level of each clip is taken out: loudness is measured by itself.
+    Raises ValueError for clips of less than SHORTEST frames.
     """
-    return _views(_band_levels, rate)
+    return _describe(clips[:, :CHANNELS], rate)
 
 
-def _band_levels(mels: Tensor) -> Tensor:
-    """[B, K, T] dB -> [B, C, T] dB around the mean level of the clip."""
-    groups = mels.tensor_split(min(BANDS, mels.shape[1]), dim=1)
-    levels = torch.stack([group.mean(dim=1) for group in groups], dim=1)
-    return levels - levels.mean(dim=(1, 2), keepdim=True)
+def describe_levels(levels: Tensor, rate: float) -> dict[str, Tensor]:
+    """Features [B, F] by view of log-mel spectrograms [B, K, T] in dB, `rate` frames a second.
+
+    The mean level of each clip is taken out: loudness is measured by itself. Raises ValueError for
+    clips of less than SHORTEST frames.
+    """
+    groups = levels.tensor_split(min(BANDS, levels.shape[1]), dim=1)
+    bands = torch.stack([group.mean(dim=1) for group in groups], dim=1)
+    return _describe(bands - bands.mean(dim=(1, 2), keepdim=True), rate)
 
 
-def _views(channels: Callable[[Tensor], Tensor], rate: float) -> list[View]:
-    def view(name: str, aspect: Aspect, longest: float) -> View:
-        def describe(clips: Tensor) -> Tensor:
-            x = channels(clips).float()
-            if x.shape[-1] < SHORTEST:
-                raise ValueError(f"clips of {x.shape[-1]} frames are too short to describe")
-            return aspect(x, _lags(rate, x.shape[-1], longest))
-
-        return View(name, describe)
-
-    return [
-        view("timbre", timbre, LAGS[-1]),
-        view("movement", movement, LAGS[-1]),
-        view("events", events, NOTE),
-        view("direction", direction, NOTE),
-    ]
+def _describe(x: Tensor, rate: float) -> dict[str, Tensor]:
+    frames = x.shape[-1]
+    if frames < SHORTEST:
+        raise ValueError(f"clips of {frames} frames are too short to describe")
+    x, lags, within_note = x.float(), _lags(rate, frames), _lags(rate, frames, NOTE)
+    return {
+        "timbre": timbre(x),
+        "movement": movement(x, lags),
+        "events": events(x, within_note),
+        "direction": direction(x, within_note),
+        "seams": seams(x, _windows(rate, frames)),
+    }
 
 
-def _lags(rate: float, frames: int, longest: float) -> list[int]:
+def _lags(rate: float, frames: int, longest: float = math.inf) -> list[int]:
     """Different lags in frames, at least one."""
     lags = {max(1, round(seconds * rate)) for seconds in LAGS if seconds <= longest}
     return sorted(lag for lag in lags if lag == min(lags) or lag <= frames // 2)
 
 
-def timbre(x: Tensor, lags: list[int]) -> Tensor:
+def _windows(rate: float, frames: int) -> list[int]:
+    """Lengths in frames of the two windows whose difference makes a seam, at least one."""
+    sizes = {max(1, round(seconds * rate)) for seconds in WINDOWS}
+    return sorted(size for size in sizes if size == min(sizes) or 4 * size <= frames)
+
+
+def timbre(x: Tensor) -> Tensor:
     """Mean, log deviation and correlations of the channels, whatever the order of the frames."""
     deviation = x.std(dim=-1, correction=0).clamp(min=_STEADY).log()
     z = _standard(x)
@@ -123,6 +122,30 @@ def direction(x: Tensor, lags: list[int]) -> Tensor:
         found.append(_l_ratios(after - before)[1])
         found.append((before * after * (before - after)).mean(dim=-1))
     return torch.cat(found, dim=1)
+
+
+def seams(x: Tensor, windows: list[int]) -> Tensor:
+    """How much larger the greatest break of a clip is than its usual changes.
+
+    Novelty (Foote 2000, Automatic audio segmentation using a measure of audio novelty) is the
+    distance of the means of two adjacent windows, and of the logarithms of their deviations. For
+    each length of the windows: the logarithms of its mean over time and of its maximum, and how far
+    the maximum stands out above the 90 % quantile.
+    """
+    z = _standard(x).double()
+    first, second = (
+        torch.nn.functional.pad(part.cumsum(dim=-1), (1, 0)) for part in (z, z.square())
+    )
+    found = []
+    for size in windows:
+        mean, square = (_change(sums, size) / size for sums in (first, second))
+        level = (square - mean.square()).clamp(min=_STEADY).log() / 2
+        for feature in (mean, level):
+            novelty = _change(feature, size).square().mean(dim=1).sqrt().clamp(min=_STEADY).log()
+            highest = novelty.amax(dim=-1)
+            usual = novelty.quantile(0.9, dim=-1)
+            found += [novelty.mean(dim=-1), highest, highest - usual]
+    return torch.stack(found, dim=1).float()
 
 
 def _standard(x: Tensor) -> Tensor:

@@ -10,8 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentdiff.evaluation import canvas
-from latentdiff.evaluation.compare import SAMPLES, Comparison
+from latentdiff.evaluation.scores import FormScores
+from latentdiff.evaluation.sets import SAMPLES
 from latentdiff.evaluation.sound import FLOOR_DB
+
+LOWEST = -1.0
+"""Scores below are drawn as this: a fake far away must not squeeze the others."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +54,29 @@ def losses(path: Path, curves: LossCurves) -> None:
     canvas.save(figure, path)
 
 
-def scores(path: Path, comparisons: Mapping[str, Comparison]) -> None:
-    """The scores of all sets as bars, grouped by the kind of features."""
-    names = list({n: None for c in comparisons.values() for n in c.sets})
-    figure = canvas.figure(8, 1.2 + 0.5 * len(names))
+def scores(path: Path, kinds: Mapping[str, FormScores]) -> None:
+    """The joint scores of all sets as bars with their intervals, by the kind of features."""
+    names = list({name: None for form in kinds.values() for name in form.joint.scores})
+    figure = canvas.figure(8, 1.2 + 0.4 * len(names))
     axes = figure.subplots()
-    height = 0.8 / len(comparisons)
-    for k, (kind, comparison) in enumerate(comparisons.items()):
-        present = [(i, name) for i, name in enumerate(names) if name in comparison.sets]
-        there = [(i, comparison.score(name) or 0.0) for i, name in present]
-        shown = [(i + (k - (len(comparisons) - 1) / 2) * height, s) for i, s in there]
-        values = [s for _, s in shown]
-        axes.barh([y for y, _ in shown], values, height, label=kind)
+    height = 0.8 / len(kinds)
+    for k, (kind, form) in enumerate(kinds.items()):
+        known = {name: one for name, one in form.joint.scores.items() if one.value is not None}
+        at = [names.index(name) + (k - (len(kinds) - 1) / 2) * height for name in known]
+        values = [max(LOWEST, one.value or 0.0) for one in known.values()]
+        lows, highs = ([getattr(one, end) for one in known.values()] for end in ("low", "high"))
+        errors = [
+            [max(0.0, v - max(LOWEST, low)) for v, low in zip(values, lows, strict=True)],
+            [max(0.0, high - v) for v, high in zip(values, highs, strict=True)],
+        ]
+        axes.barh(at, values, height, xerr=errors, label=kind, error_kw={"elinewidth": 1})
     axes.set_yticks(range(len(names)), names)
     for tick, name in zip(axes.get_yticklabels(), names, strict=True):
         tick.set_fontweight("bold" if name == SAMPLES else "normal")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.axvline(1, color="black", linewidth=0.8, linestyle=":")
     axes.invert_yaxis()
-    axes.set(xlim=(0, 1), xlabel="score (0: as far from the training set as noise; 1: as real)")
+    axes.set(xlabel="score (0: as far from the training clips as white noise; 1: as near as real)")
     axes.legend()
     canvas.save(figure, path)
 

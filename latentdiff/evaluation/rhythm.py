@@ -1,6 +1,7 @@
 """Rhythm of audio clips: how periodic their onsets are, at which tempo, and how that tempo divides.
 
-Shapes: B clips, N audio samples, E frames of the onset envelope, L lags, F features.
+Shapes: B clips, N audio samples, K mel bands, M frames of a spectrogram, E frames of the onset
+envelope, L lags, F features.
 """
 
 from __future__ import annotations
@@ -62,12 +63,21 @@ class Rhythm:
     """Onsets a second."""
 
 
-def onset_envelopes(clips: Tensor, sample_rate: int) -> OnsetEnvelopes:
-    """Onset envelopes of mono clips [B, N] at `sample_rate` Hz.
+@dataclass(frozen=True)
+class BandLevels:
+    """Spectrograms of clips, fine enough in time to place onsets."""
 
-    Spectral flux: the rise in dB from frame to frame, averaged over mel bands (Dixon 2006, Onset
-    Detection Revisited, eq. 2, on log magnitudes), less its moving average. Levels count relative
-    to the clip's loudest band, so gain does not matter.
+    values: Tensor
+    """[B, K, M] dB by mel band; those RANGE_DB below the clip's loudest band are raised to that."""
+    rate: float
+    """Frames a second."""
+
+
+def band_levels(clips: Tensor, sample_rate: int) -> BandLevels:
+    """Levels of mono clips [B, N] at `sample_rate` Hz in BANDS mel bands.
+
+    All levels count relative to the clip's loudest band, so gain does not matter to what lies
+    below it.
     """
     n_fft = 1 << round(math.log2(WINDOW_SECONDS * sample_rate))
     hop = n_fft // 4
@@ -79,9 +89,22 @@ def onset_envelopes(clips: Tensor, sample_rate: int) -> OnsetEnvelopes:
     power = torch.einsum("bfe,fk->bke", spectrum.abs().square(), bands)
     level = 10 * torch.log10(power.clamp(min=1e-20))
     loudest = level.amax(dim=(1, 2), keepdim=True).clamp(min=-150.0)
-    level = torch.maximum(level, loudest - RANGE_DB)
-    rise = torch.diff(level, dim=-1).clamp(min=0).mean(dim=1)
-    return OnsetEnvelopes(_detrended(rise, sample_rate / hop), sample_rate / hop)
+    return BandLevels(torch.maximum(level, loudest - RANGE_DB), sample_rate / hop)
+
+
+def onset_envelopes(clips: Tensor, sample_rate: int) -> OnsetEnvelopes:
+    """Onset envelopes of mono clips [B, N] at `sample_rate` Hz; see `onsets`."""
+    return onsets(band_levels(clips, sample_rate))
+
+
+def onsets(levels: BandLevels) -> OnsetEnvelopes:
+    """Onset envelopes of spectrograms.
+
+    Spectral flux: the rise in dB from frame to frame, averaged over mel bands (Dixon 2006, Onset
+    Detection Revisited, eq. 2, on log magnitudes), less its moving average.
+    """
+    rise = torch.diff(levels.values, dim=-1).clamp(min=0).mean(dim=1)
+    return OnsetEnvelopes(_detrended(rise, levels.rate), levels.rate)
 
 
 def _detrended(rise: Tensor, rate: float) -> Tensor:
@@ -226,13 +249,12 @@ NAMES = (
 """What the columns of `features` are."""
 
 
-def features(clips: Tensor, sample_rate: int) -> Tensor:
-    """The rhythm of mono clips [B, N] as features [B, F], named by NAMES; float32 and finite.
+def features(found: OnsetEnvelopes) -> Tensor:
+    """The rhythm of clips as features [B, F], named by NAMES; float32 and finite.
 
     The tempo counts by how clear it is: that of a clip without a beat is a guess, and stays near
     the middle (FAVOURITE).
     """
-    found = onset_envelopes(clips, sample_rate)
     rhythm = measure(found)
     beats = 60 * found.rate / rhythm.tempo[:, None] * torch.tensor(BEATS)
     columns = [

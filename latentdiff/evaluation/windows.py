@@ -1,4 +1,4 @@
-"""Clips of equal length: where to cut them, distorted versions of them, and their features.
+"""Clips of equal length: where to cut them, and features of short windows of them.
 
 Shapes: B clips, C channels (latent directions or mel bands), T frames of a clip, L offsets, n
 windows.
@@ -18,12 +18,13 @@ MOST = 8192
 """Windows of a set; if there are more, they are thinned out evenly."""
 
 
-def cut(files: Sequence[int], frames: int) -> list[tuple[int, int]]:
-    """(file index, first frame) of clips of `frames`, edge to edge in files of these lengths."""
+def cut(files: Sequence[int], frames: int, every: int | None = None) -> list[tuple[int, int]]:
+    """(file index, first frame) of clips of `frames` in files of these lengths, one `every` so many
+    frames (None: edge to edge)."""
     return [
         (index, start)
         for index, length in enumerate(files)
-        for start in range(0, length - frames + 1, frames)
+        for start in range(0, length - frames + 1, every or frames)
     ]
 
 
@@ -52,24 +53,3 @@ def features(clips: Tensor, shortest: int | None = None, most: int = MOST) -> Te
     places = places[spread(len(places), most)]
     index = places[:, 1, None] + offsets
     return clips[places[:, 0, None], :, index].flatten(1)
-
-
-def white_noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    """White noise [B, C, T] with the mean and variance of each channel of `like`."""
-    mean = like.mean(dim=(0, 2), keepdim=True)
-    std = like.std(dim=(0, 2), keepdim=True, correction=0)
-    return mean + std * torch.randn(like.shape, generator=generator)
-
-
-def shuffled(clips: Tensor, generator: torch.Generator) -> Tensor:
-    """The frames of all clips [B, C, T] in random order."""
-    frames = clips.transpose(0, 1).flatten(1)
-    order = torch.randperm(frames.shape[1], generator=generator)
-    channels_first = frames[:, order].view(clips.shape[1], clips.shape[0], clips.shape[2])
-    return channels_first.transpose(0, 1)
-
-
-def weakened(clips: Tensor, factor: float = 0.7) -> Tensor:
-    """Clips [B, C, T] with each channel's deviations from its mean scaled by `factor`."""
-    mean = clips.mean(dim=(0, 2), keepdim=True)
-    return mean + factor * (clips - mean)

@@ -17,6 +17,7 @@ from latentdiff import streaming
 from latentdiff.audio import AudioError
 from latentdiff.errors import UserError
 from latentdiff.evaluation import windows
+from latentdiff.evaluation.places import Places
 from latentdiff.evaluation.reconstruction import excerpt
 from latentdiff.latents.settings import LatentConfig
 from latentdiff.latents.store import Entry, LatentStore
@@ -26,7 +27,7 @@ from latentdiff.specs import Codec, Condition
 from latentdiff.tracking import progress
 
 CLIP_SECONDS = 3.0
-"""Default length of a real clip: short, so that short files contribute too."""
+"""Length of the clips that a diagnosis decodes: short, so that short files contribute too."""
 NO_CODEC = "the sound was not scored: the codec is unknown (name it with --rave)"
 FEWEST = 8
 """Clips per set; if the files hold fewer, the clips are made shorter."""
@@ -55,15 +56,25 @@ class Clips:
         """B."""
         return len(self.places)
 
+    @property
+    def overlapping(self) -> Places:
+        """Their places, to know which clips share sound."""
+        return Places(
+            files=tuple(place.entry.key for place in self.places),
+            starts=tuple(place.start for place in self.places),
+            frames=self.final.shape[-1],
+        )
+
 
 @dataclass(frozen=True)
 class ClipSets:
-    """Sets of real clips that do not overlap."""
+    """Sets of real clips."""
 
     reference: Clips
     """Clips of training files."""
     other: Clips
-    """As many clips of the same files, cut between the reference clips."""
+    """As many clips of the same files, next to those of the reference. Where recordings are few,
+    neighbours overlap by half."""
     held_out: Clips | None
     """At most as many clips of held-out files; None if no file is held out."""
 
@@ -88,17 +99,29 @@ def gather(model: Model, store: LatentStore, n: int, frames: int) -> ClipSets:
             why=f"they hold {len(places)} clips of {frames} frames, and at least 4 are needed",
             do_this="add recordings, then preprocess and encode again.",
         )
-    count = min(n, len(places) // 2)
-    held_out = places_in(store.of("validation"), frames)
+    held_out = _spread(store.of("validation"), frames, n)
+    training = _spread(train, frames, 2 * n)
 
-    def spread(chosen: list[Place]) -> Clips:
-        return read(model, store, [chosen[i] for i in windows.spread(len(chosen), count)], frames)
+    def chosen(places: list[Place]) -> Clips:
+        return read(model, store, places, frames)
 
+    # Of two neighbours a coin decides: always the first would be, in files of two clips, always the
+    # beginning of the piece.
+    first = torch.rand(len(training) // 2, generator=torch.Generator().manual_seed(0)) < 0.5
+    pairs = list(zip(training[0::2], training[1::2], first.tolist(), strict=False))
     return ClipSets(
-        reference=spread(places[0::2]),
-        other=spread(places[1::2]),
-        held_out=spread(held_out) if held_out else None,
+        reference=chosen([a if is_first else b for a, b, is_first in pairs]),
+        other=chosen([b if is_first else a for a, b, is_first in pairs]),
+        held_out=chosen(held_out) if held_out else None,
     )
+
+
+def _spread(entries: list[Entry], frames: int, most: int) -> list[Place]:
+    """At most `most` places, those of clips that overlap by half if there are no others."""
+    places = places_in(entries, frames)
+    if len(places) < most:
+        places = places_in(entries, frames, max(1, frames // 2))
+    return [places[i] for i in windows.spread(len(places), most)]
 
 
 def shortened(entries: list[Entry], frames: int, fewest: int) -> int:
@@ -110,9 +133,9 @@ def shortened(entries: list[Entry], frames: int, fewest: int) -> int:
     return frames
 
 
-def places_in(entries: list[Entry], frames: int) -> list[Place]:
-    """The places of clips of `frames`, laid edge to edge in the files."""
-    cut = windows.cut([entry.frames for entry in entries], frames)
+def places_in(entries: list[Entry], frames: int, every: int | None = None) -> list[Place]:
+    """The places of clips of `frames`, one `every` so many frames; None: laid edge to edge."""
+    cut = windows.cut([entry.frames for entry in entries], frames, every)
     return [Place(entries[file], start) for file, start in cut]
 
 

@@ -27,7 +27,7 @@ from latentdiff.diagnose.noise_ladder.results import (
 )
 from latentdiff.diagnose.report import Report, run_question
 from latentdiff.errors import UserError
-from latentdiff.evaluation import windows
+from latentdiff.evaluation import controls, windows
 from latentdiff.evaluation.tolerance import NOISE_LADDER, RUNGS, tolerance
 from latentdiff.latents.store import LatentStore
 from latentdiff.latents.whitening import Whitening
@@ -249,7 +249,7 @@ def _others(decoder: ClipDecoder) -> Iterator[tuple[str, OtherLatents]]:
         "unit noise": decoder.noise(decoder.raw.shape, "unit noise"),
         "mean": unwhiten(torch.zeros_like(x[:1])),
         "zeros": torch.zeros_like(decoder.raw[:1]),
-        "frames shuffled": unwhiten(windows.shuffled(x, decoder.generator("shuffled"))),
+        "frames shuffled": unwhiten(controls.shuffled_blocks(x, 1, decoder.generator("shuffled"))),
     }
     for name, raw in unmixed.items():
         decoded = decoder.measure(name, raw)

@@ -12,12 +12,15 @@ from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.evaluation.embeddings import Embedding
 from latentdiff.latents.settings import LatentConfig
 from latentdiff.latents.store import LatentStore
-from latentdiff.model.clips import CLIP_SECONDS, ClipSets, gather
+from latentdiff.model.clips import ClipSets, gather
 from latentdiff.model.condition_inputs import followed_kinds
 from latentdiff.model.model import Model
 from latentdiff.specs import Codec
 from latentdiff.training.data import generator_for
 from latentdiff.training.settings import TrainingConfig
+
+LONGEST_SECONDS = 12.0
+"""Longest clips that are compared: about as long as one listens to judge."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class EvaluationSettings:
     """Used: chunk_seconds and batch, for decoding."""
     seed: int = 0
     """Seed of the samples and of all other random draws."""
-    n: int = 64
+    n: int = 32
     """Number of samples; at most as many real clips per set are compared with them."""
     seconds: float | None = None
     """Length of a sample. None: sampling.seconds or, if the model follows spectrograms, that of a
@@ -72,10 +75,10 @@ def choose_clips(model: Model, store: LatentStore, settings: EvaluationSettings)
     Raises UserError if the training files are too short.
     """
     if followed_kinds(model):
-        frames = model.spec.frames(settings.seconds or CLIP_SECONDS)
+        frames = model.spec.frames(settings.seconds or LONGEST_SECONDS)
     else:
         seconds = settings.seconds or settings.sampling.seconds
-        frames = model.spec.frames(min(seconds, CLIP_SECONDS))
+        frames = model.spec.frames(min(seconds, LONGEST_SECONDS))
     return gather(model, store, settings.n, frames)
 
 

@@ -6,8 +6,7 @@ frames of a window.
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,14 +14,14 @@ import torch
 from torch import Tensor
 
 from latentdiff.diffusion.settings import SamplingConfig
-from latentdiff.evaluation import compare, copies, windows
-from latentdiff.evaluation.compare import Comparison
-from latentdiff.evaluation.copies import Closeness, Copies
+from latentdiff.evaluation import controls, copies, sets
+from latentdiff.evaluation.copies import Copies
+from latentdiff.evaluation.places import Places
 from latentdiff.model.clips import Clips, conditions
 from latentdiff.model.condition_inputs import as_condition, followed_kinds
 from latentdiff.model.condition_maker import ConditionMaker
 from latentdiff.model.evaluate.inputs import EvaluationInputs
-from latentdiff.model.evaluate.results import LabelSpread, Neighbours, Spread
+from latentdiff.model.evaluate.results import LabelSpread, Spread
 from latentdiff.model.sampling import draw
 from latentdiff.training.data import seed_of
 
@@ -37,6 +36,8 @@ class LatentSet:
     """[B, D, T] as the codec decodes them."""
     network_calls: int = 0
     """Per sample; 0 for real clips."""
+    places: Places | None = None
+    """Where real clips were cut; None: nowhere."""
 
 
 def draw_samples(
@@ -72,40 +73,35 @@ def _unwhiten(inputs: EvaluationInputs, final: Tensor, settings: SamplingConfig)
     return inputs.model.unwhiten(final, settings.fill, inputs.generator("fill"))
 
 
-def all_sets(
+def real_and_drawn(
     inputs: EvaluationInputs, samples: LatentSet, following: LatentSet | None
 ) -> dict[str, LatentSet]:
-    """Every set that is compared, by name, in the order of the table."""
-    reference, other, held_out = inputs.clips.reference, inputs.clips.other, inputs.clips.held_out
-    shuffled = windows.shuffled(other.raw, inputs.generator("shuffled"))
-
-    def decodable(final: Tensor) -> LatentSet:
-        return LatentSet(final, _unwhiten(inputs, final, inputs.settings.sampling))
-
-    sets = {
-        compare.REFERENCE: LatentSet(reference.final, reference.raw),
-        compare.OTHER: LatentSet(other.final, other.raw),
-        compare.HELD_OUT: None if held_out is None else LatentSet(held_out.final, held_out.raw),
-        compare.SAMPLES: samples,
-        compare.FOLLOWING: following,
+    """Every set that is decoded, by name."""
+    clips = inputs.clips
+    white = controls.white_noise(clips.other.final, inputs.generator("white noise"))
+    found = {
+        sets.REFERENCE: _real(clips.reference),
+        sets.SAMPLES: samples,
+        sets.OTHER: _real(clips.other),
         # The same final latents as OTHER, but decoded from the kept directions only.
-        compare.KEPT: decodable(other.final),
-        compare.WEAK: decodable(windows.weakened(other.final)),
-        compare.WHITE: decodable(windows.white_noise(other.final, inputs.generator("white noise"))),
-        # Raw frames, so that what the network does not see is shuffled along.
-        compare.SHUFFLED: LatentSet(inputs.model.whiten(shuffled), shuffled),
+        sets.KEPT: _decodable(inputs, clips.other.final, clips.other.overlapping),
+        sets.WHITE: _decodable(inputs, white),
     }
-    sets_in_order = ((name, sets[name]) for name in compare.ORDER)
-    # The spread of a set cannot be measured on a single clip.
-    return {name: latents for name, latents in sets_in_order if latents and len(latents.final) > 1}
+    if following is not None:
+        found[sets.FOLLOWING] = following
+    # Nothing can be said about the spread of a single clip.
+    if clips.held_out is not None and len(clips.held_out) > 1:
+        found[sets.HELD_OUT] = _real(clips.held_out)
+    return found
 
 
-def compare_latents(inputs: EvaluationInputs, sets: Mapping[str, LatentSet]) -> Comparison:
-    """Compare sets by their final latents, in units of `deviation`."""
-    scale = deviation(inputs.clips.reference, inputs.clips.other)[:, None]
-    # As final latents, KEPT is the same as OTHER.
-    chosen = {name: latents for name, latents in sets.items() if name != compare.KEPT}
-    return compare.compare_clips({name: x.final / scale for name, x in chosen.items()})
+def _real(clips: Clips) -> LatentSet:
+    return LatentSet(clips.final, clips.raw, places=clips.overlapping)
+
+
+def _decodable(inputs: EvaluationInputs, final: Tensor, places: Places | None = None) -> LatentSet:
+    raw = _unwhiten(inputs, final, inputs.settings.sampling)
+    return LatentSet(final, raw, places=places)
 
 
 def deviation(*sets: Clips) -> Tensor:
@@ -150,25 +146,8 @@ def _spread_by_label(
     return spreads
 
 
-def nearest_training_windows(inputs: EvaluationInputs, samples: LatentSet) -> Neighbours | None:
-    """How close samples come to training recordings, compared with held-out clips.
-
-    None without held-out clips.
-    """
-    if inputs.clips.held_out is None:
-        return None
-    found = find_copies(inputs, samples)
-    real = found.held_out or found.real or found.clips
-
-    def distance(clips: Sequence[Closeness]) -> float:
-        return 1 - statistics.median(one.resemblance for one in clips)
-
-    seconds = inputs.model.spec.seconds(found.window_frames)
-    return Neighbours(found.ratio, distance(found.clips), distance(real), seconds)
-
-
 def find_copies(inputs: EvaluationInputs, samples: LatentSet) -> Copies:
-    """Whether samples copy training recordings."""
+    """Whether samples copy training recordings; see `evaluation.copies`."""
     held_out, scale = inputs.clips.held_out, deviation(inputs.clips.reference, inputs.clips.other)
     return copies.find_copies(
         samples.final / scale[:, None],

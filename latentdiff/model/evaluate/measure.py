@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from latentdiff.audio import AudioError
-from latentdiff.evaluation import compare
+from latentdiff.evaluation import sets
 from latentdiff.latents.store import LatentStore
 from latentdiff.model.clips import NO_CODEC, ClipSets
 from latentdiff.model.condition_inputs import followed_kinds
-from latentdiff.model.evaluate import latents, sound
+from latentdiff.model.evaluate import form, latents, sound
+from latentdiff.model.evaluate.form import Comparison
 from latentdiff.model.evaluate.inputs import EvaluationInputs, EvaluationSettings
 from latentdiff.model.evaluate.latents import LatentSet
 from latentdiff.model.evaluate.results import (
     ConditionFollowing,
+    Copying,
     EvaluationResult,
     SamplingFacts,
     StepScore,
@@ -55,13 +57,16 @@ def evaluate_model(
     samples = latents.draw_samples(inputs, settings.sampling, settings.n, clips.other)
     following = latents.draw_following_held_out(inputs)
     judged = samples if following is None else following
-    sets = latents.all_sets(inputs, samples, following)
+    found = latents.real_and_drawn(inputs, samples, following)
     decoded: dict[str, DecodedSet] = {}
     if codec is None:
         skipped.append(NO_CODEC)
     else:
-        decoded = {k: sound.decode_set(inputs, codec, k, one) for k, one in sets.items()}
-    condition = _condition_following(inputs, judged, skipped)
+        decoded = {k: sound.decode_set(inputs, codec, k, one) for k, one in found.items()}
+    ground = _ground(inputs)
+    latent_clips = form.latent_clips(ground, found)
+    heard_clips = form.heard_clips(ground, decoded) if decoded else {}
+    copies = latents.find_copies(inputs, judged)
     return EvaluationResult(
         checkpoint=model.name,
         step=model.step,
@@ -73,17 +78,24 @@ def evaluate_model(
         held_out=held_out,
         calls=samples.network_calls,
         sampling=_sampling_facts(inputs),
-        latent=latents.compare_latents(inputs, sets),
+        latents=form.score_latents(ground, latent_clips),
+        sound=form.score_sound(ground, heard_clips) if heard_clips else None,
+        embeddings=form.score_embeddings(ground, decoded) if decoded else {},
+        coherence=form.coherence(ground, latent_clips, heard_clips),
+        wandering=form.wander(ground, latent_clips),
         spread=latents.spread(inputs, samples),
-        neighbours=latents.nearest_training_windows(inputs, judged),
-        mel=sound.compare_mels(decoded) if decoded else None,
-        embeddings=sound.compare_embeddings(inputs, decoded) if decoded else None,
+        copying=Copying.of(copies, model.spec.seconds(copies.window_frames)),
         level=sound.levels(decoded) if decoded else None,
-        condition=condition,
-        steps=_step_scores(inputs, sets, decoded, skipped),
+        condition=_condition_following(inputs, judged, skipped),
+        steps=_step_scores(inputs, found, decoded, skipped),
         skipped=skipped,
-        examples={name: each.examples() for name, each in decoded.items()},
+        examples={name: each.sounds for name, each in decoded.items()},
     )
+
+
+def _ground(inputs: EvaluationInputs) -> Comparison:
+    frame_rate = 1 / inputs.model.spec.seconds(1)
+    return Comparison(inputs.clips, frame_rate, inputs.settings.seed)
 
 
 def _sampling_facts(inputs: EvaluationInputs) -> SamplingFacts:
@@ -113,32 +125,33 @@ def _condition_following(
 
 def _step_scores(
     inputs: EvaluationInputs,
-    sets: Mapping[str, LatentSet],
+    found: Mapping[str, LatentSet],
     decoded: Mapping[str, DecodedSet],
     skipped: list[str],
 ) -> list[StepScore]:
     if inputs.settings.steps and inputs.model.spec.is_regression:
         skipped.append(ONE_CALL)
         return []
-    return [_step_score(inputs, steps, sets, decoded) for steps in inputs.settings.steps]
+    return [_step_score(inputs, steps, found, decoded) for steps in inputs.settings.steps]
 
 
 def _step_score(
     inputs: EvaluationInputs,
     steps: int,
-    sets: Mapping[str, LatentSet],
+    found: Mapping[str, LatentSet],
     decoded: Mapping[str, DecodedSet],
 ) -> StepScore:
     """Scores of samples from the same seeds, drawn in `steps` steps, in place of SAMPLES."""
     settings = inputs.settings.sampling.model_copy(update={"steps": steps})
     samples = latents.draw_samples(inputs, settings, inputs.settings.n, inputs.clips.other)
-    latent = latents.compare_latents(inputs, {**sets, compare.SAMPLES: samples})
-    mel = None
+    ground, frames = _ground(inputs), inputs.clips.frames
+    finals = {
+        name: one.final[..., :frames] for name, one in {**found, sets.SAMPLES: samples}.items()
+    }
+    by_latents = form.sample_score(ground, form.describe_latents(ground, finals))
+    by_sound = None
     if inputs.codec is not None:
-        mel = sound.compare_other_samples(inputs, inputs.codec, samples, decoded)
-    return StepScore(
-        steps,
-        samples.network_calls,
-        latent.sets[compare.SAMPLES],
-        None if mel is None else mel.sets[compare.SAMPLES],
-    )
+        ours = sound.decode_set(inputs, inputs.codec, f"samples of {steps} steps", samples)
+        heard = {name: one.heard for name, one in {**decoded, sets.SAMPLES: ours}.items()}
+        by_sound = form.sample_score(ground, form.describe_heard(ground, heard))
+    return StepScore(steps, samples.network_calls, by_latents, by_sound)

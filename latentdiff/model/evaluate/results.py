@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from latentdiff.evaluation.compare import Comparison, SetScore
+from latentdiff.evaluation.coherence import Coherence
+from latentdiff.evaluation.copies import Copies
+from latentdiff.evaluation.scores import FormScores, Interval
+from latentdiff.evaluation.wandering import Wandering
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,26 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """How much samples resemble their nearest training window; see `evaluation.copies`."""
+class Copying:
+    """Whether samples copy training recordings; see `evaluation.copies`."""
 
+    found: bool
+    share: float
+    """Estimated share 0..1 of copies among the samples."""
+    p: float | None
+    """The chance of real clips to come this close to other recordings. None: too few of these."""
     ratio: float
-    """About 1: new; near 0: copied from training files. See `Copies.ratio`."""
-    samples: float
-    """Median over the samples of 1 - resemblance to the training window they are closest to."""
-    held_out: float
-    """The same of held-out clips."""
+    """How much closer than real clips the samples come to their nearest training window, as
+    medians. 1: as new; near 0: copies."""
+    leaked: int
+    """Held-out clips that are training recordings themselves."""
     seconds: float
-    """Length of a window."""
+    """Length of the windows that were compared."""
+
+    @classmethod
+    def of(cls, copies: Copies, seconds: float) -> Copying:
+        """The summary of a search with windows of `seconds`."""
+        return cls(copies.found, copies.share, copies.p, copies.ratio, len(copies.leaked), seconds)
 
 
 @dataclass(frozen=True)
@@ -131,8 +142,8 @@ class StepScore:
     steps: int
     calls: int
     """Network calls per sample."""
-    latent: SetScore
-    mel: SetScore | None
+    latents: Interval
+    sound: Interval | None
     """None without a codec."""
 
 
@@ -153,20 +164,10 @@ class SamplingFacts:
 
 
 @dataclass(frozen=True)
-class Examples:
-    """The first few decoded clips of a set, to listen to and to look at."""
-
-    sounds: list[NDArray[np.float32]]
-    """Each [channels, N] at the codec's sample rate."""
-    mels: Tensor
-    """[B, bands, frames] log-mel spectrograms in dB."""
-
-
-@dataclass(frozen=True)
 class EvaluationResult:
     """Everything that `evaluate_model` measures.
 
-    Comparisons are between sets of clips named in `evaluation.compare`.
+    Sets of clips are named in `evaluation.sets`, the fakes among them in `evaluation.controls`.
     """
 
     checkpoint: str
@@ -188,15 +189,18 @@ class EvaluationResult:
     calls: int
     """Network calls per sample."""
     sampling: SamplingFacts
-    latent: Comparison
-    """Comparison of the latents, in standard deviations of the training clips."""
+    latents: FormScores
+    """Of the whitened latents."""
+    sound: FormScores | None
+    """None without a codec."""
+    embeddings: dict[str, FormScores]
+    """By embedding; empty without a codec."""
+    coherence: dict[str, Coherence]
+    """By set, fakes included."""
+    wandering: dict[str, Wandering]
+    """By set, fakes included; empty if clips are shorter than two stretches."""
     spread: Spread
-    neighbours: Neighbours | None
-    """None without held-out files."""
-    mel: Comparison | None
-    """Comparison of log-mel spectrograms in dB; None without a codec."""
-    embeddings: dict[str, Comparison] | None
-    """Comparison of the features of each embedding; None without a codec."""
+    copying: Copying
     level: Levels | None
     """None without a codec."""
     condition: ConditionFollowing | None
@@ -205,13 +209,14 @@ class EvaluationResult:
     """One score per number of steps requested."""
     skipped: list[str]
     """Measurements that could not be made, each with the reason."""
-    examples: Mapping[str, Examples] = field(default_factory=dict, repr=False, compare=False)
-    """Examples by set; empty without a codec. Not part of the JSON file."""
+    examples: Mapping[str, list[NDArray[np.float32]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """The first few decoded clips [channels, N] by set; empty without a codec. Not part of the JSON
+    file."""
 
     @property
-    def comparisons(self) -> dict[str, Comparison]:
-        """All comparisons, by the kind of features."""
-        kinds = {"latents": self.latent}
-        if self.mel is not None:
-            kinds["mel"] = self.mel
-        return {**kinds, **(self.embeddings or {})}
+    def kinds(self) -> dict[str, FormScores]:
+        """All scores, by what they are of."""
+        sound = {} if self.sound is None else {"sound": self.sound}
+        return {"latents": self.latents, **sound, **self.embeddings}

@@ -1,6 +1,6 @@
 """What is measured on decoded clips.
 
-Shapes: B clips, D latent dimensions, F features, n windows, N audio samples, T frames of a clip.
+Shapes: B clips, F features, N audio samples.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latentdiff.evaluation import compare, embeddings, mel
-from latentdiff.evaluation.compare import Comparison
+from latentdiff.evaluation import embeddings, sets
+from latentdiff.evaluation.heard import Heard, hear
 from latentdiff.evaluation.sound import SILENT_DB, level_db, spectral_distance
 from latentdiff.model.clips import decode, original
 from latentdiff.model.evaluate.inputs import EvaluationInputs
 from latentdiff.model.evaluate.latents import LatentSet
-from latentdiff.model.evaluate.results import ConditionFollowing, Examples, Level, Levels
+from latentdiff.model.evaluate.results import ConditionFollowing, Level, Levels
 from latentdiff.specs import Codec
 
 EXAMPLES = 4
@@ -29,64 +29,37 @@ DIGITAL_SILENCE_DB = -200.0
 
 @dataclass(frozen=True)
 class DecodedSet:
-    """Features and levels of a set of decoded clips; the audio of the first few only."""
+    """What is measured of a set of decoded clips; the audio of the first few only."""
 
-    mels: Tensor
-    """[B, bands, frames] log-mel spectrograms in dB."""
+    heard: Heard
     levels: list[float]
     """[B] RMS in dBFS."""
-    features: dict[str, Tensor]
-    """Features [n, F] by embedding."""
+    embedded: dict[str, list[Tensor]]
+    """Features [frames, F] of each clip by embedding."""
     sounds: list[NDArray[np.float32]]
     """The first EXAMPLES, [channels, N] each."""
-
-    def examples(self) -> Examples:
-        """The first EXAMPLES."""
-        return Examples(self.sounds, self.mels[:EXAMPLES])
 
 
 def decode_set(inputs: EvaluationInputs, codec: Codec, name: str, latents: LatentSet) -> DecodedSet:
     """Decode a set of clips. Raises UserError if an embedding fails."""
     clips = decode(codec, latents.raw, inputs.settings.latents, name)
+    # Samples may be longer than real clips; what is compared is as long as these.
+    compared = [clip[:, : inputs.clips.frames * codec.hop] for clip in clips]
     return DecodedSet(
-        mels=mel.log_mels(clips, codec.sample_rate),
+        heard=hear(compared, codec.sample_rate),
         levels=[level_db(clip) for clip in clips],
-        features={
-            plugin: embeddings.embed(plugin, function, clips, codec.sample_rate)
+        embedded={
+            plugin: embeddings.embed(plugin, function, compared, codec.sample_rate)
             for plugin, function in inputs.settings.embeddings.items()
         },
         sounds=clips[:EXAMPLES],
     )
 
 
-def compare_mels(sets: Mapping[str, DecodedSet]) -> Comparison:
-    """Compare sets by their log-mel spectrograms."""
-    return compare.compare_clips({name: decoded.mels for name, decoded in sets.items()})
-
-
-def compare_other_samples(
-    inputs: EvaluationInputs, codec: Codec, samples: LatentSet, sets: Mapping[str, DecodedSet]
-) -> Comparison:
-    """Compare sets by their log-mel spectrograms, with other samples in place of SAMPLES."""
-    clips = decode(codec, samples.raw, inputs.settings.latents, "samples of other steps")
-    mels = {name: decoded.mels for name, decoded in sets.items()}
-    return compare.compare_clips({**mels, compare.SAMPLES: mel.log_mels(clips, codec.sample_rate)})
-
-
-def compare_embeddings(
-    inputs: EvaluationInputs, sets: Mapping[str, DecodedSet]
-) -> dict[str, Comparison]:
-    """Compare sets by each embedding."""
-    return {
-        plugin: compare.compare({name: decoded.features[plugin] for name, decoded in sets.items()})
-        for plugin in inputs.settings.embeddings
-    }
-
-
-def levels(sets: Mapping[str, DecodedSet]) -> Levels:
+def levels(decoded: Mapping[str, DecodedSet]) -> Levels:
     """Levels of the samples and of the decoded training clips."""
-    training = sets[compare.REFERENCE].levels + sets[compare.OTHER].levels
-    return Levels(_level(sets[compare.SAMPLES].levels), _level(training))
+    training = decoded[sets.REFERENCE].levels + decoded[sets.OTHER].levels
+    return Levels(_level(decoded[sets.SAMPLES].levels), _level(training))
 
 
 def _level(levels: Sequence[float]) -> Level:
