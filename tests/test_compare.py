@@ -114,7 +114,8 @@ def test_figures_of_a_run(compare, tmp_path):
         "training skill": pytest.approx(0.7),
         "conditioning gain": 2.5,
         "audio s/s": 200.0,
-        "latents score": 0.9, "latents AUC": 0.9,
+        "latents score": 0.9,
+        "latents AUC": 0.9,
     }
 
 

@@ -215,6 +215,8 @@ def test_held_out_end_of_every_file(codec, run, tmp_path, write_wav, melody, cap
         "middle validation.wav": 4_800,
     }
     assert "3 files (2 held out, whole or their end)" in caplog.text
+    # Both parts of a file are one recording, not two copies.
+    assert "more than once" not in caplog.text
 
 
 def test_no_dataset_and_no_audio(codec, run, tmp_path):

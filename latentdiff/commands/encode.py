@@ -347,7 +347,10 @@ class _Encoding:
         codec, entries = self._codec, [file.entry for file in files]
         # Not by `LatentStore.open`: the stage is still running.
         store = LatentStore(self._root, entries, codec.latent_dim)
-        recordings = {file.entry.key: file.health for file in files if file.health}
+        # By source: a file whose end is held out is two entries, and one recording.
+        recordings = {
+            file.entry.source or file.entry.key: file.health for file in files if file.health
+        }
         return examine(store, statistics, recordings, codec.channels, codec.sample_rate / codec.hop)
 
     def _result(self, files: list[EncodedFile], training: list[EncodedFile]) -> EncodeResult:

@@ -73,9 +73,8 @@ def _lags(rate: float, frames: int, longest: float = math.inf) -> list[int]:
 
 
 def _windows(rate: float, frames: int) -> list[int]:
-    """Lengths in frames of the two windows whose difference makes a seam, at least one."""
-    sizes = {max(1, round(seconds * rate)) for seconds in WINDOWS}
-    return sorted(size for size in sizes if size == min(sizes) or 4 * size <= frames)
+    """Lengths in frames of the two windows whose difference makes a seam."""
+    return sorted({max(1, min(round(seconds * rate), frames // 4)) for seconds in WINDOWS})
 
 
 def timbre(x: Tensor) -> Tensor:

@@ -122,6 +122,10 @@ class Reference:
             parts.append(z / (z.shape[1] * len(clips.features)) ** 0.5)
         return torch.cat(parts, dim=1)
 
+    def distance(self, clips: Described) -> float:
+        """The first of `distances`."""
+        return float(self._distances(clips, torch.ones(1, len(clips), dtype=torch.float64))[0])
+
     def distances(self, clips: Described, generator: torch.Generator) -> Tensor:
         """[1 + R] energy distances: of the clips, and of bootstrap replicates of them.
 
@@ -129,8 +133,11 @@ class Reference:
         al. 2013, arXiv 1207.6076), which has no bandwidth and does not saturate. Unbiased: all
         pairs are of different clips that do not overlap, also in a replicate that holds one twice.
         """
+        return self._distances(clips, _replicates(len(clips), generator))
+
+    def _distances(self, clips: Described, weights: Tensor) -> Tensor:
+        """[R], for weights [R, B] of the clips."""
         x, apart = self.standard(clips), clips.apart().double()
-        weights = _replicates(len(x), generator)
         across = clips.apart(self.clips).double()
         each = (torch.cdist(x, self.features) * across).sum(dim=1) / across.sum(dim=1).clamp(min=1)
         cross = (weights * each).sum(dim=1) / weights.sum(dim=1)

@@ -13,8 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from latentdiff.diffusion.settings import SamplingConfig
-from latentdiff.evaluation import windows as cut
-from latentdiff.evaluation.frechet import Gaussian, distance
+from latentdiff.evaluation import movement
+from latentdiff.evaluation.scores import Described, Reference
 from latentdiff.model.model import AUTOGUIDANCE, Model, NonFiniteSamples
 from latentdiff.model.sampling import draw_like
 from latentdiff.tracking import progress
@@ -32,22 +32,30 @@ def calibrate(path: Path, windows: Batch, settings: SamplingConfig, device: str)
     """Find the autoguidance of the checkpoint at `path` and write it into its header.
 
     Samples as long as `windows` [B, C, T] of training files follow their conditions; the scale
-    found is the one with the least Frechet distance between the two, measured as `evaluate` does.
+    found is the one with the least energy distance between the two, window by window, measured on
+    the features by which `evaluate` scores latents.
     The draws depend on nothing but the checkpoint, the windows and the settings.
     """
     model = Model.load(path, device)
     deviation = model.whitening.variance[:, None].cpu().sqrt()
     whole = windows.mask.all(dim=1)
     real = windows.latents[whole] if whole.any() else windows.latents
-    reference = Gaussian.fit(cut.features(real / deviation))
+    if real.shape[-1] < movement.SHORTEST:
+        return 1.0
+    rate = 1 / model.spec.seconds(1)
+
+    def describe(latents: Tensor) -> Described:
+        return Described(movement.describe_latents(latents / deviation, rate))
+
+    reference = Reference(describe(real))
     distances: list[float] = []
     spreads: list[float] = []
     with progress(SCALES, unit="draw", what="calibrating the strength of samples") as scales:
         for scale in scales:
             drawn = _draw(model, windows, settings.model_copy(update={"autoguidance": scale}))
-            apart, spread = _measure(reference, drawn, deviation)
-            distances.append(apart)
-            spreads.append(spread)
+            # Not finite: too strong.
+            distances.append(math.inf if drawn is None else reference.distance(describe(drawn)))
+            spreads.append(math.inf if drawn is None else _spread(drawn / deviation))
             if len(distances) > 1 and not distances[-1] < distances[-2]:
                 break
     best = nearest(distances)
@@ -72,15 +80,8 @@ def _draw(model: Model, windows: Batch, settings: SamplingConfig) -> Tensor | No
         return None
 
 
-def _measure(reference: Gaussian, drawn: Tensor | None, deviation: Tensor) -> tuple[float, float]:
-    """Frechet distance and relative spread of samples; infinite where these are not finite."""
-    if drawn is None:
-        return math.inf, math.inf
-    scaled = drawn / deviation
-    return (
-        distance(reference, Gaussian.fit(cut.features(scaled))),
-        float(scaled.square().mean().sqrt()),
-    )
+def _spread(latents: Tensor) -> float:
+    return float(latents.square().mean().sqrt())
 
 
 def nearest(distances: list[float]) -> float:
