@@ -16,7 +16,6 @@ import pytest
 import soundfile
 
 from latentdiff import runs
-from latentdiff.commands import encode as encode_module
 from latentdiff.commands.encode import encode
 from latentdiff.commands.encode_jobs import EncodeJob
 from latentdiff.commands.encode_pass import share_out
@@ -27,6 +26,7 @@ from latentdiff.latents.store import MANIFEST, LatentStore
 from latentdiff.model.project import Project
 from latentdiff.runs import Run
 from latentdiff.streaming import files_together
+from latentdiff.training.process_group import ProcessGroup
 
 RECORDINGS = 9
 
@@ -55,8 +55,9 @@ def start(run, rave_run, recordings, *words, environment=MappingProxyType({})):
     )
 
 
-def encode_here(run, rave_run, recordings):
-    project = build(Project, {"data": {"sample_rate": 8000}, "device": "cpu"})
+def encode_here(run, rave_run, recordings, kinds="auto"):
+    settings = {"data": {"sample_rate": 8000}, "device": "cpu", "condition": {"kinds": kinds}}
+    project = build(Project, settings)
     skipped = encode(Run(run), project, rave=rave_run, audio=[recordings])
     assert len(skipped) == 1
 
@@ -103,7 +104,7 @@ def test_every_process_of_a_failed_encode_fails(leads):
     outcomes = [UserError("disk full"), ([], [])]
     group = SimpleNamespace(leads=leads, gather=lambda outcome: outcomes)
     with pytest.raises(UserError if leads else SystemExit) as caught:
-        encode_module._Encoding._everywhere(SimpleNamespace(_group=group), list)
+        ProcessGroup.everywhere(group, list)
     assert leads or caught.value.code == EXIT_FAILURE
 
 
@@ -155,6 +156,22 @@ def test_two_processes_make_the_store_of_one(tmp_path, rave_run, recordings):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-9)
     result = runs.read_run(two.root).result
     assert result == runs.read_run(one.root).result and result["files"] == RECORDINGS - 1
+
+
+@pytest.mark.real
+def test_two_processes_add_the_features_that_one_would(tmp_path, rave_run, recordings):
+    encode_here(tmp_path / "one", rave_run, recordings, "chroma")
+    encode_here(tmp_path / "two", rave_run, recordings, "none")
+    words = ("--devices", "2", "condition.kinds=chroma")
+    process = start(tmp_path / "two", rave_run, recordings, *words)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 3 and "chroma: 8 of 8 files have it" in out, err
+    one, two = (tmp_path / name / "latents" for name in ("one", "two"))
+    assert files(one) == files(two)
+    for name in files(one):
+        if name.suffix == ".npy":
+            assert (one / name).read_bytes() == (two / name).read_bytes()
+    assert runs.read_jsonl(one / MANIFEST) == runs.read_jsonl(two / MANIFEST)
 
 
 @pytest.mark.real

@@ -148,7 +148,8 @@ def train_rave(run: Run, project: Project, **options: Any) -> list[str]:
 def encode(run: Run, project: Project, **options: Any) -> list[str]:
     """Audio + codec -> latents.
 
-    Writes posterior means, mel spectrograms and statistics.
+    Writes posterior means, mel spectrograms, statistics, and features of condition.kinds. Into
+    finished latents that lack some of these features it adds them, and changes nothing else.
     """
     from latentdiff.commands.encode import encode as work
 

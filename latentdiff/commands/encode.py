@@ -5,34 +5,31 @@ Shapes: D latent dimensions, T latent frames.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latentdiff import runs
 from latentdiff.audio import file_stems
+from latentdiff.commands.encode_addition import HARMLESS, Addition
+from latentdiff.commands.encode_features import FeatureWriter
 from latentdiff.commands.encode_jobs import EncodeJob, EncodeJobs, find_jobs
 from latentdiff.commands.encode_pass import FilesPass, share_out
 from latentdiff.commands.encode_progress import EncodedFile, ProgressLog
 from latentdiff.commands.health import DataHealth, examine
-from latentdiff.conditions.beats import read_beats
-from latentdiff.conditions.kind import FeatureKind, feature_kinds
-from latentdiff.conditions.settings import ConditionConfig
-from latentdiff.errors import EXIT_FAILURE, UserError
+from latentdiff.errors import UserError
 from latentdiff.evaluation.reconstruction import check_reconstruction
 from latentdiff.evaluation.sound import LevelMeter, json_db
 from latentdiff.latents.arrays import read_array
 from latentdiff.latents.statistics import LatentStatistics, StatisticsAccumulator
 from latentdiff.latents.store import MANIFEST, STATISTICS, LatentStore
+from latentdiff.model.condition_data import feature_inputs, missing_features, stored_kinds
 from latentdiff.model.project import Project, begin
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.runs import Input, Run, Stage
@@ -43,13 +40,8 @@ from latentdiff.training.process_group import ProcessGroup
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 _BLOCK = 1 << 14
 """Frames read at a time for the statistics."""
-
-# These change how encoding runs or what training makes of it, but none of the files.
-_HARMLESS = ("latents.keep", "latents.scaling", "latents.chunk_seconds", "latents.batch")
 
 
 def encode(
@@ -69,6 +61,9 @@ def encode(
 ) -> list[str]:
     """Encode the dataset's files, or those in `audio`, into `run.latents`.
 
+    A finished store that lacks condition kinds of the settings gets their features; its latents
+    stay as they are.
+
     `rave`: where the codec is; None: the run's own. `ckpt`: `last` (None), `best` or a path.
     `devices`, `num_nodes`, `strategy`: see `Launch`; each process encodes its share of the files,
     and only the first one holds the stage and logs. `check`: decode some held-out files and compare
@@ -78,19 +73,24 @@ def encode(
     fabric = make_fabric(Launch(project.device, devices, num_nodes, strategy))
     jobs = find_jobs(run, project, audio, dataset)
     codec = _open_codec(rave or run.rave, ckpt, str(fabric.device))
+    inputs = _inputs(codec, jobs, project)
+    missing = None if overwrite else missing_features(run.latents, project)
+    addition = None if missing is None else Addition(run, project, jobs, codec, inputs, missing)
     if dry_run:
-        _log_plan(jobs, codec, run.latents)
+        if addition is None:
+            _log_plan(jobs, codec, run.latents)
+        else:
+            addition.plan()
         log.info("dry run: nothing was written")
         return jobs.skipped
     # From here on this runs in every process.
     fabric.launch()
     group = ProcessGroup(fabric)
-    skipped = jobs.skipped
-    with ExitStack() as stack:
-        stage = group.lead(lambda: _open_stage(stack, run, project, codec, jobs, overwrite))
-        # Only the leader's counts: in the others it is None even if there is work to do.
-        if group.gather(stage is not None)[0]:
-            skipped = _Encoding(run.latents, stage, codec, project, jobs, group).run()
+    if addition is None:
+        skipped = _encode_files(run, project, codec, jobs, inputs, group, overwrite)
+    else:
+        addition.run(group)
+        skipped = jobs.skipped
     if not group.leads:
         return []
     if check:
@@ -105,49 +105,48 @@ def _open_codec(path: Path, ckpt: str | None, device: str) -> RaveCodec:
     return RaveCodec.open(path, ckpt, device)
 
 
-def _open_stage(
-    stack: ExitStack,
+def _encode_files(
     run: Run,
     project: Project,
     codec: RaveCodec,
     jobs: EncodeJobs,
+    inputs: Mapping[str, Input],
+    group: ProcessGroup,
     overwrite: bool,
-) -> Stage | None:
-    """The stage, entered; None if it is already done."""
-    stage = begin(
-        run,
-        project,
-        run.latents,
-        "encode",
-        sections=["latents"],
-        inputs=_inputs(codec, jobs, project),
-        overwrite=overwrite,
-        harmless=_HARMLESS,
-    )
-    if stage is None:
-        return None
-    stack.enter_context(stage)
-    _log_plan(jobs, codec, run.latents)
-    return stage
+) -> list[str]:
+    """Encode all files, unless that is already done; "path: reason" of every file skipped."""
 
+    def open_stage() -> Stage | None:
+        stage = begin(
+            run,
+            project,
+            run.latents,
+            "encode",
+            sections=["latents"],
+            inputs=inputs,
+            overwrite=overwrite,
+            harmless=HARMLESS,
+        )
+        if stage is None:
+            return None
+        stack.enter_context(stage)
+        _log_plan(jobs, codec, run.latents)
+        return stage
 
-def _feature_kinds(condition: ConditionConfig) -> dict[str, FeatureKind]:
-    """Feature kinds by name: `mel`, to follow any recording, and those in the run's config."""
-    return feature_kinds(dict.fromkeys(["mel", *condition.chosen]), condition)
+    with ExitStack() as stack:
+        stage = group.lead(open_stage)
+        # Only the leader's counts: in the others it is None even if there is work to do.
+        if group.gather(stage is not None)[0]:
+            return _Encoding(run.latents, stage, codec, project, jobs, group).run()
+    return jobs.skipped
 
 
 def _inputs(codec: RaveCodec, jobs: EncodeJobs, project: Project) -> dict[str, Input]:
-    inputs = {
+    return {
         "codec": Input(str(codec.origin.path.resolve()), codec.fingerprint),
         "audio": jobs.source,
+        **feature_inputs(project),
     }
-    if (beats := project.data.beats) is not None:
-        inputs["data.beats"] = Input(beats, runs.sha256_file(Path(beats)))
-    for name, kind in _feature_kinds(project.condition).items():
-        settings = json.dumps(kind.identity(), sort_keys=True)
-        digest = hashlib.sha256(settings.encode()).hexdigest()
-        inputs[f"condition.{name}"] = Input(settings, digest)
-    return inputs
 
 
 def _log_plan(jobs: EncodeJobs, codec: Codec, directory: Path) -> None:
@@ -213,9 +212,9 @@ class _Encoding:
         self._root, self._stage, self._group = root, stage, group
         self._codec = codec
         stems = file_stems(job.key for job in jobs.jobs)
-        kinds = _feature_kinds(project.condition)
-        known = {} if project.data.beats is None else read_beats(Path(project.data.beats))
-        self._pass = FilesPass(root, codec, project.latents, kinds, stems, known)
+        kinds, rate = stored_kinds(project.condition), codec.sample_rate / codec.hop
+        features = FeatureWriter(root, kinds, rate, project.data.beats)
+        self._pass = FilesPass(root, codec, project.latents, features, stems)
         self._log = ProgressLog(root, group.rank)
         self._keep = project.latents.keep
         self._jobs = jobs.jobs
@@ -230,35 +229,16 @@ class _Encoding:
         self._done = group.gather(self._done)[0]
         todo = [job for job in self._jobs if job.key not in self._done]
         mine = share_out(todo, group.size, self._pass.together)[group.rank]
-        for encoded, skipped in self._everywhere(lambda: self._encode(mine)):
+        for encoded, skipped in group.everywhere(lambda: self._encode(mine)):
             self._done.update({file.entry.key: file for file in encoded})
             self._skipped += skipped
         # In the order of the jobs, whichever process was first.
         files = [self._done[job.key] for job in self._jobs if job.key in self._done]
         training = [file for file in files if file.entry.split == "train"] or files
-        sums = self._everywhere(lambda: self._sum_up(training[group.share(len(training))]))
+        sums = group.everywhere(lambda: self._sum_up(training[group.share(len(training))]))
         # Led, so that the others fail too if this fails.
         group.lead(lambda: self._finish(files, training, sums))
         return self._skipped
-
-    def _everywhere(self, work: Callable[[], T]) -> list[T]:
-        """Results of `work` in all processes, by rank.
-
-        If any of them fails, the leader raises the first error and the others exit silently with
-        code 1, once all have ended.
-        """
-        outcome: T | UserError
-        try:
-            outcome = work()
-        except UserError as error:
-            outcome = error
-        outcomes = self._group.gather(outcome)
-        errors = [outcome for outcome in outcomes if isinstance(outcome, UserError)]
-        if errors and self._group.leads:
-            raise errors[0]
-        if errors:
-            raise SystemExit(EXIT_FAILURE)
-        return [outcome for outcome in outcomes if not isinstance(outcome, UserError)]
 
     def _resume(self) -> None:
         """Take over the files that interrupted runs have completed, in any number of processes."""
@@ -268,7 +248,7 @@ class _Encoding:
 
     def _encode(self, mine: list[EncodeJob]) -> tuple[list[EncodedFile], list[str]]:
         """The encoded files, and "path: reason" of those that were skipped."""
-        done, parent = [], os.getppid()
+        done = []
         total = round(sum(job.seconds for job in mine), 1)
         try:
             with (
@@ -280,10 +260,7 @@ class _Encoding:
                     if file is not None:
                         done.append(file)
                         self._log.append(file)
-                    if not self._group.leads and os.getppid() != parent:
-                        # The process that started this one is gone. Stop, or the next run would
-                        # meet us writing into its folder.
-                        raise KeyboardInterrupt
+                    self._group.stop_if_orphaned()
         finally:
             for job in mine:
                 job.close()

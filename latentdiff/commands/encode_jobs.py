@@ -74,11 +74,18 @@ class EncodeJob:
             return []
         return [str(self.path), info.st_size, info.st_mtime_ns, self.start, self.stop, self.split]
 
+    def check_unchanged(self) -> None:
+        """Raises AudioError unless the file is there, and as it was when the dataset was made."""
+        if not self.path.is_file():
+            raise sound.AudioError(self.path, "the file is gone")
+        if self.sha256 and runs.sha256_file(self.path) != self.sha256:
+            raise sound.AudioError(self.path, "the file has changed since `preprocess` read it")
+
     def blocks(self, codec: Codec) -> Iterator[NDArray[np.float32]]:
         """Blocks [channels, N] for the codec. Errors do not raise: they end up in `failed`."""
         self.samples = 0
         try:
-            self._check_unchanged()
+            self.check_unchanged()
             self.meter = HealthMeter()
             for block in self.slice(codec.sample_rate, codec.channels, self.meter):
                 self.samples += block.shape[1]
@@ -114,12 +121,6 @@ class EncodeJob:
         """Stop decoders that are still running."""
         while self._open:
             self._open.pop().close()
-
-    def _check_unchanged(self) -> None:
-        if not self.path.is_file():
-            raise sound.AudioError(self.path, "the file is gone")
-        if self.sha256 and runs.sha256_file(self.path) != self.sha256:
-            raise sound.AudioError(self.path, "the file has changed since `preprocess` read it")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """One process's share of the files, and their way through the codec to disk.
 
-Shapes: D latent dimensions, K condition features, N audio samples, T latent frames.
+Shapes: D latent dimensions, N audio samples, T latent frames.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +15,9 @@ from numpy.typing import NDArray
 
 from latentdiff import streaming
 from latentdiff.audio import AudioError
+from latentdiff.commands.encode_features import FeatureWriter
 from latentdiff.commands.encode_jobs import EncodeJob
 from latentdiff.commands.encode_progress import EncodedFile
-from latentdiff.conditions.beat_tracker import SAMPLE_RATE, find_beats
-from latentdiff.conditions.beats import BeatGrid, beats_of
-from latentdiff.conditions.kind import FeatureKind, Sound
 from latentdiff.latents.arrays import ArrayWriter, array_writer
 from latentdiff.latents.settings import LatentConfig
 from latentdiff.latents.store import Entry
@@ -70,17 +67,12 @@ class FilesPass:
         root: Path,
         codec: Codec,
         settings: LatentConfig,
-        kinds: Mapping[str, FeatureKind],
+        features: FeatureWriter,
         stems: Mapping[str, str],
-        beats: Mapping[str, BeatGrid],
     ) -> None:
-        """`kinds`: name -> condition features to store. `stems`: key -> stem of its files, for all
-        jobs of the store (see `audio.file_stems`). `beats`: those that are known, by key."""
-        self._root, self._codec = root, codec
-        self._settings, self._kinds = settings, kinds
-        self._stems = stems
-        self._known_beats = beats
-        self._found_beats: tuple[Path | None, BeatGrid | None] = (None, None)
+        """`stems`: key -> stem of its files, for all jobs of the store (see `audio.file_stems`)."""
+        self._root, self._codec, self._settings = root, codec, settings
+        self._features, self._stems = features, stems
 
     def together(self, job: EncodeJob) -> int:
         """How many files as long as this one are batched into one codec call."""
@@ -123,23 +115,9 @@ class FilesPass:
         In this order because features take another pass over the recording, which can fail: then
         all its arrays are discarded.
         """
-        files = {}
-        recording = Sound(
-            lambda rate: job.slice(rate, 1),
-            job.samples / self._codec.sample_rate,
-            lambda: self._beats(job),
-        )
-        rate = self._codec.sample_rate / self._codec.hop
+        seconds = job.samples / self._codec.sample_rate
         try:
-            with ExitStack() as stack:
-                for name, kind in self._kinds.items():
-                    blocks = kind.extract(recording, output.frames, rate)
-                    if blocks is None:
-                        continue
-                    files[name] = f"{name}/{self._stems[job.key]}.npy"
-                    writer = stack.enter_context(array_writer(self._root / files[name]))
-                    for features in blocks:
-                        writer.append(features)
+            files = self._features.write(job, self._stems[job.key], output.frames, seconds)
         except AudioError as error:
             job.failed = error.why
             return None
@@ -159,20 +137,6 @@ class FilesPass:
         )
         health = job.meter.finish()
         return EncodedFile(entry, job.identity(), job.level, output.posterior(), health)
-
-    def _beats(self, job: EncodeJob) -> BeatGrid | None:
-        """Known beats, or those found in the whole recording: a part of it may be too short."""
-        known = beats_of(job.key, job.start, self._known_beats)
-        if known is not None:
-            return known
-        if self._found_beats[0] != job.path:
-            whole = replace(job, start=0.0, stop=None, _open=[])
-            try:
-                self._found_beats = (job.path, find_beats(whole.slice(SAMPLE_RATE, 1)))
-            finally:
-                whole.close()
-        found = self._found_beats[1]
-        return None if found is None else found.shifted(job.start)
 
 
 class _Output:

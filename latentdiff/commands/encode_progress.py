@@ -10,20 +10,20 @@ Shapes: D latent dimensions.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from latentdiff import runs
 from latentdiff.audio.health import FileHealth
 from latentdiff.commands.encode_jobs import EncodeJob, Identity
+from latentdiff.config import Values
 from latentdiff.evaluation.sound import LevelMeter, json_db
 from latentdiff.latents.store import Entry
+from latentdiff.runs import ProgressFiles
 
 PROGRESS = "encoded.jsonl"
-"""The leader's file; other processes have `encoded.RANK.jsonl`, so that no two write into one."""
+"""Name of the files of `ProgressLog`."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class EncodedFile:
     health: FileHealth | None = None
     """What was measured of the recording; None: encoded by an earlier version."""
 
-    def progress_row(self) -> dict[str, object]:
+    def progress_row(self) -> Values:
         """This file's row in a progress file: all that a resumed run needs."""
         return {
             **self.entry.row(),
@@ -51,7 +51,7 @@ class EncodedFile:
             "health": None if self.health is None else asdict(self.health),
         }
 
-    def manifest_row(self) -> dict[str, object]:
+    def manifest_row(self) -> Values:
         """This file's row in the store's manifest."""
         return {**self.entry.row(), "level_db": json_db(self.level.db)}
 
@@ -64,61 +64,37 @@ class EncodedFile:
 
 
 class ProgressLog:
-    """The progress files of a store: one for each process that has encoded into it."""
+    """What an interrupted `encode` has completed."""
 
     def __init__(self, root: Path, rank: int) -> None:
         self._root = root
-        self._first = root / PROGRESS
-        self._own = self._first if rank == 0 else self._first.with_suffix(f".{rank}.jsonl")
+        self._files = ProgressFiles(root, PROGRESS, rank)
 
     def append(self, file: EncodedFile) -> None:
         """Note a completed file in this process's progress file."""
-        with open(self._own, "a", encoding="utf-8") as handle:
-            handle.write(json.dumps(file.progress_row(), ensure_ascii=False) + "\n")
+        self._files.append(file.progress_row())
 
     def exists(self) -> bool:
         """Whether an earlier run has completed anything."""
-        return bool(self._paths())
+        return self._files.exists()
 
     def take_over(self, jobs: Iterable[EncodeJob]) -> dict[str, EncodedFile]:
         """Key -> file, for all files of `jobs` that earlier runs have completed.
 
-        Files whose recording has changed since, or whose arrays are missing, are left out. Gathers
-        all lines in the leader's file, since the next run may have another number of processes.
+        Files whose recording has changed since, or whose arrays are missing, are left out.
         """
         known = {job.key: job for job in jobs}
         done = {}
-        paths = self._paths()
-        for file in (file for path in paths for file in _read(path)):
+        for file in map(EncodedFile.from_progress_row, self._files.rows()):
             job = known.get(file.entry.key)
             if job and file.identity == job.identity() and self._is_complete(file.entry):
                 done[file.entry.key] = file
-        # The others go only when the leader's file has everything: an interruption in between
-        # leaves some lines twice, and loses none.
-        runs.write_jsonl(self._first, [file.progress_row() for file in done.values()])
-        for path in paths:
-            if path != self._first:
-                path.unlink()
+        self._files.replace(file.progress_row() for file in done.values())
         return done
 
     def remove(self) -> None:
         """Remove all progress files: the store is complete."""
-        for path in self._paths():
-            path.unlink()
-
-    def _paths(self) -> list[Path]:
-        others = sorted(self._root.glob(f"{self._first.stem}.*{self._first.suffix}"))
-        return [path for path in (self._first, *others) if path.exists()]
+        self._files.remove()
 
     def _is_complete(self, entry: Entry) -> bool:
         return all((self._root / name).is_file() for name in entry.files())
-
-
-def _read(path: Path) -> Iterator[EncodedFile]:
-    """The files of a progress file, up to a line that a kill cut short."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            return
-        yield EncodedFile.from_progress_row(row)

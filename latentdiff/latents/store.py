@@ -81,6 +81,11 @@ class Entry:
         """The manifest row; `features` only if there are any, as in version 0.1."""
         return {key: value for key, value in asdict(self).items() if key != "features" or value}
 
+    def with_features(self, files: Mapping[str, str]) -> Entry:
+        """The entry with these files of condition features too, by name."""
+        others = {name: file for name, file in files.items() if name != "mel"}
+        return replace(self, mel=files.get("mel", self.mel), features={**self.features, **others})
+
     def feature_files(self) -> dict[str, str]:
         """Name -> file of all condition features."""
         return ({} if self.mel is None else {"mel": self.mel}) | dict(self.features)
@@ -177,21 +182,31 @@ class LatentStore:
         return statistics.fit((self.mean(entry), self.std(entry)) for entry in self.of("train"))
 
     def fingerprint(self) -> str:
-        """Identifies everything that training reads: `LATENTS` or `LATENTS+REST`, sha256 in hex.
+        """Identifies everything that training reads: sha256 in hex, `LATENTS+REST+KIND:...+...`.
 
-        LATENTS covers key, split, latents and features of each entry, REST their labels and
-        standard deviations; it is left out if no entry has any. Version 0.1 recorded LATENTS alone:
-        compare with `same_fingerprint`. A file is hashed again if its size or time changes.
+        LATENTS covers key, split, latents and mel features of each entry, REST their labels and
+        standard deviations, and KIND:... the features of one more kind each; a part is left out if
+        no entry has any of it. Compare with `same_fingerprint`. A file is hashed again if its size
+        or time changes.
         """
         latents, rest = hashlib.sha256(), hashlib.sha256()
         for entry in self.entries:
-            names = entry.mean, *entry.feature_files().values()
-            arrays = " ".join(_sha256(self.root / name) for name in names)
+            arrays = " ".join(_sha256(self.root / name) for name in (entry.mean, entry.mel) if name)
             latents.update(f"{entry.key} {entry.split} {arrays}\n".encode())
             std = "" if entry.std is None else _sha256(self.root / entry.std)
             rest.update(f"{entry.key} {entry.label!r} {std}\n".encode())
         bare = all(entry.label is None and entry.std is None for entry in self.entries)
-        return latents.hexdigest() if bare else f"{latents.hexdigest()}+{rest.hexdigest()}"
+        kinds = sorted({name for entry in self.entries for name in entry.features})
+        features = [f"{kind}:{self._features_digest(kind)}" for kind in kinds]
+        return "+".join([latents.hexdigest(), *([] if bare else [rest.hexdigest()]), *features])
+
+    def _features_digest(self, kind: str) -> str:
+        digest = hashlib.sha256()
+        for entry in self.entries:
+            file = entry.features.get(kind)
+            array = "" if file is None else _sha256(self.root / file)
+            digest.update(f"{entry.key} {array}\n".encode())
+        return digest.hexdigest()
 
     def digest(self, entry: Entry) -> str:
         """sha256 in hex of the latents' file: equal for recordings with the same samples."""
@@ -212,9 +227,10 @@ class LatentStore:
 def same_fingerprint(recorded: str | None, now: str) -> bool:
     """Whether a fingerprint in a run.json is that of the same files.
 
-    A record of version 0.1 omits labels and standard deviations; the rest must agree.
+    Parts that it lacks do not count: version 0.1 recorded LATENTS alone, and features of more kinds
+    may have been added since.
     """
-    return recorded == now or recorded == now.partition("+")[0]
+    return recorded is not None and set(recorded.split("+")) <= set(now.split("+"))
 
 
 def _open_file(path: Path) -> LatentStore:

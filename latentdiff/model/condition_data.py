@@ -5,6 +5,7 @@ Shapes: C latent channels, K condition features, k numbers that describe a file,
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from latentdiff.conditions.kind import (
     FeatureKind,
     LatentKind,
     condition_kind,
+    feature_kinds,
 )
 from latentdiff.conditions.labels import label_names, labels_for, read_labels
 from latentdiff.conditions.references import References
@@ -27,6 +29,8 @@ from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.conditions.standardiser import Standardiser
 from latentdiff.errors import UserError
 from latentdiff.latents.store import Entry, LatentStore
+from latentdiff.model.project import Project
+from latentdiff.runs import Input
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,16 @@ class FittedConditions:
     references: References
     labels: list[str]
     """The label vocabulary; empty without labels."""
+
+
+@dataclass(frozen=True)
+class MissingFeatures:
+    """What a finished store lacks."""
+
+    kinds: Mapping[str, FeatureKind]
+    """By name."""
+    inputs: Mapping[str, Input]
+    """What their features are made from, for `run.json`."""
 
 
 def fit_conditions(
@@ -88,6 +102,40 @@ def stored_features(store: LatentStore, entry: Entry, kind: FeatureKind) -> np.n
     if features is None and not (kind.optional and _recorded(store, kind.name)):
         raise _no_features(store, kind.name, f"{entry.key} has none")
     return features
+
+
+def stored_kinds(condition: ConditionConfig) -> dict[str, FeatureKind]:
+    """Feature kinds by name: `mel`, to follow any recording, and those in the run's config."""
+    return feature_kinds(dict.fromkeys(["mel", *condition.chosen]), condition)
+
+
+def feature_inputs(project: Project) -> dict[str, Input]:
+    """What features are made from, for `run.json`: the settings of each kind, and known beats."""
+    inputs = {}
+    if (beats := project.data.beats) is not None:
+        inputs["data.beats"] = Input(beats, runs.sha256_file(Path(beats)))
+    for name, kind in stored_kinds(project.condition).items():
+        settings = json.dumps(kind.identity(), sort_keys=True)
+        digest = hashlib.sha256(settings.encode()).hexdigest()
+        inputs[f"condition.{name}"] = Input(settings, digest)
+    return inputs
+
+
+def missing_features(directory: Path, project: Project) -> MissingFeatures | None:
+    """The condition kinds that the store lacks; None if there are none, or it is not finished."""
+    before = runs.read_run(directory, "encode")
+    if before is None or not before.is_done:
+        return None
+    kinds = {
+        name: kind
+        for name, kind in stored_kinds(project.condition).items()
+        if f"condition.{name}" not in before.inputs
+    }
+    sources = {f"condition.{name}" for name in kinds}
+    if "beat" in kinds and "data.beats" not in before.inputs:
+        sources.add("data.beats")
+    inputs = {role: x for role, x in feature_inputs(project).items() if role in sources}
+    return MissingFeatures(kinds, inputs) if kinds else None
 
 
 def labelled(store: LatentStore, condition: ConditionConfig) -> LatentStore:
@@ -142,7 +190,7 @@ def _missing(store: LatentStore, kind: ConditionKind) -> str | None:
     if not isinstance(kind, FeatureKind):
         return None
     if not _recorded(store, kind.name):
-        return f"{store.root} was encoded without it; encode again to have it"
+        return f"{store.root} has no such features; `latentdiff encode` adds them"
     if all(store.features(entry, kind.name) is None for entry in store.of("train")):
         return f"no training file has a {kind.name} that could be found"
     return None
@@ -179,6 +227,6 @@ def _no_features(store: LatentStore, name: str, why: str) -> UserError:
     return UserError(
         f"the model cannot follow the {name} of the recordings in {store.root}",
         why=f"{why}; features are stored when the latents are encoded",
-        do_this=f"run `latentdiff encode` with condition.kinds={name}, or train with "
+        do_this=f"add them with `latentdiff encode` and condition.kinds={name}, or train with "
         "condition.kinds=none.",
     )

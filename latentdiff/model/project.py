@@ -20,7 +20,7 @@ from latentdiff.latents.store import same_fingerprint
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.notebook.experiments.settings import ExperimentConfig
 from latentdiff.rave.settings import RaveConfig
-from latentdiff.runs import Input, Run, RunInfo, Stage
+from latentdiff.runs import Input, Run, RunInfo, Stage, StageExtension
 from latentdiff.training.settings import TrainingConfig
 
 if TYPE_CHECKING:
@@ -144,6 +144,30 @@ def begin(
     return stage
 
 
+def extend(
+    run: Run,
+    project: Project,
+    directory: Path,
+    name: str,
+    *,
+    sections: Iterable[str],
+    inputs: Mapping[str, Input],
+    added: Mapping[str, Input],
+    harmless: Iterable[str] = (),
+) -> Stage:
+    """The finished stage of this folder, to be entered and given what is made from `added` too.
+
+    Raises UserError where it was made with other settings or `inputs`; see `begin`.
+    """
+    before = runs.require_done(directory, name, name)
+    changed = _changed(before, project.sections([*sections, "seed"]), inputs)
+    if hard := _without(changed, harmless):
+        raise _made_otherwise(directory, name, hard)
+    stage = _RememberingExtension(directory, name, inputs=added)
+    stage.remember(run, project)
+    return stage
+
+
 def already_done(
     directory: Path,
     name: str,
@@ -160,17 +184,10 @@ def already_done(
     before = None if overwrite else runs.read_run(directory, name)
     if before is None:
         return False
-    recorded = _in_todays_terms(before.config, settings)
-    changed = config.differences(recorded, settings) + _other_inputs(before, inputs)
-    changed = _without(changed, harmless)
+    changed = _without(_changed(before, settings, inputs), harmless)
     hard = _without(changed, may_change)
     if hard:
-        raise UserError(
-            f"{directory} holds a {name} made with other settings or inputs:\n    "
-            + "\n    ".join(hard),
-            why="continuing would mix the two",
-            do_this="replace it with --overwrite, or keep both with another --run or --name.",
-        )
+        raise _made_otherwise(directory, name, hard)
     done = before.is_done and not changed
     if changed and not done:
         log.info("continuing with other settings than before:\n    %s", "\n    ".join(changed))
@@ -212,6 +229,27 @@ class _RememberingStage(Stage):
         runs.make_directory(self._run.root)
         runs.write_text(self._run.config, config.to_yaml(self._project))
         self._run.write_elsewhere()
+
+
+class _RememberingExtension(_RememberingStage, StageExtension):
+    """The same for a stage that is done and gets something more."""
+
+
+def _changed(
+    before: RunInfo, settings: Mapping[str, Any], inputs: Mapping[str, Input]
+) -> list[str]:
+    """A line `key: old -> new` for all that differs from how a stage was made."""
+    recorded = _in_todays_terms(before.config, settings)
+    return config.differences(recorded, settings) + _other_inputs(before, inputs)
+
+
+def _made_otherwise(directory: Path, name: str, changed: list[str]) -> UserError:
+    return UserError(
+        f"{directory} holds a {name} made with other settings or inputs:\n    "
+        + "\n    ".join(changed),
+        why="continuing would mix the two",
+        do_this="replace it with --overwrite, or keep both with another --run or --name.",
+    )
 
 
 def _in_todays_terms(recorded: Values, settings: Mapping[str, Any]) -> Values:

@@ -22,11 +22,13 @@ from latentdiff.runs.info import (
     read_run,
     require_done,
 )
+from latentdiff.runs.progress import ProgressFiles
 from latentdiff.runs.stage import (
     CONFIG_FILE,
     LOCK_FILE,
     Run,
     Stage,
+    StageExtension,
     is_locked,
     refuse_foreign,
 )
@@ -38,9 +40,11 @@ __all__ = [
     "RUN_FILE",
     "Input",
     "Process",
+    "ProgressFiles",
     "Run",
     "RunInfo",
     "Stage",
+    "StageExtension",
     "Status",
     "atomic",
     "free_bytes",

@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from latentdiff.errors import UserError
 from latentdiff.runs.files import make_directory, remove_partial, write_json
-from latentdiff.runs.info import RUN_FILE, Input, Process, RunInfo, package_versions, read_run
+from latentdiff.runs.info import (
+    RUN_FILE,
+    Input,
+    Process,
+    RunInfo,
+    package_versions,
+    read_run,
+    require_done,
+)
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -212,6 +220,24 @@ class Stage:
         elapsed = time.monotonic() - self._started
         self._info = replace(self._info, wall_seconds=round(self._wall_before + elapsed, 3))
         write_json(self.directory / RUN_FILE, self._info.to_json())
+
+
+class StageExtension(Stage):
+    """An open stage that is done and gets something more, made from further `inputs`.
+
+    Its `run.json` is written once, when everything has been added: until then, and whatever
+    happens, the stage stays done as it was.
+    """
+
+    def _begin(self) -> None:
+        before = require_done(self.directory, self.name, self.name)
+        super()._begin()
+        inputs = {**before.inputs, **self._info.inputs}
+        self._info = replace(before, inputs=inputs, status="running")
+
+    def _write(self) -> None:
+        if self._info.is_done:
+            super()._write()
 
 
 def refuse_foreign(directory: Path) -> None:

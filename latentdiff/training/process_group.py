@@ -5,11 +5,14 @@ Shapes: B windows of a batch, N anything.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from latentdiff.errors import EXIT_FAILURE, UserError
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -27,6 +30,7 @@ class ProcessGroup:
     def __init__(self, fabric: Fabric) -> None:
         self.rank, self.size = fabric.global_rank, fabric.world_size
         self.leads = self.rank == 0
+        self._parent = os.getppid()
         self._group: Any = None
         if self.size > 1:
             self._group = torch.distributed.new_group(backend="gloo")
@@ -84,3 +88,28 @@ class ProcessGroup:
         if anywhere:
             raise SystemExit(1)
         return result
+
+    def everywhere(self, work: Callable[[], T]) -> list[T]:
+        """Results of `work` in all processes, by rank.
+
+        If any of them fails, the leader raises the first error and the others exit silently with
+        code 1, once all have ended.
+        """
+        outcome: T | UserError
+        try:
+            outcome = work()
+        except UserError as error:
+            outcome = error
+        outcomes = self.gather(outcome)
+        errors = [outcome for outcome in outcomes if isinstance(outcome, UserError)]
+        if errors and self.leads:
+            raise errors[0]
+        if errors:
+            raise SystemExit(EXIT_FAILURE)
+        return [outcome for outcome in outcomes if not isinstance(outcome, UserError)]
+
+    def stop_if_orphaned(self) -> None:
+        """Raise KeyboardInterrupt in a process that outlived the one that started it: the next run
+        would meet it writing into its folder."""
+        if not self.leads and os.getppid() != self._parent:
+            raise KeyboardInterrupt
