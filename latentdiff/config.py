@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -37,7 +38,8 @@ class Section(BaseModel):
 
     @classmethod
     def method_fields(cls) -> frozenset[str]:
-        """The fields that some methods read and others do not."""
+        """The fields that some methods read and others do not; `inner.field` for those of a section
+        inside this one."""
         return frozenset(cls.model_fields) - {cls.method_key}
 
     def read_by_method(self) -> frozenset[str]:
@@ -193,19 +195,41 @@ def unread(
         built = section.model_validate(values)
     except ValidationError:
         return problems
-    method = f"{prefix}{section.method_key}={getattr(built, section.method_key)}"
+    method = f"{prefix}{section.method_key}={_method_name(getattr(built, section.method_key))}"
     read = built.read_by_method()
-    own = ", ".join(sorted(read)) or "no setting of its own"
-    for key in given:
-        if key not in section.method_fields() - read:
+    own = ", ".join(sorted({name.partition(".")[0] for name in read})) or "no setting of its own"
+    for name, value in _leaves(section, given):
+        if name not in section.method_fields() - read:
             continue
-        default = section.model_fields[key].get_default(call_default_factory=True)
-        if getattr(built, key) != default:
+        default = _default(section, name)
+        if reduce(getattr, name.split("."), built) != default:
             problems.append(
-                f"{prefix}{key}: not read by {method}, which reads {own}; "
-                f"leave it at its default, {_yaml_word(default)} (got {given[key]!r})"
+                f"{prefix}{name}: not read by {method}, which reads {own}; "
+                f"leave it at its default, {_yaml_word(default)} (got {value!r})"
             )
     return problems
+
+
+def _method_name(chosen: object) -> str:
+    """A method, or the methods, as one would type them."""
+    return (",".join(chosen) or "none") if isinstance(chosen, tuple) else str(chosen)
+
+
+def _leaves(section: type[Section], given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of every setting that is no section."""
+    for key, value in given.items():
+        nested = _nested(section, key)
+        if nested is not None and isinstance(value, Mapping):
+            yield from ((f"{key}.{name}", inner) for name, inner in _leaves(nested, value))
+        else:
+            yield key, value
+
+
+def _default(section: type[Section], name: str) -> object:
+    """The default of a setting by its dotted name."""
+    key, _, rest = name.partition(".")
+    default = section.model_fields[key].get_default(call_default_factory=True)
+    return reduce(getattr, rest.split("."), default) if rest else default
 
 
 def to_yaml(section: Section) -> str:

@@ -56,6 +56,13 @@ UNREAD = [
     (["sampling.sampler=heun", "sampling.eta=0.5"], "sampling.eta", "sampling.sampler=heun"),
     (["sampling.eta=0.5"], "sampling.eta", "sampling.sampler=dpmpp-2m"),
     (["sampling.sampler=ddim", "sampling.variance=beta"], "sampling.variance", "which reads eta"),
+    (
+        ["condition.kinds=mel", "condition.beat.dropout=0.2"],
+        "condition.beat.dropout",
+        "not read by condition.kinds=mel, which reads mel; leave it at its default, 0.1 (got 0.2)",
+    ),
+    (["condition.kinds=none", "condition.mel.dropout=0.2"], "condition.mel.dropout", "kinds=none"),
+    (["condition.chroma.hop=512"], "condition.chroma.hop", "which reads beat, mel, style"),
 ]
 
 
@@ -82,6 +89,14 @@ def test_defaults_may_be_written_down_and_read_settings_given():
     assert resolve(None, None, words).network.name == "tiny"
     words = ["network.attention_every=2", "network.heads=8", "sampling.sampler=ddim"]
     assert resolve(None, None, [*words, "sampling.eta=0.5"]).sampling.eta == 0.5
+    words = [
+        "condition.kinds=style,chroma",
+        "condition.beat.dropout=0.1",
+        "condition.chroma.hop=512",
+    ]
+    # `encode` stores mel spectrograms whatever samples follow.
+    condition = resolve(None, None, [*words, "condition.mel.bands=40"]).condition
+    assert (condition.chroma.hop, condition.mel.bands) == (512, 40)
 
 
 def test_what_a_run_remembers_is_not_refused(run):
@@ -91,6 +106,12 @@ def test_what_a_run_remembers_is_not_refused(run):
     # Given again, it is.
     with pytest.raises(ConfigError, match=r"network\.factor"):
         resolve(run, None, ["network.name=tiny", "network.factor=3"])
+    followed = project(condition={"kinds": "beat,style", "style": {"noise": 0.3}})
+    run.config.write_text(config.to_yaml(followed))
+    words = ["condition.kinds=beat", "condition.style.dropout=0.1"]
+    assert resolve(run, None, words).condition.style.noise == 0.3
+    with pytest.raises(ConfigError, match=r"condition\.style\.noise"):
+        resolve(run, None, ["condition.kinds=beat", "condition.style.noise=0.3"])
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)

@@ -141,6 +141,7 @@ class ConditionConfig(Section):
     """The conditions of the diffusion model."""
 
     old_names = {"kind": "kinds"}
+    method_key = "kinds"
 
     kinds: Literal["auto"] | tuple[KindName, ...] = Field(
         default="auto",
@@ -177,6 +178,21 @@ class ConditionConfig(Section):
         wanted = [kind for name in names for kind in OLD_KINDS.get(name, [name])]
         unknown = [name for name in wanted if name not in KINDS]
         return [name for name in KINDS if name in wanted] + unknown
+
+    @classmethod
+    def method_fields(cls) -> frozenset[str]:
+        return frozenset(
+            f"{kind}.{name}"
+            for kind in KINDS
+            if kind in cls.model_fields
+            for name in type(cls.model_fields[kind].default).model_fields
+        )
+
+    def read_by_method(self) -> frozenset[str]:
+        # `encode` stores mel spectrograms whatever samples follow.
+        stored = {f"mel.{name}" for name in MelConfig.model_fields} - {"mel.dropout"}
+        fields = self.method_fields()
+        return stored | {name for name in fields if name.partition(".")[0] in self.chosen}
 
     @property
     def automatic(self) -> bool:
