@@ -144,8 +144,22 @@ class TestAskedFor:
         assert np.allclose(chroma[:, 501], chroma[:, 0])
 
     def test_chords_need_a_tempo(self, make):
-        with pytest.raises(UserError, match="--chords needs a tempo"):
+        with pytest.raises(UserError, match="--chords needs a beat") as error:
             make("chroma", chords="C G").batch([0], FRAMES)
+        assert "--bpm" in str(error.value)
+
+    def test_chords_take_the_beat_of_the_recording_that_is_followed(self, make):
+        asked = make("beat,chroma", bpm="120", chords="C G")
+        maker = make("beat,chroma", chords="C G")
+        (expected,) = asked.batch([0], 4 * FRAMES)
+        features = {kind: expected.features[kind] for kind in ("beat", "chroma")}
+        song = {"beat": features["beat"], "chroma": np.zeros_like(features["chroma"])}
+        given = maker.complete(ConditionInput("song", "song.wav", song), 0, 4 * FRAMES)
+        assert given.features["beat"] is features["beat"]
+        np.testing.assert_array_equal(given.features["chroma"], features["chroma"])
+        del song["beat"]
+        with pytest.raises(UserError, match="what the sample follows has none"):
+            maker.complete(ConditionInput("song", "song.wav", song), 0, 4 * FRAMES)
 
     def test_a_curve_of_loudness(self, make):
         (given,) = make("loudness", loudness="-60,0").batch([0], FRAMES)

@@ -181,15 +181,23 @@ class TestMake:
         assert np.allclose(made[:, 0], self.known["a"], atol=0.06)
         assert np.allclose(made[:, -1], self.known["b"], atol=0.06)
 
+    def test_a_word_that_is_a_key_is_that_file(self):
+        known = {**self.known, "a:b": np.full_like(self.known["a"], 5), "a=3": self.known["b"]}
+        assert (style_of().make(target({"style": ["a:b"]}, known=known)) == 5).all()
+        assert (known["b"] == style_of().make(target({"style": ["a=3"]}, known=known)).T).all()
+
     @pytest.mark.parametrize("word", ["a=x", "a=0", "a=-1", "a=inf", "a=nan"])
     def test_a_weight_that_is_none(self, word):
         with pytest.raises(UserError, match="cannot understand the weight"):
             self.make(word, "b=1")
 
     def test_the_file_that_it_names_is_the_heaviest(self):
-        assert style_of().names_file({"style": ["a=0.3", "b=0.7"]}) == "b"
-        assert style_of().names_file({"style": ["a:b"]}) == "a"
-        assert style_of().names_file({}) is None
+        def named(*words, keys=()):
+            return style_of().names_file({"style": words} if words else {}, keys.__contains__)
+
+        assert named("a=0.3", "b=0.7") == "b" and named("a:b") == "a" and named() is None
+        assert named("a:b", keys=["a:b"]) == "a:b" and named("a=3", keys=["a=3"]) == "a=3"
+        assert named("a:b:c", keys=["a:b", "c"]) == "a:b" and named("a:b:c") == "a"
 
 
 def test_settings_reach_it():

@@ -57,8 +57,9 @@ class Chroma(SpectralKind):
         beat = target.made.get("beat")
         if beat is None:
             raise UserError(
-                "--chords needs a tempo: there is one chord a bar",
-                do_this="give one with --bpm, to a model that follows beat and chroma.",
+                "--chords needs a beat: there is one chord a bar",
+                why="none was asked for, and what the sample follows has none that the model knows",
+                do_this="give a tempo with --bpm, to a model that follows beat and chroma.",
             )
         sine, cosine = beat[:2]
         bars = np.unwrap(np.arctan2(sine, cosine)) / (2 * np.pi)

@@ -62,7 +62,7 @@ class Target:
     of_file: Callable[[str, str], Floats | None]
     """(kind, key) -> what describes that training file; KeyError for a key that is none."""
     made: Mapping[str, Floats] = field(default_factory=dict)
-    """Raw features [K, T] of the kinds before this one."""
+    """Raw features [K, T] of the kinds before this one, be they made or of a recording."""
 
 
 class ConditionKind(ABC):
@@ -79,9 +79,12 @@ class ConditionKind(ABC):
     def of(cls, condition: ConditionConfig) -> ConditionKind:
         """The kind with its settings."""
 
-    def names_file(self, options: Mapping[str, Sequence[str]]) -> str | None:
+    def names_file(
+        self, options: Mapping[str, Sequence[str]], is_key: Callable[[str], bool]
+    ) -> str | None:
         """The recording or training file that the options name for a piece as a whole; None:
-        none. It fills in for kinds that were not asked for."""
+        none. It fills in for kinds that were not asked for. `is_key`: whether a word is the key of
+        a training file."""
         return None
 
     def make(self, target: Target) -> Floats | None:

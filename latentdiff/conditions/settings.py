@@ -190,9 +190,9 @@ class ConditionConfig(Section):
 
     def read_by_method(self) -> frozenset[str]:
         # `encode` stores mel spectrograms whatever samples follow.
-        stored = {f"mel.{name}" for name in MelConfig.model_fields} - {"mel.dropout"}
+        stored = {f"mel.{name}" for name in MelConfig.model_fields if name != "dropout"}
         fields = self.method_fields()
-        return stored | {name for name in fields if name.partition(".")[0] in self.chosen}
+        return frozenset(stored | {x for x in fields if x.partition(".")[0] in self.chosen})
 
     @property
     def automatic(self) -> bool:

@@ -56,6 +56,11 @@ class Standardiser:
         scaled: Floats = ((features - self.mean[:, None]) / self.std[:, None]).astype(np.float32)
         return scaled
 
+    def inverse(self, standardised: Floats) -> Floats:
+        """Standardised features [..., K, T] => the features."""
+        features = standardised * self.std[:, None] + self.mean[:, None]
+        return features.astype(np.float32)
+
     def arrays(self) -> dict[str, Floats]:
         """The arrays `mean` and `std` to save; the inverse of `from_arrays`."""
         return {"mean": self.mean, "std": self.std}

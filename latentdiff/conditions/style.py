@@ -9,7 +9,7 @@ Shapes: B windows, C latent channels, F frames of all files together, K = 2 C fe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,11 +73,13 @@ class Style(LatentKind):
         files = (rows[end - size : end].numpy().T for end, size in zip(ends, lengths, strict=True))
         return StyleWindows(self, StepSums.of(files), frame_rate, standardiser)
 
-    def names_file(self, options: Mapping[str, Sequence[str]]) -> str | None:
+    def names_file(
+        self, options: Mapping[str, Sequence[str]], is_key: Callable[[str], bool]
+    ) -> str | None:
         words = options.get("style", ())
-        if len(words) == 1 and (ends := _moving(words[0])):
+        if len(words) == 1 and (ends := _moving(words[0], is_key)):
             return ends[0]
-        weighted = [_weight(word) for word in words]
+        weighted = [_weight(word, is_key) for word in words]
         return max(weighted, key=lambda pair: pair[1])[0] if weighted else None
 
     def make(self, target: Target) -> Floats | None:
@@ -85,12 +87,20 @@ class Style(LatentKind):
         if not words:
             reference = target.reference.get(self.name)
             return None if reference is None else _constant(reference, target.frames)
-        if len(words) == 1 and (ends := _moving(words[0])):
+
+        def is_key(word: str) -> bool:
+            try:
+                target.of_file(self.name, word)
+            except KeyError:
+                return False
+            return True
+
+        if len(words) == 1 and (ends := _moving(words[0], is_key)):
             first, last = (self._named(word, target) for word in ends)
             share = (np.arange(target.frames) + 0.5) / target.frames
             moving = np.outer(first, 1 - share) + np.outer(last, share)
             return moving.astype(np.float32)
-        weighted = [_weight(word) for word in words]
+        weighted = [_weight(word, is_key) for word in words]
         total = sum(weight for _, weight in weighted)
         mixed = sum(self._named(name, target) * (weight / total) for name, weight in weighted)
         return _constant(np.asarray(mixed, np.float32), target.frames)
@@ -205,20 +215,21 @@ def _constant(vector: Floats, frames: int) -> Floats:
     return np.repeat(vector[:, None], frames, axis=1)
 
 
-def _moving(word: str) -> tuple[str, str] | None:
-    """The two ends of `a.wav:b.wav`; None for one name, which may hold a colon itself."""
+def _moving(word: str, is_key: Callable[[str], bool]) -> tuple[str, str] | None:
+    """The two ends of `a.wav:b.wav`, each of which may hold colons itself; None for one name."""
     names = word.split(":")
-    for cut in range(1, len(names)):
-        first, last = ":".join(names[:cut]), ":".join(names[cut:])
-        if not Path(word).is_file() and first and last:
-            return first, last
-    return None
+    pairs = [(":".join(names[:cut]), ":".join(names[cut:])) for cut in range(1, len(names))]
+    pairs = [(first, last) for first, last in pairs if first and last]
+    if not pairs or _is_name(word, is_key):
+        return None
+    known = [pair for pair in pairs if all(_is_name(end, is_key) for end in pair)]
+    return (known or pairs)[0]
 
 
-def _weight(word: str) -> tuple[str, float]:
+def _weight(word: str, is_key: Callable[[str], bool]) -> tuple[str, float]:
     """Name and weight of `a.wav=0.7`; without a weight, 1."""
     name, equals, number = word.rpartition("=")
-    if not equals or Path(word).is_file():
+    if not equals or _is_name(word, is_key):
         return word, 1.0
     try:
         weight = float(number)
@@ -231,3 +242,8 @@ def _weight(word: str) -> tuple[str, float]:
             do_this="write for example --style a.wav=0.7 --style b.wav=0.3.",
         )
     return name, weight
+
+
+def _is_name(word: str, is_key: Callable[[str], bool]) -> bool:
+    """Whether a whole word names a recording or a training file, whatever characters it has."""
+    return Path(word).is_file() or is_key(word)

@@ -86,15 +86,17 @@ class ConditionMaker:
             self._of_file,
             made,
         )
+        standardised = dict(given.features)
         for name, kind in self.model.kinds.items():
             if name in given.features and not self._asked_for(name):
+                made[name] = self.model.standardisers[name].inverse(given.features[name])
                 continue
             features = kind.make(target)
             if features is not None:
                 made[name] = features
-        standardised = {k: self.model.standardisers[k](x) for k, x in made.items()}
+                standardised[name] = self.model.standardisers[name](features)
         name = given.name if given.name != FREE or key is None else audio.readable_stem(key)
-        return replace(given, name=name, features={**given.features, **standardised})
+        return replace(given, name=name, features=standardised)
 
     def batch(self, seeds: Sequence[int], frames: int) -> list[ConditionInput]:
         """The conditions of samples that nothing was asked for but by the options."""
@@ -108,7 +110,11 @@ class ConditionMaker:
             # What the recording to follow does not have, such as a beat, is not made up.
             return self._style_of(Path(given.source or "")), None
         references = self.model.references
-        named = [kind.names_file(self.options) for kind in self.model.kinds.values()]
+
+        def is_key(word: str) -> bool:
+            return references.find(word) is not None
+
+        named = [kind.names_file(self.options, is_key) for kind in self.model.kinds.values()]
         for name in filter(None, named):
             index = None if Path(name).is_file() else references.find(name)
             if index is None:
