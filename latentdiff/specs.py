@@ -41,6 +41,11 @@ class Codec(Protocol):
         ...
 
 
+def frame_rate(codec: Codec) -> float:
+    """Latent frames per second."""
+    return codec.sample_rate / codec.hop
+
+
 class ConditionSize(NamedTuple):
     """Size of the values of one kind of condition; one of the two is 0."""
 

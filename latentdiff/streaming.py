@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latentdiff.specs import Codec
+from latentdiff.specs import Codec, frame_rate
 
 Array = NDArray[np.float32]
 Blocks = Iterable[Array]
@@ -77,7 +77,7 @@ def files_together(
 def _chunk(codec: Codec, seconds: float, context: tuple[int, int]) -> int:
     """Frames of a window. A window much shorter than its overlap would do most of the work twice:
     at four times the context, at most a quarter of it is thrown away."""
-    return max(round(seconds * codec.sample_rate / codec.hop), 4 * sum(context), 1)
+    return max(round(seconds * frame_rate(codec)), 4 * sum(context), 1)
 
 
 def encode_files(

@@ -33,7 +33,7 @@ from latentdiff.model.condition_data import feature_inputs, missing_features, st
 from latentdiff.model.project import Project, begin
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.runs import Input, Run, Stage
-from latentdiff.specs import Codec
+from latentdiff.specs import Codec, frame_rate
 from latentdiff.tracking import progress
 from latentdiff.training.fabric import Launch, make_fabric
 from latentdiff.training.process_group import ProcessGroup
@@ -151,7 +151,7 @@ def _inputs(codec: RaveCodec, jobs: EncodeJobs, project: Project) -> dict[str, I
 
 def _log_plan(jobs: EncodeJobs, codec: Codec, directory: Path) -> None:
     seconds = sum(job.seconds for job in jobs.jobs)
-    frames = seconds * codec.sample_rate / codec.hop
+    frames = seconds * frame_rate(codec)
     size = frames * codec.latent_dim * 4 / 1e6
     log.info(
         "%d files, %.1f s of audio -> about %.0f frames of %d latents (%.1f MB) in %s",
@@ -212,8 +212,8 @@ class _Encoding:
         self._root, self._stage, self._group = root, stage, group
         self._codec = codec
         stems = file_stems(job.key for job in jobs.jobs)
-        kinds, rate = stored_kinds(project.condition), codec.sample_rate / codec.hop
-        features = FeatureWriter(root, kinds, rate, project.data.beats)
+        kinds = stored_kinds(project.condition)
+        features = FeatureWriter(root, kinds, frame_rate(codec), project.data.beats)
         self._pass = FilesPass(root, codec, project.latents, features, stems)
         self._log = ProgressLog(root, group.rank)
         self._keep = project.latents.keep
@@ -328,7 +328,7 @@ class _Encoding:
         recordings = {
             file.entry.source or file.entry.key: file.health for file in files if file.health
         }
-        return examine(store, statistics, recordings, codec.channels, codec.sample_rate / codec.hop)
+        return examine(store, statistics, recordings, codec.channels, frame_rate(codec))
 
     def _result(self, files: list[EncodedFile], training: list[EncodedFile]) -> EncodeResult:
         codec = self._codec

@@ -18,7 +18,7 @@ from latentdiff.latents.store import MANIFEST, Entry, LatentStore
 from latentdiff.model.condition_data import MissingFeatures
 from latentdiff.model.project import Project, extend
 from latentdiff.runs import Input, ProgressFiles, Run, Stage
-from latentdiff.specs import Codec
+from latentdiff.specs import Codec, frame_rate
 from latentdiff.tracking import progress
 from latentdiff.training.process_group import ProcessGroup
 
@@ -126,9 +126,8 @@ class Addition:
         self, entries: list[Entry], files: ProgressFiles, group: ProcessGroup
     ) -> tuple[dict[str, dict[str, str]], list[str]]:
         """Key -> name -> file of their features, and "path: reason" of unreadable recordings."""
-        rate, root = self.codec.sample_rate, self.into.latents
-        beats = self.project.data.beats
-        writer = FeatureWriter(root, self.missing.kinds, rate / self.codec.hop, beats)
+        root, beats = self.into.latents, self.project.data.beats
+        writer = FeatureWriter(root, self.missing.kinds, frame_rate(self.codec), beats)
         jobs = {job.key: job for job in self.jobs.jobs}
         done, failed = {}, []
         total = round(sum(jobs[entry.key].seconds for entry in entries), 1)
@@ -137,7 +136,7 @@ class Addition:
                 job, stem = jobs[entry.key], Path(entry.mean).stem
                 try:
                     job.check_unchanged()
-                    seconds = (entry.samples or 0) / rate
+                    seconds = (entry.samples or 0) / self.codec.sample_rate
                     done[job.key] = writer.write(job, stem, entry.frames, seconds)
                     files.append(self._row(job, done[job.key]))
                 except AudioError as error:

@@ -21,7 +21,7 @@ from latentdiff.commands.encode_progress import EncodedFile
 from latentdiff.latents.arrays import ArrayWriter, array_writer
 from latentdiff.latents.settings import LatentConfig
 from latentdiff.latents.store import Entry
-from latentdiff.specs import Codec
+from latentdiff.specs import Codec, frame_rate
 
 
 def share_out(
@@ -76,7 +76,7 @@ class FilesPass:
 
     def together(self, job: EncodeJob) -> int:
         """How many files as long as this one are batched into one codec call."""
-        frames = max(1, math.ceil(job.seconds * self._codec.sample_rate / self._codec.hop))
+        frames = max(1, math.ceil(job.seconds * frame_rate(self._codec)))
         seconds, batch = self._settings.chunk_seconds, self._settings.batch
         return streaming.files_together(self._codec, frames, chunk_seconds=seconds, batch=batch)
 

@@ -14,9 +14,8 @@ import numpy as np
 
 from latentdiff.conditions.chords import SIZE, chord_features, parse_chords
 from latentdiff.conditions.frames import spectra
-from latentdiff.conditions.kind import SpectralKind, Target
+from latentdiff.conditions.kind import ConfiguredKind, Target
 from latentdiff.conditions.settings import ChromaConfig, ConditionConfig
-from latentdiff.config import Values
 from latentdiff.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Chroma(SpectralKind):
+class Chroma(ConfiguredKind):
     """The chroma of `condition.chroma`; see `chroma_blocks`."""
 
     name = "chroma"
@@ -40,9 +39,6 @@ class Chroma(SpectralKind):
 
     def blocks(self, audio: Iterable[Floats]) -> Iterator[Floats]:
         return chroma_blocks(audio, self.config)
-
-    def identity(self) -> Values:
-        return self.config.model_dump(mode="json", exclude={"dropout"})
 
     def make(self, target: Target) -> Floats | None:
         (text,), (song,) = (target.options.get(name, ("",)) for name in ("chords", "chroma"))

@@ -16,7 +16,7 @@ import numpy as np
 
 from latentdiff.conditions.registry import KINDS
 from latentdiff.conditions.resample import resample_blocks
-from latentdiff.config import Values
+from latentdiff.config import Section, Values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -153,6 +153,18 @@ class SpectralKind(FeatureKind):
     def extract(self, sound: Sound, frames: int, frame_rate: float) -> Iterator[Floats]:
         ratio = self.sample_rate / self.hop / frame_rate
         return resample_blocks(self.blocks(sound.blocks(self.sample_rate)), frames, ratio)
+
+
+@dataclass(frozen=True)
+class ConfiguredKind(SpectralKind):
+    """A spectral kind with a section of settings."""
+
+    config: Section
+
+    def identity(self) -> Values:
+        # As version 0.1 recorded them for mel: stores that were encoded then must stay valid.
+        # Dropout is a matter of training alone.
+        return self.config.model_dump(mode="json", exclude={"dropout"})
 
 
 class LatentKind(ConditionKind):

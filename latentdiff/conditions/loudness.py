@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from latentdiff.conditions.frames import spectra
-from latentdiff.conditions.kind import SpectralKind, Target
+from latentdiff.conditions.kind import ConfiguredKind, Target
 from latentdiff.conditions.settings import ConditionConfig, LoudnessConfig
-from latentdiff.config import Values
 from latentdiff.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ FLOOR = -60.0
 
 
 @dataclass(frozen=True)
-class Loudness(SpectralKind):
+class Loudness(ConfiguredKind):
     """The loudness of `condition.loudness`; see `loudness_blocks`."""
 
     name = "loudness"
@@ -45,9 +44,6 @@ class Loudness(SpectralKind):
 
     def blocks(self, audio: Iterable[Floats]) -> Iterator[Floats]:
         return loudness_blocks(audio, self.config)
-
-    def identity(self) -> Values:
-        return self.config.model_dump(mode="json", exclude={"dropout"})
 
     def make(self, target: Target) -> Floats | None:
         (word,) = target.options.get("loudness", ("",))

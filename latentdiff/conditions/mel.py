@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from latentdiff.conditions.frames import whole_frames
-from latentdiff.conditions.kind import SpectralKind
+from latentdiff.conditions.kind import ConfiguredKind
 from latentdiff.conditions.settings import ConditionConfig, MelConfig
-from latentdiff.config import Values
 from latentdiff.torchaudio_guard import import_torchaudio
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Mel(SpectralKind):
+class Mel(ConfiguredKind):
     """The mel spectrogram of `condition.mel`; see `mel_blocks`."""
 
     name = "mel"
@@ -37,10 +36,6 @@ class Mel(SpectralKind):
 
     def blocks(self, audio: Iterable[Floats]) -> Iterator[Floats]:
         return mel_blocks(audio, self.config)
-
-    def identity(self) -> Values:
-        # In version 0.1 already; stores that were encoded then must stay valid.
-        return self.config.model_dump(mode="json", exclude={"dropout"})
 
 
 def mel_of_blocks(blocks: Iterable[Floats], config: MelConfig) -> Floats:

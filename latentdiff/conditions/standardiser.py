@@ -58,8 +58,8 @@ class Standardiser:
 
     def inverse(self, standardised: Floats) -> Floats:
         """Standardised features [..., K, T] => the features."""
-        features = standardised * self.std[:, None] + self.mean[:, None]
-        return features.astype(np.float32)
+        features: Floats = standardised * self.std[:, None] + self.mean[:, None]
+        return features
 
     def arrays(self) -> dict[str, Floats]:
         """The arrays `mean` and `std` to save; the inverse of `from_arrays`."""

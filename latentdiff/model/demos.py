@@ -74,7 +74,7 @@ def references(model: Model, store: LatentStore, count: int, seconds: float) -> 
     Of held-out files, or of training files where none is held out: from their beginnings on, and
     where there are fewer files than stretches, one stretch after the other.
     """
-    wanted = max(1, round(seconds * model.codec.sample_rate / model.codec.hop))
+    wanted = max(1, round(seconds * model.codec.frame_rate))
     entries = store.of("validation") or store.of("train")
     longest = sorted(entries, key=lambda entry: -min(entry.frames, wanted))[:count]
     frames = min(wanted, *(entry.frames for entry in longest))

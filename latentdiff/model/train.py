@@ -125,8 +125,7 @@ def plan_training(run: Run, project: Project, latents: Path | None = None) -> Tr
     store = LatentStore.open(latents or run.latents)
     project = fit_window(store, project)
     data = prepare(store, project)
-    frame_rate = 1 / data.model.spec.seconds(1)
-    leaks = find_leaks(store, data.model.whiten, frame_rate)
+    leaks = find_leaks(store, data.model.whiten, data.model.codec.frame_rate)
     refuse_leaks(leaks, allowed=project.training.leaks == "allow")
     return TrainingPlan(run, project, data)
 
