@@ -10,7 +10,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -126,6 +128,10 @@ class Condition(NamedTuple):
 
 NO_CONDITION = Condition()
 """Samples that follow nothing."""
+
+
+Allocate = Callable[[int, int], "NDArray[np.float64]"]
+"""(rows, width) -> an array of that shape, which need not fit into memory; not initialised."""
 
 
 class DerivedFeatures(Protocol):

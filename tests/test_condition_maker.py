@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from latentdiff import audio
-from latentdiff.audio import AudioError
+from latentdiff.audio import AudioError, mono
 from latentdiff.conditions.references import MOST, References
 from latentdiff.errors import UserError
 from latentdiff.model.condition_inputs import ConditionInput, as_condition
@@ -186,3 +186,25 @@ def test_references_survive_the_checkpoint(make):
     kept = make().model.references
     assert list(kept.keys) == KEYS
     assert kept.at(2)["beat"] is None and kept.at(1)["beat"] == 100
+
+
+def test_a_recording_is_decoded_once_where_it_can_be_held(tmp_path, write_wav, melody, monkeypatch):
+    path, decoded, inner = write_wav(tmp_path / "song.wav", melody(3)), [], mono.blocks
+
+    def blocks(*words, **named):
+        decoded.append(words)
+        return inner(*words, **named)
+
+    monkeypatch.setattr(mono, "blocks", blocks)
+    rates = (8000, 4000, 11025)
+    held = audio.MonoAudio(path)
+    sounds = [np.concatenate(list(held.blocks(rate)), axis=1) for rate in rates]
+    assert held.seconds == 3 and len(decoded) == 1
+    for rate, sound in zip(rates, sounds, strict=True):
+        np.testing.assert_array_equal(sound, audio.read(path, rate, 1)[0])
+    # A long one is decoded each time, with the same result.
+    monkeypatch.setattr(mono, "MOST_HELD", 8000)
+    long = audio.MonoAudio(path)
+    for rate, sound in zip(rates, sounds, strict=True):
+        np.testing.assert_array_equal(np.concatenate(list(long.blocks(rate)), axis=1), sound)
+    assert len(decoded) == 2 + len(rates)

@@ -13,6 +13,7 @@ from latentdiff.commands.sample import sample
 from latentdiff.commands.train_diffusion import train_diffusion
 from latentdiff.errors import UserError
 from latentdiff.latents.store import LatentStore
+from latentdiff.model import condition_inputs
 from latentdiff.model.condition_inputs import ConditionInput, stored_input
 from latentdiff.model.condition_maker import ConditionMaker
 from latentdiff.model.data import windows_of
@@ -121,6 +122,22 @@ def test_the_beats_of_a_recording_are_those_of_its_latents(encoded, tmp_path):
     asked["beats"] = [str(tmp_path / "in" / "noise.wav")]
     with pytest.raises(UserError, match="no beat was found"):
         ConditionMaker(model, asked).complete(ConditionInput(), 0, entry.frames)
+
+
+def test_a_held_out_file_is_read_once_for_its_style(encoded, monkeypatch):
+    train_diffusion(encoded, project(condition={"kinds": "style"}))
+    model, store = best(encoded), LatentStore.open(encoded.latents)
+    read, inner = [], condition_inputs.final_latents
+
+    def final_latents(model, store, entry):
+        read.append(entry.key)
+        return inner(model, store, entry)
+
+    monkeypatch.setattr(condition_inputs, "final_latents", final_latents)
+    (entry,) = store.of("validation")
+    first, second = (stored_input(model, store, entry, at, 8).features["style"] for at in (0, 8))
+    assert read == [entry.key]
+    np.testing.assert_array_equal(first, second)
 
 
 def test_a_recording_is_followed_in_all_that_it_has(encoded, codec, tmp_path):

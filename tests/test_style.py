@@ -9,7 +9,7 @@ import torch
 from latentdiff.conditions.kind import Target
 from latentdiff.conditions.settings import ConditionConfig, StyleConfig
 from latentdiff.conditions.standardiser import Standardiser
-from latentdiff.conditions.style import STEP, StepSums, Style
+from latentdiff.conditions.style import STEP, StepSums, Style, in_memory
 from latentdiff.errors import UserError
 from latentdiff.training.data import Recording, Windows
 
@@ -37,7 +37,7 @@ def style_of(noise=0.0, seconds=(4.0, 10.0)):
 def windows_of(pieces, **settings):
     rows = torch.from_numpy(np.concatenate([piece.T for piece in pieces]))
     lengths = torch.tensor([piece.shape[1] for piece in pieces])
-    return style_of(**settings).windows(rows, lengths, RATE, UNSCALED)
+    return style_of(**settings).windows(rows, lengths, RATE, UNSCALED, in_memory)
 
 
 def target(options, reference=None, known=None, recordings=None, frames=4):
@@ -54,14 +54,14 @@ class TestStepSums:
     @pytest.mark.parametrize(("start", "length"), [(0, 1), (2, 5), (0, 8)])
     def test_a_stretch_has_the_mean_and_deviation_of_its_frames(self, start, length):
         first, second = files(7 * STEP, 8 * STEP)
-        sums = StepSums.of([first, second])
+        sums = StepSums.of([first, second], [first.shape[1], second.shape[1]])
         style = sums.style(np.array([1]), np.array([start]), np.array([length]))[0]
         stretch = second[:, start * STEP : (start + length) * STEP]
         assert np.allclose(style, plain(stretch), atol=1e-5)
 
     def test_the_last_step_of_a_file_may_be_short(self):
         (piece,) = files(2 * STEP + 3)
-        sums = StepSums.of([piece])
+        sums = StepSums.of([piece], [piece.shape[1]])
         assert sums.steps.tolist() == [3]
         style = sums.style(np.array([0]), np.array([0]), np.array([3]))[0]
         assert np.allclose(style, plain(piece), atol=1e-5)
@@ -122,8 +122,8 @@ class TestWindows:
 def test_a_process_draws_its_share_of_the_styles_of_all():
     recordings = [Recording(f"{k}.wav", piece) for k, piece in enumerate(files(400, 900))]
 
-    def derive(rows, lengths):
-        return style_of(noise=0.3).windows(rows, lengths, RATE, UNSCALED)
+    def derive(rows, lengths, allocate):
+        return style_of(noise=0.3).windows(rows, lengths, RATE, UNSCALED, allocate)
 
     windows = Windows(recordings, 16, whiten=lambda z: z, derive={"style": derive})
     whole, share = (
@@ -198,6 +198,34 @@ class TestMake:
         assert named("a=0.3", "b=0.7") == "b" and named("a:b") == "a" and named() is None
         assert named("a:b", keys=["a:b"]) == "a:b" and named("a=3", keys=["a=3"]) == "a=3"
         assert named("a:b:c", keys=["a:b", "c"]) == "a:b" and named("a:b:c") == "a"
+
+
+def test_sums_go_to_disk_with_the_latents(tmp_path):
+    recordings = [Recording(f"{k}.wav", piece) for k, piece in enumerate(files(400, 900))]
+    kept = []
+
+    def derive(rows, lengths, allocate):
+        derived = style_of(noise=0.3).windows(rows, lengths, RATE, UNSCALED, allocate)
+        kept.append(derived.sums.sums)
+        return derived
+
+    memory, disk = (
+        Windows(
+            recordings,
+            16,
+            whiten=lambda z: z,
+            derive={"style": derive},
+            memory_gb=memory_gb,
+            scratch=tmp_path,
+        )
+        for memory_gb in (1, 0)
+    )
+    assert [isinstance(sums, np.memmap) for sums in kept] == [False, True]
+    drawn = [
+        windows.draw(8, torch.Generator().manual_seed(0)).condition.values["style"]
+        for windows in (memory, disk)
+    ]
+    assert torch.equal(*drawn)
 
 
 def test_settings_reach_it():

@@ -2,6 +2,7 @@
 
 from latentdiff.audio.decode import AudioError, AudioInfo, blocks, probe, read
 from latentdiff.audio.find import EXTENSIONS, FoundAudio, find, printable
+from latentdiff.audio.mono import MonoAudio
 from latentdiff.audio.names import distinct_stems, file_stems, readable_stem
 from latentdiff.audio.settings import DataConfig
 from latentdiff.audio.splice import splice
@@ -14,6 +15,7 @@ __all__ = [
     "AudioInfo",
     "DataConfig",
     "FoundAudio",
+    "MonoAudio",
     "WriteReport",
     "blocks",
     "distinct_stems",

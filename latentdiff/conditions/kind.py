@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from latentdiff.conditions.beats import BeatGrid
     from latentdiff.conditions.settings import ConditionConfig
     from latentdiff.conditions.standardiser import Standardiser
-    from latentdiff.specs import DerivedFeatures
+    from latentdiff.specs import Allocate, DerivedFeatures
 
     Floats = NDArray[np.float32]
 
@@ -185,11 +185,17 @@ class LatentKind(ConditionKind):
 
     @abstractmethod
     def windows(
-        self, rows: Tensor, lengths: Tensor, frame_rate: float, standardiser: Standardiser
+        self,
+        rows: Tensor,
+        lengths: Tensor,
+        frame_rate: float,
+        standardiser: Standardiser,
+        allocate: Allocate,
     ) -> DerivedFeatures:
         """The features of windows of files laid end to end.
 
-        `rows` [F, C]: final latents; `lengths` [files]: frames of each file.
+        `rows` [F, C]: final latents; `lengths` [files]: frames of each file. `allocate` makes
+        arrays that grow with F.
         """
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from latentdiff.specs import Allocate
+
     Floats = NDArray[np.float32]
 
 STEP = 16
@@ -49,29 +51,37 @@ class Style(LatentKind):
         return 2 * channels
 
     def describe(self, latents: Floats, frame_rate: float) -> Floats:
-        sums = StepSums.of([latents])
+        sums = StepSums.of([latents], [latents.shape[1]])
         described: Floats = sums.style(*self._whole(sums, frame_rate))[0]
         return described
 
     def fit(self, files: Iterable[Floats], frame_rate: float) -> tuple[Standardiser, Floats]:
         """Standardised over stretches of about the length that training takes, edge to edge."""
-        sums = StepSums.of(files)
+        stretches, whole = [], []
         width = self._steps(frame_rate)[1]
-        pieces = np.maximum(1, sums.steps // width)
-        files_of = np.repeat(np.arange(len(pieces)), pieces)
-        number = np.arange(len(files_of)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        length = np.minimum(width, sums.steps[files_of])
-        stretches = sums.style(files_of, number * width, length)
-        whole = sums.style(*self._whole(sums, frame_rate))
-        return Standardiser.fit([stretches.T], self.least_std), whole
+        for latents in files:
+            sums = StepSums.of([latents], [latents.shape[1]])
+            (steps,) = sums.steps
+            number = np.arange(max(1, steps // width))
+            length = np.full_like(number, min(width, steps))
+            stretches.append(sums.style(np.zeros_like(number), number * width, length).T)
+            whole.append(sums.style(*self._whole(sums, frame_rate)))
+        standardiser = Standardiser.fit([np.concatenate(stretches, axis=1)], self.least_std)
+        return standardiser, np.concatenate(whole)
 
     def windows(
-        self, rows: Tensor, lengths: Tensor, frame_rate: float, standardiser: Standardiser
+        self,
+        rows: Tensor,
+        lengths: Tensor,
+        frame_rate: float,
+        standardiser: Standardiser,
+        allocate: Allocate,
     ) -> StyleWindows:
         ends = np.cumsum(lengths.numpy())
         # Read file by file: the rows of a large corpus are mapped from a disk.
         files = (rows[end - size : end].numpy().T for end, size in zip(ends, lengths, strict=True))
-        return StyleWindows(self, StepSums.of(files), frame_rate, standardiser)
+        sums = StepSums.of(files, lengths.tolist(), allocate)
+        return StyleWindows(self, sums, frame_rate, standardiser)
 
     def names_file(
         self, options: Mapping[str, Sequence[str]], is_key: Callable[[str], bool]
@@ -128,6 +138,11 @@ class Style(LatentKind):
         return low, high
 
 
+def in_memory(rows: int, width: int) -> NDArray[np.float64]:
+    """An `Allocate` for few rows."""
+    return np.empty((rows, width))
+
+
 @dataclass(frozen=True)
 class StepSums:
     """Sums over whole steps, so that the style of any stretch is a difference of two of them."""
@@ -141,11 +156,21 @@ class StepSums:
     """[files] steps of each file; the last one may be short."""
 
     @classmethod
-    def of(cls, files: Iterable[Floats]) -> StepSums:
-        """Of the final latents [C, T] of each file."""
-        parts = [_sums(latents) for latents in files]
-        rows = np.array([len(part) for part in parts])
-        return cls(np.concatenate(parts), np.cumsum(rows) - rows, rows - 1)
+    def of(
+        cls, files: Iterable[Floats], lengths: Sequence[int], allocate: Allocate = in_memory
+    ) -> StepSums:
+        """Of the final latents [C, T] of each file; `lengths`: T of each."""
+        steps = -(-np.asarray(lengths) // STEP)
+        last = np.cumsum(steps + 1)
+        first = last - (steps + 1)
+        sums: NDArray[np.float64] | None = None
+        for latents, start, end in zip(files, first, last, strict=True):
+            part = _sums(latents)
+            if sums is None:
+                sums = allocate(int(last[-1]), part.shape[1])
+            sums[start:end] = part
+        assert sums is not None, "there are no files"
+        return cls(sums, first, steps)
 
     def style(
         self, files: NDArray[np.int64], start: NDArray[np.int64], length: NDArray[np.int64]

@@ -83,12 +83,17 @@ def stored_input(
 
 
 def _describe(kind: LatentKind, model: Model, store: LatentStore, entry: Entry) -> np.ndarray:
-    """What describes a stored file, [k]: training files are remembered, others are read."""
+    """What describes a stored file, [k]: training files are remembered, others are read once."""
     index = model.references.find(entry.key)
     known = None if index is None else model.references.at(index).get(kind.name)
     if known is not None:
         return known
-    return kind.describe(final_latents(model, store, entry), model.codec.frame_rate)
+    file = kind.name, store.root / entry.mean
+    described = model.described.get(file)
+    if described is None:
+        latents = final_latents(model, store, entry)
+        described = model.described[file] = kind.describe(latents, model.codec.frame_rate)
+    return described
 
 
 def given_inputs(
@@ -137,14 +142,8 @@ def followed_kinds(model: Model) -> list[FeatureKind]:
 
 def recording(path: Path) -> Sound:
     """The recording in a file. Raises AudioError."""
-    rate = audio.probe(path).sample_rate
-    # Counted, because headers may be wrong.
-    samples = sum(block.shape[1] for block in audio.blocks(path, channels=1))
-    return Sound(
-        lambda rate: audio.blocks(path, rate, 1),
-        samples / rate,
-        cache(lambda: find_beats(audio.blocks(path, SAMPLE_RATE, 1))),
-    )
+    mono = audio.MonoAudio(path)
+    return Sound(mono.blocks, mono.seconds, cache(lambda: find_beats(mono.blocks(SAMPLE_RATE))))
 
 
 def _choices(model: Model) -> str:

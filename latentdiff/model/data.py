@@ -205,7 +205,7 @@ def _recording(model: Model, store: LatentStore, entry: Entry, source: Entry) ->
 def _derive(model: Model, kind: LatentKind) -> Derive:
     """The features of a kind for windows of the model's latents."""
     standardiser, rate = model.standardisers[kind.name], model.codec.frame_rate
-    return lambda rows, lengths: kind.windows(rows, lengths, rate, standardiser)
+    return lambda rows, lengths, allocate: kind.windows(rows, lengths, rate, standardiser, allocate)
 
 
 def _variance(model: Model, store: LatentStore, settings: TrainingConfig) -> Tensor:

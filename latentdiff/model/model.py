@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,6 +76,11 @@ class Model:
     """Strength at which samples came nearest to the training latents; 1 before calibration."""
     validation_loss: float | None = None
     """Held-out loss of these weights when they were written; None without held-out files."""
+    described: dict[tuple[str, Path], np.ndarray] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """(kind, file of latents) -> what describes files that `references` lacks, once they were
+    read."""
 
     # --- from a checkpoint, and to one
 

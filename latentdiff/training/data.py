@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import mmap
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentdiff import runs
 from latentdiff.errors import UserError
-from latentdiff.specs import Condition, DerivedFeatures
+from latentdiff.specs import Allocate, Condition, DerivedFeatures
+from latentdiff.training.rows import RowStorage
 
 BLOCK = 1 << 16
 """Frames whitened at a time, so that files of any length need constant memory."""
@@ -80,8 +80,9 @@ class FeatureMap(NamedTuple):
     """Raw features [K, t] -> those that the network gets."""
 
 
-Derive = Callable[[Tensor, Tensor], DerivedFeatures]
-"""(final latents of all files as rows [F, C], frames of each file) -> derived features."""
+Derive = Callable[[Tensor, Tensor, Allocate], DerivedFeatures]
+"""(final latents of all files as rows [F, C], frames of each file, where to keep large arrays) ->
+derived features."""
 
 
 class Windows:
@@ -116,21 +117,25 @@ class Windows:
         self._positions = self._ends(window)
         arrays = [recording.latents for recording in recordings]
         self._on_disk = False
-        self._latents = self._lay_out(arrays, whiten, "latents", memory_gb, scratch)
+        storage = RowStorage(memory_gb, scratch)
+        self._latents = self._lay_out(arrays, whiten, "latents", storage)
         self._features: dict[str, Tensor] = {}
         self._known: dict[str, Tensor] = {}
         for kind, (size, standardise) in (features or {}).items():
             aligned = [_aligned_features(recording, kind, size) for recording in recordings]
             what = f"{kind} features"
-            laid_out = self._lay_out(aligned, standardise, what, memory_gb, scratch)
+            laid_out = self._lay_out(aligned, standardise, what, storage)
             self._features[kind] = laid_out
             known = torch.tensor(
                 [recording.features.get(kind) is not None for recording in recordings]
             )
             if not known.all():
                 self._known[kind] = known
+        # What is derived goes with the latents: to disk where they take too much memory.
+        allocate = partial(storage.allocate, dtype=np.float64, on_disk=self._on_disk)
         self._derived = {
-            kind: make(self._latents, self._length) for kind, make in (derive or {}).items()
+            kind: make(self._latents, self._length, allocate)
+            for kind, make in (derive or {}).items()
         }
         self._categories = _categories(recordings)
 
@@ -235,13 +240,13 @@ class Windows:
         arrays: Sequence[np.ndarray],
         transform: Map,
         what: str,
-        memory_gb: float,
-        scratch: Path | None,
+        storage: RowStorage,
     ) -> Tensor:
         """Arrays [., T] transformed and laid end to end as rows [F, .]."""
         width = transform(_read(arrays[0], 0, 1)).shape[0]
-        self._on_disk = self._on_disk or _spills(self.frames, width, memory_gb, scratch)
-        flat = _allocate(self.frames, width, memory_gb, scratch)
+        spills = storage.spills(self.frames, width)
+        self._on_disk = self._on_disk or spills
+        flat = torch.from_numpy(storage.allocate(self.frames, width, on_disk=spills))
         row = 0
         for key, array in zip(self.keys, arrays, strict=True):
             for start in range(0, array.shape[-1], BLOCK):
@@ -352,24 +357,3 @@ def _let_go(array: np.ndarray) -> None:
 def _room_on(device: torch.device) -> int:
     """Bytes of a GPU that latents may take: a fifth of what is free, the rest is for the model."""
     return torch.cuda.mem_get_info(device)[0] // 5
-
-
-def _spills(frames: int, width: int, memory_gb: float, scratch: Path | None) -> bool:
-    """Whether rows [`frames`, `width`] are held on disk."""
-    return scratch is not None and frames * width * 4 > memory_gb * 1e9
-
-
-def _allocate(frames: int, width: int, memory_gb: float, scratch: Path | None) -> Tensor:
-    size = frames * width * 4
-    if scratch is None or not _spills(frames, width, memory_gb, scratch):
-        return torch.empty(frames, width)
-    # Writing to a map on a full disk kills the process (SIGBUS), so check first.
-    if runs.free_bytes(scratch) < size:
-        raise UserError(
-            f"{scratch} has no room for {size / 1e9:.1f} GB of whitened latents",
-            why=f"{runs.free_bytes(scratch) / 1e9:.1f} GB are free",
-            do_this="free some space, or raise training.memory_gb to hold them in memory.",
-        )
-    # Unnamed: the map keeps it alive, and nothing is left behind even if the process is killed.
-    with tempfile.TemporaryFile(dir=scratch) as handle:
-        return torch.from_numpy(np.memmap(handle, np.float32, "w+", shape=(frames, width)))
