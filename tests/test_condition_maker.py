@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,14 @@ class TestAskedFor:
         with pytest.raises(UserError, match=r"no recording nothing\.wav") as error:
             make(style="nothing.wav").complete(ConditionInput(), 0, FRAMES)
         assert KEYS[0] in str(error.value) and "no training file of that name" in str(error.value)
+
+    def test_of_many_training_files_some_are_named(self, make):
+        maker = make(style="nothing.wav")
+        keys = [f"{k}.wav" for k in range(8)]
+        table = np.zeros((8, 4), np.float32)
+        model = replace(maker.model, references=References(keys, {"style": table}))
+        with pytest.raises(UserError, match=r"4\.wav and 3 more\.$"):
+            replace(maker, model=model).complete(ConditionInput(), 0, FRAMES)
 
     def test_a_recording_without_its_codec(self, make, tmp_path):
         audio.write(tmp_path / "song.wav", [np.zeros((1, 8000), np.float32)], 8000)

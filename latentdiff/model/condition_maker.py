@@ -188,7 +188,7 @@ class ConditionMaker:
 
     def _known_files(self) -> str:
         keys = self.model.references.keys
-        some = ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
+        some = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
         return f"the training files are {some}." if keys else "give the path of an audio file."
 
     def _encode(self, path: Path) -> np.ndarray:
