@@ -7,10 +7,12 @@ audio samples, T latent frames.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,7 @@ from latentdiff.model.model import Model
 from latentdiff.model.project import Project, resolve
 from latentdiff.model.resolve import find_codec, open_codec, open_model, require_codec
 from latentdiff.model.sampling import draw
+from latentdiff.model.variation import Variation
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.runs import Run
 from latentdiff.training import checkpoint
@@ -198,10 +201,7 @@ class Generator:
         >>> model.sample_latents(seconds=0.5).shape
         (1, 6, 63)
         """
-        known = {option.name for _, option in options()}
-        asked = {name: _words(settings.pop(name)) for name in known & settings.keys()}
-        sampling = self._settings(settings)
-        maker = ConditionMaker(self.model, asked, lambda: self.codec)
+        maker, sampling = self._asked(settings)
         given = self._input(maker, condition, seconds)
         seeds = [seed + k for k in range(n)]
         frames = given.frames or self.model.spec.frames(seconds)
@@ -212,6 +212,55 @@ class Generator:
             for seed, x in zip(seeds, final, strict=True)
         ]
         return torch.stack(raw).numpy()
+
+    def vary(
+        self,
+        sound: str | Path | Audio,
+        strength: float = 0.5,
+        n: int = 1,
+        seed: int = 0,
+        *,
+        seconds: float | None = None,
+        sample_rate: int | None = None,
+        **settings: Any,
+    ) -> Clips:
+        """Variations of a recording: a file, or samples [N] or [channels, N] at `sample_rate`.
+
+        `strength`: 0 gives back what the codec makes of it, 1 a new clip that only follows it: its
+        style and beat, where the model knows these and `settings` ask for no others. `settings`: as
+        for `sample`. Raises UserError where the model cannot vary it, AudioError where a file
+        cannot be read.
+
+        >>> model.vary(np.zeros(8000, np.float32), strength=0.3).shape
+        (1, 1, 8000)
+        """
+        maker, sampling = self._asked(settings)
+        with self._as_file(sound, sample_rate) as path:
+            varies = Variation.of(self.model, self.codec, path, strength, seconds)
+            (given,) = varies.following([ConditionInput()])
+            seeds = [seed + k for k in range(n)]
+            follows = [maker.complete(given, number, varies.frames) for number in seeds]
+        start = varies.start(n)
+        final = draw(self.model, sampling, seeds, varies.frames, as_condition(follows), start)
+        return self.decode(torch.stack([varies.raw(self.model, x) for x in final.latents]).numpy())
+
+    def _asked(self, settings: dict[str, Any]) -> tuple[ConditionMaker, SamplingConfig]:
+        """Keywords as options of condition kinds and settings of sampling."""
+        known = {option.name for _, option in options()}
+        asked = {name: _words(settings.pop(name)) for name in known & settings.keys()}
+        return ConditionMaker(self.model, asked, lambda: self.codec), self._settings(settings)
+
+    @contextmanager
+    def _as_file(self, sound: str | Path | Audio, sample_rate: int | None) -> Iterator[Path]:
+        """A file that holds the sound."""
+        if isinstance(sound, (str, Path)):
+            yield Path(sound)
+            return
+        samples = self._samples(np.atleast_2d(np.asarray(sound, np.float32)), sample_rate)
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "sound.wav"
+            audio.write(path, samples, self.codec.sample_rate, subtype="FLOAT")
+            yield path
 
     def encode(self, sound: str | Path | Audio, sample_rate: int | None = None) -> Audio:
         """Latents [D, T] of a recording: a file, or samples [N] or [channels, N] at `sample_rate`.

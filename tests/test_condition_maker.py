@@ -163,12 +163,15 @@ class TestAskedFor:
         (expected,) = asked.batch([0], 4 * FRAMES)
         features = {kind: expected.features[kind] for kind in ("beat", "chroma")}
         song = {"beat": features["beat"], "chroma": np.zeros_like(features["chroma"])}
-        given = maker.complete(ConditionInput("song", "song.wav", song), 0, 4 * FRAMES)
+        path = Path("song.wav")
+        given = maker.complete(
+            ConditionInput("song", "song.wav", song, recording=path), 0, 4 * FRAMES
+        )
         assert given.features["beat"] is features["beat"]
         np.testing.assert_array_equal(given.features["chroma"], features["chroma"])
         del song["beat"]
         with pytest.raises(UserError, match="what the sample follows has none"):
-            maker.complete(ConditionInput("song", "song.wav", song), 0, 4 * FRAMES)
+            maker.complete(ConditionInput("song", "song.wav", song, recording=path), 0, 4 * FRAMES)
 
     def test_a_curve_of_loudness(self, make):
         (given,) = make("loudness", loudness="-60,0").batch([0], FRAMES)

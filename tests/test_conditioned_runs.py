@@ -189,5 +189,5 @@ def test_a_recording_has_the_style_of_its_latents(run, rave_run, audio_folder):
     for name, style in (("path", song), ("key", "a/tune 2"), ("other", "b/tune 5.wav")):
         sample(run, settings, n=1, seconds=1, options={"style": [style]}, name=name)
     path, key, other = (next(iter(latents(run, k).values())) for k in ("path", "key", "other"))
-    np.testing.assert_allclose(path, key, atol=1e-3 * np.abs(key).max())
-    assert np.abs(other - key).max() > 0.01 * np.abs(key).max()
+    np.testing.assert_allclose(path, key, atol=5e-4 * np.abs(key).max())
+    assert np.abs(other - key).max() > 3e-3 * np.abs(key).max()

@@ -11,7 +11,7 @@ import torch
 from latentdiff.config import build as build_section
 from latentdiff.diffusion import exact, noise, samplers
 from latentdiff.diffusion.methods import METHODS, SamplerOptions, SamplerState
-from latentdiff.diffusion.samplers import SeededNoise, integrate, make_logsnrs, sample
+from latentdiff.diffusion.samplers import SeededNoise, Start, integrate, make_logsnrs, sample
 from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig
 from latentdiff.errors import ConfigError
 from latentdiff.evaluation.oracle import OracleProblem, SamplerVariant
@@ -167,6 +167,36 @@ def test_guidance_one_is_none_and_guidance_zero_ignores_the_condition():
     assert torch.equal(run(model, condition, 1.0), plain)
     torch.testing.assert_close(run(model, condition, 0.0), run(GAUSSIAN, Condition(), 1.0))
     assert run(model, condition, 2.0).mean() > plain.mean() + 0.5
+
+
+class TestStart:
+    """Variations of given latents."""
+
+    LATENTS = torch.randn(3, C, T, generator=seeded(5))
+
+    def vary(self, strength, **config):
+        start = Start(self.LATENTS, strength)
+        settings = SamplingConfig(**{"steps": 20, **config})
+        return sample(GAUSSIAN, SCHEDULE, settings, [4, 5, 6], C, T, start=start)
+
+    @pytest.mark.parametrize("method", list(METHODS))
+    def test_none_is_the_latents_and_all_a_free_sample(self, method):
+        assert torch.equal(self.vary(0.0, sampler=method), self.LATENTS)
+        free = draw_samples([4, 5, 6], steps=20, sampler=method)
+        assert torch.equal(self.vary(1.0, sampler=method), free)
+
+    def test_the_distance_rises_with_the_strength(self):
+        strengths = [k / 10 for k in range(11)]
+        far = [(self.vary(k) - self.LATENTS).square().mean().item() for k in strengths]
+        assert far == sorted(far) and far[1] < 0.2 < 0.5 < far[-1]
+
+    def test_a_variation_is_as_likely_as_any_sample(self):
+        """However unlikely the latents were."""
+        odd = Start(6 + torch.zeros(400, C, T), 0.8)
+        x = sample(
+            GAUSSIAN, SCHEDULE, SamplingConfig(steps=40), range(400), C, T, start=odd
+        ).flatten(1)
+        assert (x.double().mean(0) - GAUSSIAN.mean).abs().max() < 1
 
 
 def test_sampling_leaves_no_graph():

@@ -184,13 +184,22 @@ def train_diffusion(run: Run, project: Project, **options: Any) -> list[str]:
     help="Recording to follow frame by frame, or label; repeatable.",
 )
 @condition_options
+@click.option("--init", type=PATH, metavar="SONG.WAV", help="Recording to vary.")
+@click.option(
+    "--strength",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="How much --init is varied: 0 not at all, 1 a new sample that only follows it.",
+)
 @rave_option
 @ckpt_option
 @click.option("--name", help="Folder below samples/. [the time]")
 def sample(run: Run, project: Project, **options: Any) -> list[str]:
     """Diffusion model -> new latents. The same seed gives the same latents.
 
-    What is not asked for, such as the style, is taken from a training file that the seed picks.
+    What is not asked for, such as the style, is taken from a training file that the seed picks, or
+    from the recording to vary.
     """
     from latentdiff.commands.sample import sample as work
 

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from latentdiff.model.condition_maker import ConditionMaker, Options
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project, already_done, folder_name
 from latentdiff.model.resolve import find_codec, require_codec
+from latentdiff.model.variation import Variation
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.specs import Codec
 from latentdiff.tracking import progress
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 
 FRAMES_AT_ONCE = 1 << 16
 """Frames of all samples drawn together, so that memory does not grow with their length."""
+STRENGTH = 0.5
+"""Of a variation, if none is given."""
 FAR_OFF = 2.0
 """Factor between the spread of samples and of training latents beyond which to warn."""
 
@@ -46,6 +50,7 @@ class Order:
     seed: int
     frames: int
     follows: ConditionInput
+    varies: Variation | None = None
 
 
 def sample(
@@ -57,6 +62,8 @@ def sample(
     seconds: float | None = None,
     condition: Sequence[Path] = (),
     options: Options | None = None,
+    init: Path | None = None,
+    strength: float = STRENGTH,
     rave: Path | None = None,
     ckpt: str | None = None,
     name: str | None = None,
@@ -66,15 +73,21 @@ def sample(
     """Draw `n` samples (for each condition) with seeds `project.seed`, `project.seed` + 1, ...
 
     `condition`: recordings and labels; `options`: what the options of condition kinds ask for.
+    `init`: a recording to vary, by as much as `strength` says (0: not at all; 1: a new sample).
     `rave` and `ckpt` name the codec, which recordings to sound like need. A sample depends on the
     model, the sampler, its seed, length and conditions, and on nothing else. Returns
     "path: reason" for conditions that could not be read.
     """
     model = Model.load(checkpoint.find(diffusion or run.diffusion), pick_device(project.device))
     model = model.with_sampling_of(project)
-    maker = ConditionMaker(model, options or {}, lambda: _codec(run, model, rave, ckpt))
-    follows, skipped = maker.given(condition, seconds)
-    orders = _orders(maker, follows, n, project.seed, seconds or project.sampling.seconds)
+    codec = cache(lambda: _codec(run, model, rave, ckpt))
+    maker = ConditionMaker(model, options or {}, codec)
+    varies = None if init is None else Variation.of(model, codec(), init, strength, seconds)
+    if varies is not None and not condition:
+        follows, skipped = [ConditionInput()], list[str]()
+    else:
+        follows, skipped = maker.given(condition, seconds)
+    orders = _orders(maker, follows, n, project, seconds, varies)
     directory = run.samples / folder_name(name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     settings = {
         "sampling": project.sampling.model_dump(mode="json"),
@@ -83,6 +96,7 @@ def sample(
         "seconds": seconds,
         "condition": [str(path) for path in condition],
         **{name: list(words) for name, words in (options or {}).items() if words},
+        **({} if init is None else {"init": str(init), "strength": strength}),
         **model.spec.experiment.to_section(),
     }
     inputs = {"diffusion": model.as_input()}
@@ -107,14 +121,24 @@ def sample(
 
 
 def _orders(
-    maker: ConditionMaker, follows: Sequence[ConditionInput], n: int, seed: int, seconds: float
+    maker: ConditionMaker,
+    follows: Sequence[ConditionInput],
+    n: int,
+    project: Project,
+    seconds: float | None,
+    varies: Variation | None,
 ) -> list[Order]:
+    free = maker.model.spec.frames(seconds or project.sampling.seconds)
+    if varies is not None:
+        follows, free = varies.following(follows), varies.frames
+    ending = "" if varies is None else f"-varied{varies.strength:g}"
     orders = []
     for each in follows:
-        frames = each.frames or maker.model.spec.frames(seconds)
-        for number in range(seed, seed + n):
+        frames = each.frames or free
+        for number in range(project.seed, project.seed + n):
             whole = maker.complete(each, number, frames)
-            orders.append(Order(f"seed{number}-{whole.name}", number, frames, whole))
+            name = f"seed{number}-{whole.name}{ending}"
+            orders.append(Order(name, number, frames, whole, varies))
     return orders
 
 
@@ -176,7 +200,9 @@ def _draw_all(
         for part in _batches(orders, settings.batch):
             condition = as_condition([order.follows for order in part])
             seeds = [order.seed for order in part]
-            drawn = model.sample(settings, seeds, part[0].frames, condition)
+            varies = part[0].varies
+            start = None if varies is None else varies.start(len(part))
+            drawn = model.sample(settings, seeds, part[0].frames, condition, start)
             calls = drawn.network_calls
             meter.add(drawn.latents)
             for order, latents in zip(part, drawn.latents, strict=True):
@@ -202,7 +228,10 @@ def _write(
     model: Model, order: Order, x: Tensor, settings: SamplingConfig, directory: Path
 ) -> Entry:
     """One raw latent file [D, T]; its entry of the manifest."""
-    latents = model.unwhiten(x, settings.fill, generator_for(order.seed, "fill")).numpy()
+    if order.varies is None:
+        latents = model.unwhiten(x, settings.fill, generator_for(order.seed, "fill")).numpy()
+    else:
+        latents = order.varies.raw(model, x).numpy()
     file = f"{order.name}.npy"
     with array_writer(directory / file) as writer:
         writer.append(latents)

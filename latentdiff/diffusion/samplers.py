@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +27,21 @@ steps, of means from -4 to -2 and scales from 1.5 to 3.5. With autoguidance 16 s
 are off by 0.05 (relative RMS), and by 0.08 if equally spaced in log-SNR."""
 
 
+@dataclass(frozen=True)
+class Start:
+    """Latents to start from instead of noise: SDEdit (Meng et al. 2022, arXiv 2108.01073)."""
+
+    latents: Tensor
+    """[B, C, T], clean."""
+    strength: float
+    """Share 0..1 of the steps that are taken. 0: the latents themselves; 1: pure noise at first, so
+    nothing is left of them."""
+
+    def pick(self, rows: Tensor) -> Start:
+        """Some of the samples."""
+        return replace(self, latents=self.latents[rows])
+
+
 @torch.no_grad()
 def sample(
     denoise: Denoise,
@@ -38,13 +54,15 @@ def sample(
     device: torch.device | str = "cpu",
     variance: Tensor | None = None,
     after: Callable[[Tensor], Tensor] | None = None,
+    start: Start | None = None,
 ) -> Tensor:
     """New latents [B, C, T], one per seed; a sample does not depend on the others in its batch.
 
     The same seed gives the same noise on every device. `condition` has one row per seed. `variance`
     [C] of the training latents (None: ones) is the baseline of autoguidance; `auto` means 1 here,
     as only a checkpoint knows a better value. `after` is applied to z_t after each step, including
-    the last. Raises ValueError for a seed outside 0 .. 2^63 - 1.
+    the last. `start`: what to vary; None: samples start from noise. Raises ValueError for a seed
+    outside 0 .. 2^63 - 1.
     """
     # One generator per seed and not one per batch, so that neither the batch size nor the other
     # samples change a sample.
@@ -55,7 +73,15 @@ def sample(
     model = autoguided(model, scale, config.autoguidance_interval, variance)
     state = SamplerState(model, condition, noise, SamplerOptions(config.eta, config.variance))
     logsnrs = make_logsnrs(schedule, config.steps, config.spacing)
-    return integrate(state, noise(), logsnrs, config.sampler, after)
+    if start is None or start.strength >= 1:
+        return integrate(state, noise(), logsnrs, config.sampler, after)
+    taken = round(start.strength * len(logsnrs))
+    latents = start.latents.to(device)
+    if not taken:
+        return latents
+    first = NoiseLevel.at(logsnrs[-taken])
+    noisy = first.alpha * latents + first.sigma * noise()
+    return integrate(state, noisy, logsnrs[-taken:], config.sampler, after)
 
 
 def integrate(

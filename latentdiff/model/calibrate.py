@@ -42,7 +42,7 @@ def calibrate(path: Path, windows: Batch, settings: SamplingConfig, device: str)
     real = windows.latents[whole] if whole.any() else windows.latents
     if real.shape[-1] < movement.SHORTEST:
         return 1.0
-    rate = 1 / model.spec.seconds(1)
+    rate = model.codec.frame_rate
 
     def describe(latents: Tensor) -> Described:
         return Described(movement.describe_latents(latents / deviation, rate))

@@ -41,6 +41,8 @@ class ConditionInput:
     """Kind -> [K, T], standardised."""
     categories: Mapping[str, int] = field(default_factory=dict)
     """Kind -> index of the category, such as a label."""
+    recording: Path | None = None
+    """The recording that is followed; what it does not have, such as a beat, is not made up."""
 
     @property
     def frames(self) -> int:
@@ -203,21 +205,27 @@ def _recording_inputs(
     inputs = {}
     for key, path in search.files:
         try:
-            features = _features(model, path, seconds)
+            sound = recording(path)
+            frames = model.spec.frames(sound.seconds if seconds is None else seconds)
+            features = _features(model, sound, frames)
         except AudioError as error:
             skipped.append(f"{path}: {error.why or error.what}")
             continue
         name = audio.readable_stem(Path(key).stem)
-        inputs[key] = ConditionInput(name, str(path), features)
+        inputs[key] = ConditionInput(name, str(path), features, recording=path)
     if not inputs:
         raise UserError("no condition could be read", why="; ".join(skipped))
     return inputs, skipped
 
 
-def _features(model: Model, path: Path, seconds: float | None) -> dict[str, np.ndarray]:
-    """Standardised features [K, T] of a file, as `encode` makes them for training."""
-    sound = recording(path)
-    frames = model.spec.frames(sound.seconds if seconds is None else seconds)
+def recording_input(model: Model, path: Path, frames: int) -> ConditionInput:
+    """The first `frames` latent frames of a recording as a condition. Raises AudioError."""
+    features = _features(model, recording(path), frames)
+    return ConditionInput(audio.readable_stem(path.stem), str(path), features, recording=path)
+
+
+def _features(model: Model, sound: Sound, frames: int) -> dict[str, np.ndarray]:
+    """Standardised features [K, T] of a recording, as `encode` makes them for training."""
     features = {}
     for kind in model.kinds.values():
         if isinstance(kind, FeatureKind):

@@ -106,9 +106,8 @@ class ConditionMaker:
         self, given: ConditionInput, seed: int
     ) -> tuple[Mapping[str, np.ndarray | None], str | None]:
         """What fills in for kinds that were not asked for, and its file's key."""
-        if given.features:
-            # What the recording to follow does not have, such as a beat, is not made up.
-            return self._style_of(Path(given.source or "")), None
+        if given.recording is not None:
+            return self._style_of(given.recording), None
         references = self.model.references
 
         def is_key(word: str) -> bool:

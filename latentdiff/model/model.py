@@ -25,6 +25,7 @@ from latentdiff.conditions.standardiser import Standardiser
 from latentdiff.config import Values
 from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.noise import Schedule
+from latentdiff.diffusion.samplers import Start
 from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.errors import UserError
 from latentdiff.latents.store import CodecFacts
@@ -245,11 +246,13 @@ class Model:
         seeds: Sequence[int],
         frames: int,
         condition: Condition = NO_CONDITION,
+        start: Start | None = None,
     ) -> Samples:
         """One sample of `frames` latent frames for each seed, all drawn together.
 
-        A sample depends on the model, the settings, its seed, length and condition, and on nothing
-        else. `condition` has a row for each seed. Raises NonFiniteSamples.
+        A sample depends on the model, the settings, its seed, length and condition, and on what it
+        starts from, and on nothing else. `condition` and `start` have a row for each seed. Raises
+        NonFiniteSamples.
         """
         recipe, settings = self.spec.recipe, self.resolve(settings)
         denoise = _Counted(recipe.denoise_for_sampling(self.denoiser, settings.steps))
@@ -262,6 +265,7 @@ class Model:
             condition.to(self.device),
             self.device,
             self.whitening.variance,
+            start,
         )
         if not torch.isfinite(latents).all():
             raise NonFiniteSamples(

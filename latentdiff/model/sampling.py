@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from latentdiff.diffusion.samplers import Start
 from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.model.model import Model, Samples
 from latentdiff.specs import NO_CONDITION, Condition
@@ -23,20 +24,23 @@ def draw(
     seeds: Sequence[int],
     frames: int,
     condition: Condition = NO_CONDITION,
+    start: Start | None = None,
 ) -> Samples:
     """One sample for each seed, `settings.batch` at a time, with a progress bar.
 
     Where there are fewer rows in `condition` than seeds, they are taken in turn, again and again.
+    `start`, what to vary, has a row for each seed.
     Raises NonFiniteSamples.
     """
     parts, calls = [], 0
     steps = "" if model.spec.is_regression else f", {settings.steps} steps"
     with progress(total=len(seeds), unit="sample", what=f"sampling{steps}") as bar:
-        for start in range(0, len(seeds), settings.batch):
-            part = seeds[start : start + settings.batch]
-            rows = torch.arange(start, start + len(part))
+        for begin in range(0, len(seeds), settings.batch):
+            part = seeds[begin : begin + settings.batch]
+            rows = torch.arange(begin, begin + len(part))
             turn = condition.pick(rows % condition.batch) if condition else condition
-            samples = model.sample(settings, part, frames, turn)
+            first = None if start is None else start.pick(rows)
+            samples = model.sample(settings, part, frames, turn, first)
             parts.append(samples.latents)
             calls = samples.network_calls
             bar.update(len(part))

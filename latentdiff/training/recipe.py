@@ -22,6 +22,7 @@ from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.levels import NoiseLevelSampler, build_noise_level_sampler
 from latentdiff.diffusion.loss import Objective
 from latentdiff.diffusion.noise import Schedule
+from latentdiff.diffusion.samplers import Start
 from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
 from latentdiff.errors import UserError
 from latentdiff.latents.statistics import LatentStatistics
@@ -177,6 +178,7 @@ class Recipe:
         condition: Condition = NO_CONDITION,
         device: torch.device | str = "cpu",
         variance: Tensor | None = None,
+        start: Start | None = None,
     ) -> Tensor:
         """Final latents [B, C, T], one for each seed; see `samplers.sample`.
 
@@ -193,5 +195,6 @@ class Recipe:
             device,
             variance=variance,
             after=self.after_step,
+            start=start,
         )
         return self.finish(samples, variance)

@@ -153,7 +153,7 @@ def find_copies(inputs: EvaluationInputs, samples: LatentSet) -> Copies:
         samples.final / scale[:, None],
         None if held_out is None else held_out.final / scale[:, None],
         _TrainingFiles(inputs, scale),
-        1 / inputs.model.spec.seconds(1),
+        inputs.model.codec.frame_rate,
     )
 
 

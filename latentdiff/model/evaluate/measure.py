@@ -94,8 +94,7 @@ def evaluate_model(
 
 
 def _ground(inputs: EvaluationInputs) -> Comparison:
-    frame_rate = 1 / inputs.model.spec.seconds(1)
-    return Comparison(inputs.clips, frame_rate, inputs.settings.seed)
+    return Comparison(inputs.clips, inputs.model.codec.frame_rate, inputs.settings.seed)
 
 
 def _sampling_facts(inputs: EvaluationInputs) -> SamplingFacts:
