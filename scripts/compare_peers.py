@@ -33,6 +33,7 @@ from latentdiff.diffusion import noise as noises
 from latentdiff.diffusion.settings import SamplingConfig, ScheduleConfig
 from latentdiff.latents.arrays import array_writer
 from latentdiff.latents.store import LatentStore
+from latentdiff.model.clips import gather
 from latentdiff.model.condition_inputs import as_condition
 from latentdiff.model.condition_maker import ConditionMaker
 from latentdiff.model.data import TrainingData, prepare, windows_of
@@ -285,7 +286,9 @@ def train_ours(ground: Ground, name: str, seed: int, folder: Path) -> Trained:
     settings = model.resolve(SamplingConfig(steps=options.steps or SamplingConfig().steps))
     seeds = [1000 * seed + k for k in range(options.samples)]
     begun = time.perf_counter()
-    asked = as_condition(ConditionMaker(model).batch(seeds, ground.frames))
+    real = gather(model, ground.store, options.samples, ground.frames).other
+    files = [place.entry.key for place in real.places]
+    asked = as_condition(ConditionMaker(model).batch(seeds, ground.frames, files))
     drawn = draw(model, settings, seeds, ground.frames, asked).latents
     seconds = time.perf_counter() - begun
     count = sum(p.numel() for p in model.denoiser.parameters())

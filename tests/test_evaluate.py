@@ -13,7 +13,6 @@ import torch
 from latentdiff import config, runs
 from latentdiff.commands.encode import encode
 from latentdiff.commands.evaluate import evaluate
-from latentdiff.commands.evaluate_advice import advice
 from latentdiff.commands.evaluate_report import to_json
 from latentdiff.errors import UserError
 from latentdiff.evaluation import embeddings, sets
@@ -23,6 +22,7 @@ from latentdiff.latents.whitening import Whitening
 from latentdiff.model.clips import gather, places_in
 from latentdiff.model.data import windows_of
 from latentdiff.model.evaluate import EvaluationSettings, choose_clips, evaluate_model
+from latentdiff.model.evaluate.advice import advice
 from latentdiff.model.evaluate.results import (
     Copying,
     EvaluationResult,

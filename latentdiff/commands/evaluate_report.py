@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
-from latentdiff.commands.evaluate_advice import advice
-from latentdiff.commands.evaluate_findings import findings
 from latentdiff.evaluation import sets
 from latentdiff.evaluation.coherence import Horizon
 from latentdiff.evaluation.scores import HELD_OUT_CLIPS, TOLD, FormScores, Interval
+from latentdiff.model.evaluate.advice import advice
+from latentdiff.model.evaluate.findings import findings
 from latentdiff.model.evaluate.results import (
     ConditionFollowing,
     Copying,

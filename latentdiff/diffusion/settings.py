@@ -146,7 +146,7 @@ class SamplingConfig(Section):
         description=catalogue({name: method.summary for name, method in METHODS.items()}),
     )
 
-    steps: int = Field(default=32, ge=1)
+    steps: int = Field(default=8, ge=1)
     """Steps from pure noise to latents."""
 
     spacing: Spacing = "logistic"

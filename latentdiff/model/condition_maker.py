@@ -72,9 +72,15 @@ class ConditionMaker:
         """See `given_inputs`."""
         return given_inputs(self.model, given, seconds)
 
-    def complete(self, given: ConditionInput, seed: int, frames: int) -> ConditionInput:
-        """The conditions of the sample with this seed, of `frames` latent frames."""
-        reference, key = self._reference(given, seed)
+    def complete(
+        self, given: ConditionInput, seed: int, frames: int, file: str | None = None
+    ) -> ConditionInput:
+        """The conditions of the sample with this seed, of `frames` latent frames.
+
+        `file`: key of the training file that what was not asked for is taken from; None, or one
+        that is unknown: the seed picks.
+        """
+        reference, key = self._reference(given, seed, file)
         made: dict[str, np.ndarray] = {}
         target = Target(
             self.model.codec.frame_rate,
@@ -98,12 +104,20 @@ class ConditionMaker:
         name = given.name if given.name != FREE or key is None else audio.readable_stem(key)
         return replace(given, name=name, features=standardised)
 
-    def batch(self, seeds: Sequence[int], frames: int) -> list[ConditionInput]:
-        """The conditions of samples that nothing was asked for but by the options."""
-        return [self.complete(ConditionInput(), seed, frames) for seed in seeds]
+    def batch(
+        self, seeds: Sequence[int], frames: int, files: Sequence[str | None] = (None,)
+    ) -> list[ConditionInput]:
+        """The conditions of samples that nothing was asked for but by the options.
+
+        `files`: see `complete`; they are taken in turn.
+        """
+        return [
+            self.complete(ConditionInput(), seed, frames, files[k % len(files)])
+            for k, seed in enumerate(seeds)
+        ]
 
     def _reference(
-        self, given: ConditionInput, seed: int
+        self, given: ConditionInput, seed: int, file: str | None
     ) -> tuple[Mapping[str, np.ndarray | None], str | None]:
         """What fills in for kinds that were not asked for, and its file's key."""
         if given.recording is not None:
@@ -122,8 +136,11 @@ class ConditionMaker:
         rows = self._rows(given)
         if not len(rows):
             return {}, None
-        pick = torch.randint(len(rows), (1,), generator=generator_for(seed, "reference"))
-        index = int(rows[int(pick)])
+        known = None if file is None else references.find(file)
+        if known is None:
+            pick = torch.randint(len(rows), (1,), generator=generator_for(seed, "reference"))
+            known = int(rows[int(pick)])
+        index = known
         return references.at(index), Path(references.keys[index]).stem
 
     def _asked_for(self, kind: str) -> bool:

@@ -43,8 +43,9 @@ class LatentSet:
 def draw_samples(
     inputs: EvaluationInputs, settings: SamplingConfig, n: int, followed: Clips
 ) -> LatentSet:
-    """`n` samples, in styles and tempi of training files; a model that follows recordings or
-    labels follows those of these clips in turn.
+    """`n` samples that follow these clips in turn: a model that follows recordings or labels has
+    theirs, others the styles and tempi of the files that the clips are from. So samples and clips
+    are spread over the same files, long ones more often than short ones.
 
     Raises NonFiniteSamples.
     """
@@ -54,7 +55,8 @@ def draw_samples(
     if followed_kinds(model) or model.labels:
         condition = conditions(model, inputs.store, followed)
     else:
-        drawn = ConditionMaker(model).batch(seeds, inputs.sample_frames)
+        files = [place.entry.key for place in followed.places]
+        drawn = ConditionMaker(model).batch(seeds, inputs.sample_frames, files)
         condition = as_condition(drawn)
     samples = draw(model, settings, seeds, inputs.sample_frames, condition)
     raw = _unwhiten(inputs, samples.latents, settings)
