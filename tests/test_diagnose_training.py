@@ -173,11 +173,11 @@ class TestCourse:
         assert fit.clipped(curve([1.0] * 4, norm=9.0), unclipped) is None
 
 
-def made(variance, posterior=None, white=None, kept_white=None, taken=1.0, if_drawn=None):
+def made(variance, floor=None, white=None, kept_white=None, taken=1.0, if_drawn=None):
     count = len(variance)
     return Directions(
         list(variance),
-        None if posterior is None else [posterior] * count,
+        floor,
         [True] * count if white is None else white,
         [False] * 2 if kept_white is None else kept_white,
         [taken] * 2,
@@ -197,25 +197,30 @@ UNKNOWN = Exchange(gain=0.02, p=0.25, least_p=0.25, identified=1.0, chance=0.5, 
 
 
 class TestData:
-    def test_draws_lie_on_the_posterior_s_floor(self):
-        assert data.sampled_posteriors(made(DRAWS, 1.0), DEFAULT).cause == "sampled-posteriors"
-        assert data.sampled_posteriors(made(MEANS, 1.0), DEFAULT) is None
-        # Directions of sound may be as strong as the posterior, but follow themselves.
-        assert data.sampled_posteriors(made(DRAWS, 1.0, white=[False] * 6), DEFAULT) is None
+    @pytest.mark.parametrize(
+        ("floor", "cause"), [(0.1, None), (1.1, "sampled-posteriors"), (30.0, None)]
+    )
+    def test_draws_lie_on_the_posterior_s_floor(self, floor, cause):
+        # However few directions are white: a small codec has none to spare.
+        found = data.sampled_posteriors(made(DRAWS, floor, white=[False] * 6), DEFAULT)
+        assert (found and found.cause) == cause
+        assert not found or "1.1 times as much as draws" in found.evidence[0]
 
     def test_draws_are_known_without_the_posterior_too(self):
         assert data.sampled_posteriors(made(DRAWS), DEFAULT)
         assert data.sampled_posteriors(made(MEANS), DEFAULT) is None
+        # Directions of sound may be as strong as the posterior, but follow themselves.
+        assert data.sampled_posteriors(made(DRAWS, white=[False] * 6), DEFAULT) is None
         # One white channel shows no floor; that it was kept is a finding of its own.
         assert data.sampled_posteriors(made([1.0]), DEFAULT) is None
         rounding = (*MEANS[:3], 1.1e-12, 1e-12, 0.9e-12)
         assert data.sampled_posteriors(made(rounding), DEFAULT) is None
 
     def test_a_model_of_draws_is_known_where_the_means_are_stored(self):
-        found = made(MEANS, 1.0, taken=0.01, if_drawn=1.02)
+        found = made(MEANS, 0.0, taken=0.01, if_drawn=1.02)
         assert "0.01 of the variance" in data.sampled_posteriors(found, DEFAULT).evidence[0]
-        assert data.sampled_posteriors(made(MEANS, 1.0, taken=0.01, if_drawn=3.0), DEFAULT) is None
-        assert data.sampled_posteriors(made(MEANS, 1.0, taken=1.0, if_drawn=1.02), DEFAULT) is None
+        assert data.sampled_posteriors(made(MEANS, 0.0, taken=0.01, if_drawn=3.0), DEFAULT) is None
+        assert data.sampled_posteriors(made(MEANS, 0.0, taken=1.0, if_drawn=1.02), DEFAULT) is None
 
     def test_noise_that_is_kept(self):
         assert data.kept_noise(made(MEANS, kept_white=[True, True, False]), 0.0, DEFAULT)
@@ -675,9 +680,29 @@ class TestMeasures:
         whitening = Whitening.from_statistics(statistics.fit(files), 2)
         found = directions.measure(files, whitening)
         assert found.taken == pytest.approx([1, 1], rel=1e-4)
-        assert found.kept_white == [False, False] and found.posterior == pytest.approx([0.25] * 6)
+        assert found.kept_white == [False, False]
         drawn = [1 + 0.25 / v for v in found.variance[:2]]
         assert found.taken_if_drawn == pytest.approx(drawn, rel=1e-4)
+        assert found.floor == pytest.approx(0, abs=1e-6)
+
+    @pytest.mark.parametrize("spare", [0, 4], ids=["no spare", "4 spare directions"])
+    @pytest.mark.parametrize("frames", [400, 100])
+    def test_the_floor_of_draws_is_that_of_the_posterior(self, spare, frames):
+        rng = np.random.default_rng(frames)
+        std = np.array([1.0, 0.3] + [1.0] * spare)[:, None].repeat(frames, axis=1)
+        means = [
+            np.concatenate([3 * resonance(rng, frames), np.zeros((spare, frames))])
+            for _ in range(3)
+        ]
+        drawn = [(z + std * rng.standard_normal(z.shape), std) for z in means]
+        whitening = Whitening.from_statistics(statistics.fit(drawn), "all")
+        assert 0.8 < directions.measure(drawn, whitening).floor < 1.6
+        assert directions.measure([(z, std) for z in means], whitening).floor < 0.35
+
+    def test_there_is_no_floor_of_too_few_frames(self):
+        files = [(np.random.default_rng(0).standard_normal((6, 20)), np.ones((6, 20)))]
+        whitening = Whitening.from_statistics(statistics.fit(files), "all")
+        assert directions.measure(files, whitening).floor is None
 
 
 SMALL = {

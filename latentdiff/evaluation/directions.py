@@ -18,6 +18,13 @@ from latentdiff.latents.whitening import Whitening
 
 LatentFile = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 """Latents [D, T] and the posterior's standard deviation [D, T]; None = not known."""
+WHITE_GAIN = 6.0
+"""Variance of the second differences of white noise of variance 1."""
+WHITE_ROWS = 35 / 18
+"""Second differences of white noise that tell as much of a variance as one independent value: 1
+plus twice the sum of their squared autocorrelations, 4/6 and 1/6."""
+FEWEST_ROWS = 4.0
+"""Independent values for each direction below which the smallest variance of all is chance."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +33,10 @@ class Directions:
 
     variance: list[float]
     """[D], of the posterior means."""
-    posterior: list[float] | None
-    """[D], the posterior's own variance; None = not known."""
+    floor: float | None
+    """Variance of the quickest changes over that of the posterior's draws, in the direction where
+    this is smallest. At least 1 for draws, as their noise is in every direction; None = the
+    posterior is not known, or there are too few frames."""
     white: list[bool]
     """[D], whether the direction looks like white noise over time."""
     kept_white: list[bool]
@@ -51,12 +60,34 @@ def measure(files: Sequence[LatentFile], whitening: Whitening) -> Directions:
     noise = fitted.posterior_variance
     return Directions(
         variance.tolist(),
-        None if noise is None else (directions**2 @ noise).tolist(),
+        None if noise is None else _floor(files),
         whiteness.white(rotation @ z for z in _tensors(files)).tolist(),
         whiteness.white(whitening.whiten(z) for z in _tensors(files)).tolist(),
         _taken(whitening, fitted.covariance),
         None if noise is None else _taken(whitening, fitted.covariance + np.diag(noise)),
     )
+
+
+def _floor(files: Sequence[LatentFile]) -> float | None:
+    """The smallest generalised eigenvalue of the covariances of second differences and of draws.
+
+    Second differences remove what is slow and pass white noise. Of D variances estimated from n
+    values each, the smallest comes out at (1 - sqrt(D / n))^2 where all are 1 (Bai and Yin 1993,
+    Limit of the smallest eigenvalue of a large dimensional sample covariance matrix).
+    """
+    quick, drawn, rows = 0.0, 0.0, 0
+    for latents, std in files:
+        assert std is not None  # the posterior is known
+        change = np.diff(np.asarray(latents, np.float64), n=2, axis=1) / WHITE_GAIN**0.5
+        quick = quick + change @ change.T
+        drawn = drawn + np.square(std, dtype=np.float64).mean(axis=1) * change.shape[1]
+        rows += change.shape[1]
+    scale = 1 / np.sqrt(np.maximum(drawn, 1e-30))
+    smallest = np.linalg.eigvalsh(quick * scale[:, None] * scale)[0]
+    share = len(scale) * WHITE_ROWS / max(rows, 1)
+    if share > 1 / FEWEST_ROWS:
+        return None
+    return float(smallest / (1 - share**0.5) ** 2)
 
 
 def _taken(whitening: Whitening, covariance: NDArray[np.float64]) -> list[float]:
