@@ -699,6 +699,17 @@ class TestMeasures:
         assert 0.8 < directions.measure(drawn, whitening).floor < 1.6
         assert directions.measure([(z, std) for z in means], whitening).floor < 0.35
 
+    def test_the_floor_is_not_that_of_one_loud_file(self):
+        rng = np.random.default_rng(0)
+        means = [
+            np.concatenate([resonance(rng, 300), np.zeros((4, 300))])
+            + 0.1 * rng.standard_normal((6, 300))
+            for _ in range(9)
+        ]
+        files = [(z * (30 if k == 4 else 1), np.ones((6, 300))) for k, z in enumerate(means)]
+        whitening = Whitening.from_statistics(statistics.fit(files), "all")
+        assert directions.measure(files, whitening).floor < 0.05
+
     def test_there_is_no_floor_of_too_few_frames(self):
         files = [(np.random.default_rng(0).standard_normal((6, 20)), np.ones((6, 20)))]
         whitening = Whitening.from_statistics(statistics.fit(files), "all")

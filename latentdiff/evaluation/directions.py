@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ WHITE_ROWS = 35 / 18
 plus twice the sum of their squared autocorrelations, 4/6 and 1/6."""
 FEWEST_ROWS = 4.0
 """Independent values for each direction below which the smallest variance of all is chance."""
+ENOUGH_ROWS = 64.0
+"""Independent values for each direction from which further files make a group of their own."""
 
 
 @dataclass(frozen=True)
@@ -69,25 +72,49 @@ def measure(files: Sequence[LatentFile], whitening: Whitening) -> Directions:
 
 
 def _floor(files: Sequence[LatentFile]) -> float | None:
-    """The smallest generalised eigenvalue of the covariances of second differences and of draws.
-
-    Second differences remove what is slow and pass white noise. Of D variances estimated from n
-    values each, the smallest comes out at (1 - sqrt(D / n))^2 where all are 1 (Bai and Yin 1993,
-    Limit of the smallest eigenvalue of a large dimensional sample covariance matrix).
-    """
-    quick, drawn, rows = 0.0, 0.0, 0
+    """The median over groups of files, so that a few files of another scale do not matter."""
+    floors, group = [], _Changes()
     for latents, std in files:
         assert std is not None  # the posterior is known
-        change = np.diff(np.asarray(latents, np.float64), n=2, axis=1) / WHITE_GAIN**0.5
-        quick = quick + change @ change.T
-        drawn = drawn + np.square(std, dtype=np.float64).mean(axis=1) * change.shape[1]
-        rows += change.shape[1]
-    scale = 1 / np.sqrt(np.maximum(drawn, 1e-30))
-    smallest = np.linalg.eigvalsh(quick * scale[:, None] * scale)[0]
-    share = len(scale) * WHITE_ROWS / max(rows, 1)
-    if share > 1 / FEWEST_ROWS:
-        return None
-    return float(smallest / (1 - share**0.5) ** 2)
+        group.add(np.asarray(latents, np.float64), np.asarray(std, np.float64))
+        if group.rows_of_each >= ENOUGH_ROWS:
+            floors.append(group.floor())
+            group = _Changes()
+    if not floors and group.rows_of_each >= FEWEST_ROWS:
+        floors = [group.floor()]
+    return median(floors) if floors else None
+
+
+class _Changes:
+    """Sums over second differences, which remove what is slow and pass white noise."""
+
+    def __init__(self) -> None:
+        self.quick: NDArray[np.float64] = np.zeros((1, 1))
+        self.drawn: NDArray[np.float64] = np.zeros(1)
+        self.rows = 0
+
+    def add(self, latents: NDArray[np.float64], std: NDArray[np.float64]) -> None:
+        """Add a file's latents and posterior deviations [D, T]."""
+        change = np.diff(latents, n=2, axis=1)
+        self.quick = self.quick + change @ change.T / WHITE_GAIN
+        self.drawn = self.drawn + np.square(std).mean(axis=1) * change.shape[1]
+        self.rows += change.shape[1]
+
+    @property
+    def rows_of_each(self) -> float:
+        """Independent values for each direction."""
+        return self.rows / WHITE_ROWS / len(self.drawn)
+
+    def floor(self) -> float:
+        """The smallest generalised eigenvalue of the covariances of changes and of draws.
+
+        Of D variances estimated from n values each, the smallest comes out at (1 - sqrt(D / n))^2
+        where all are 1 (Bai and Yin 1993, Limit of the smallest eigenvalue of a large dimensional
+        sample covariance matrix).
+        """
+        scale = 1 / np.sqrt(np.maximum(self.drawn, 1e-30))
+        smallest = np.linalg.eigvalsh(self.quick * scale[:, None] * scale)[0]
+        return float(smallest / (1 - self.rows_of_each**-0.5) ** 2)
 
 
 def _taken(whitening: Whitening, covariance: NDArray[np.float64]) -> list[float]:
