@@ -1,12 +1,16 @@
-"""Breaks trainings on purpose and checks that `diagnose training` finds the cause.
+"""Breaks trainings on purpose and checks that diagnoses find the cause.
 
     python scripts/break_training.py --latents runs/techno/latents --out runs/broken --seeds 0,1,2
+    python scripts/break_training.py --kinds ...
 
-Runs that are broken, each in one way, and five that are not, for every seed; then a table of the
-first findings. Latents and conditions are broken on disk, where no setting shows it. The latents
-need posterior deviations (latents.keep_std=true) and condition.kinds=style,beat,mel,label. The same
-command again only diagnoses once more. Exit code 1 if a cause is not named first, or anything is
-found in a healthy run.
+Runs that are broken, each in one way, and five that are not, for every seed; then a table of what
+`diagnose training` finds first. With --kinds, three runs for each kind of condition: a healthy one,
+one whose conditions belong to other files, and one whose conditions come too late or too early;
+then a table of what `diagnose conditioning` says. Latents and conditions are broken on disk, where
+no setting shows it. The latents need posterior deviations (latents.keep_std=true) and
+condition.kinds=style,beat,mel,label; --kinds needs chroma and loudness too. The same command again
+only diagnoses once more. Exit code 1 if a cause is not named first, or anything is found in a
+healthy run.
 """
 
 from __future__ import annotations
@@ -15,15 +19,15 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import breaks
+from breaks import Break
 from measuring import markdown, run_latentdiff
 
-from latentdiff import runs
-from latentdiff.latents import statistics
-from latentdiff.latents.store import MANIFEST, STATISTICS, LatentStore
+from latentdiff.latents.store import LatentStore
 
 RATE = 0.004
 """A learning rate that is fast and stable on a CPU."""
@@ -41,40 +45,39 @@ FREE: dict[str, object] = {"condition.kinds": "none"}
 MEL: dict[str, object] = {"condition.kinds": "mel"}
 LABEL: dict[str, object] = {"condition.kinds": "style,beat,label"}
 NOTHING = "nothing"
-LEAST_FRAMES = 200
-"""Shortest file that may be overfitted to."""
+FEATURES = ("beat", "chroma", "loudness", "mel")
+"""Kinds that are stored along time, and may be stored at the wrong time."""
+EFFECT = ("followed", "weak")
+"""Verdicts on conditions that the model uses."""
 
-DELAY = 2.0
-"""Seconds by which conditions are displaced."""
 
-Break = Callable[[LatentStore, int], None]
-Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+@dataclass(frozen=True)
+class Case:
+    """A training, and what is to be said of it."""
+
+    expected: tuple[str, ...]
+    """Any of these: the first finding, or the verdict on the kind."""
+    break_latents: Break | None = None
+    settings: dict[str, object] = field(default_factory=dict)
 
 
 def main() -> None:
     options = arguments()
+    cases, judge = (OF_KINDS, verdict_on) if options.kinds else (CASES, first_finding)
     rows = []
     for seed in options.seeds:
-        for case, (expected, break_latents, settings) in CASES.items():
-            if options.cases and case not in options.cases:
+        for name, case in cases.items():
+            if options.cases and name not in options.cases:
                 continue
-            root = options.out / f"{case}-{seed}"
-            latents = prepared(
-                options.latents, options.out / f"{case}-{seed}-latents", break_latents, seed
-            )
-            train(root, latents, settings, seed, options)
-            found = diagnose(root, latents)
-            first = found[0] if found else NOTHING
-            rows.append(
-                {
-                    "case": case,
-                    "seed": seed,
-                    "first": first,
-                    "right": "yes" if first == expected else f"no: {expected}",
-                    "also": ", ".join(found[1:]),
-                }
-            )
-            print(f"{case}, seed {seed}: {', '.join(found) or NOTHING}", flush=True)
+            run = options.out / f"{name}-{seed}"
+            latents = prepared(options.latents, run.with_name(f"{run.name}-latents"), case, seed)
+            train(run, latents, case, seed, options)
+            found, details = judge(run, latents, name)
+            right = found in case.expected
+            row = {"case": name, "seed": seed, "found": found}
+            row["right"] = "yes" if right else f"no: {' or '.join(case.expected)}"
+            rows.append({**row, **details})
+            print("  ".join(f"{value}" for value in rows[-1].values()), flush=True)
     print(markdown(rows))
     sys.exit(0 if all(row["right"] == "yes" for row in rows) else 1)
 
@@ -86,7 +89,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=numbers, default=(0, 1, 2), help="such as 0,1,2")
     parser.add_argument("--steps", type=int, default=400, help="of a training; to overfit, twice")
     parser.add_argument("--minutes", type=float, default=10.0, help="of each training, at most")
-    parser.add_argument("--cases", nargs="*", choices=list(CASES), help="only these")
+    parser.add_argument("--kinds", action="store_true", help="break each kind of condition")
+    parser.add_argument("--cases", nargs="*", choices=[*CASES, *OF_KINDS], help="only these")
     return parser.parse_args()
 
 
@@ -94,156 +98,67 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split(","))
 
 
-def prepared(source: Path, target: Path, break_latents: Break | None, seed: int) -> Path:
+def prepared(source: Path, target: Path, case: Case, seed: int) -> Path:
     """The latents to train on: those given, or a copy that was broken."""
-    if break_latents is None:
+    if case.break_latents is None:
         return source
     if target.exists():
         shutil.rmtree(target)
     shutil.copytree(source, target)
-    break_latents(LatentStore.open(target), seed)
+    case.break_latents(LatentStore.open(target), seed)
     return target
 
 
-def train(
-    run: Path, latents: Path, settings: dict[str, object], seed: int, options: argparse.Namespace
-) -> None:
-    given = {**SETTINGS, "training.hours": options.minutes / 60, **settings}
+def train(run: Path, latents: Path, case: Case, seed: int, options: argparse.Namespace) -> None:
+    steps = options.steps * (2 if case.settings is OVERFIT else 1)
+    given = {
+        **SETTINGS,
+        "training.hours": options.minutes / 60,
+        **case.settings,
+        "training.steps": steps,
+    }
     words = [f"{key}={value}" for key, value in given.items()]
-    words.append(f"training.steps={options.steps * (2 if settings is OVERFIT else 1)}")
     places = ["--run", run, "--latents", latents, "--device", "cpu", "--seed", seed]
     run_latentdiff("train-diffusion", *places, *words, threads=1)
 
 
-def diagnose(run: Path, latents: Path) -> list[str]:
-    """The causes found, heaviest first."""
-    words = ["--run", run, "--latents", latents, "--device", "cpu", "--overwrite"]
-    run_latentdiff("diagnose", "training", *words, threads=1)
-    report = run / "diagnosis" / "training" / "training.json"
-    results = json.loads(report.read_text(encoding="utf-8"))
-    return [finding["cause"] for finding in results["findings"]]
+def diagnose(question: str, run: Path, latents: Path, *words: object) -> dict[str, Any]:
+    """The results of a question."""
+    places = ["--run", run, "--latents", latents, "--device", "cpu", "--overwrite"]
+    run_latentdiff("diagnose", question, *places, *words, threads=1)
+    report = run / "diagnosis" / question / f"{question}.json"
+    results: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    return results
 
 
-def draw_posteriors(store: LatentStore, seed: int) -> None:
-    """Means replaced by draws, and the statistics by theirs."""
-    rng = np.random.default_rng(seed)
-    for entry in store.entries:
-        mean, std = np.array(store.mean(entry)), store.std(entry)
-        assert std is not None, "encode with latents.keep_std=true"
-        noise = rng.standard_normal(mean.shape)
-        np.save(store.root / entry.mean, (mean + std * noise).astype(np.float32))
-    fit_again(store)
+def first_finding(run: Path, latents: Path, _: str) -> tuple[str, dict[str, object]]:
+    """The heaviest cause found, and the others."""
+    results = diagnose("training", run, latents)
+    first, *others = [*(finding["cause"] for finding in results["findings"]), NOTHING]
+    measured = results["measured"]
+    return first, {
+        "also": ", ".join(others[:-1]),
+        "form skill": measured and measured["form_skill"],
+    }
 
 
-def exchange_conditions(store: LatentStore, seed: int) -> None:
-    """Every file's spectrogram replaced by that of another one of its split, as long as needed."""
-    rng = np.random.default_rng(seed)
-    for split in ("train", "validation"):
-        entries = store.of(split)
-        order = rng.permutation(len(entries))
-        mels = [np.array(store.features(entry, "mel")) for entry in entries]
-        for here, there in zip(order, np.roll(order, 1), strict=True):
-            entry, wrong = entries[here], mels[there]
-            times = -(-entry.frames // wrong.shape[1])
-            np.save(store.root / entry.mel, np.tile(wrong, times)[:, : entry.frames])
-
-
-def leave_one(store: LatentStore, seed: int) -> None:
-    """Keep one short training file, of those that hold a few windows."""
-    rows = runs.read_jsonl(store.root / MANIFEST)
-    train = [row for row in rows if row["split"] == "train" and row["frames"] >= LEAST_FRAMES]
-    train = sorted(train, key=lambda row: row["frames"])[:3]
-    left = [train[seed % len(train)], *(row for row in rows if row["split"] != "train")]
-    runs.write_jsonl(store.root / MANIFEST, left)
-    fit_again(LatentStore.open(store.root))
-
-
-def fit_again(store: LatentStore) -> None:
-    files = ((store.mean(entry), store.std(entry)) for entry in store.of("train"))
-    statistics.fit(files).save(store.root / STATISTICS)
-
-
-def exchange_labels(store: LatentStore, seed: int) -> None:
-    """Labels drawn anew for every file, as often as before."""
-    rows = runs.read_jsonl(store.root / MANIFEST)
-    order = np.random.default_rng(seed).permutation(len(rows))
-    labels = [rows[k]["label"] for k in order]
-    runs.write_jsonl(
-        store.root / MANIFEST,
-        [row | {"label": label} for row, label in zip(rows, labels, strict=True)],
-    )
-
-
-def delay_conditions(store: LatentStore, seed: int) -> None:
-    """Every spectrogram and beat DELAY seconds too late or, for odd seeds, too early."""
-    assert store.codec is not None
-    frames = round(DELAY * store.codec.sample_rate / store.codec.hop) * (-1) ** seed
-    for entry in store.entries:
-        for path in entry.feature_files().values():
-            np.save(store.root / path, np.roll(np.load(store.root / path), frames, axis=1))
-
-
-def leak(store: LatentStore, seed: int) -> None:
-    """Copies of the held-out files among the training files."""
-    rows = runs.read_jsonl(store.root / MANIFEST)
-    copied = []
-    for entry, row in ((e, r) for e, r in zip(store.entries, rows, strict=True)):
-        if entry.split == "train":
-            continue
-        names = {"mean": f"leak-{len(copied)}.npy"}
-        np.save(store.root / names["mean"], np.array(store.mean(entry)))
-        copied.append(row | {"key": f"leaked/{len(copied)}.wav", "split": "train"} | names)
-    order = np.random.default_rng(seed).permutation(len(rows) + len(copied))
-    runs.write_jsonl(store.root / MANIFEST, [(rows + copied)[k] for k in order])
-    fit_again(LatentStore.open(store.root))
-
-
-def change(store: LatentStore, seed: int, share: float, how: Change) -> None:
-    """Latents of this share of the files changed by `how`, at least those of one file."""
-    rng = np.random.default_rng(seed)
-    chosen = rng.permutation(len(store.entries))[: max(1, round(share * len(store.entries)))]
-    state = int(rng.integers(1 << 30))
-    for k in chosen:
-        entry = store.entries[k]
-        changed = how(np.array(store.mean(entry)), np.random.default_rng(state))
-        np.save(store.root / entry.mean, changed.astype(np.float32))
-    fit_again(store)
-
-
-def offset(store: LatentStore, seed: int) -> None:
-    """A constant of a deviation of the latents added to half of the files."""
-    size = float(np.sqrt(np.trace(store.statistics().covariance) / store.latent_dim))
-
-    def add(mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return mean + size * rng.standard_normal((len(mean), 1))
-
-    change(store, seed, 0.5, add)
-
-
-def silence(store: LatentStore, seed: int) -> None:
-    """Nine tenths of every file at rest, at one point for all."""
-    point = np.array(store.mean(store.entries[0])[:, :1])
-
-    def rest(mean: np.ndarray, _: np.random.Generator) -> np.ndarray:
-        quiet = round(0.9 * mean.shape[1])
-        return np.concatenate([np.repeat(point, quiet, axis=1), mean[:, quiet:]], axis=1)
-
-    change(store, seed, 1.0, rest)
-
-
-def scale_one(store: LatentStore, seed: int) -> None:
-    """The latents of one file ten times as large."""
-    change(store, seed, 0.0, lambda mean, _: 10 * mean)
-
-
-def mix_codecs(store: LatentStore, seed: int) -> None:
-    """The latents of half of the files in other, rotated directions, as another codec's are."""
-
-    def rotate(mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        square = rng.standard_normal((len(mean), len(mean)))
-        return np.asarray(np.linalg.qr(square)[0] @ mean)
-
-    change(store, seed, 0.5, rotate)
+def verdict_on(run: Path, latents: Path, name: str) -> tuple[str, dict[str, object]]:
+    """The verdict on the kind of a case, what it rests on, and what is found in the training."""
+    kind = name.partition("-")[0]
+    results = diagnose("conditioning", run, latents, "--n", 2, "--seconds", 1)
+    judged = results["judged"][kind]
+    exchange, fit = judged["exchange"] or {}, judged["fit"]
+    first, details = first_finding(run, latents, name)
+    lag = None
+    if fit is not None:
+        explained = fit["alignment"]["explained"]
+        lag = fit["alignment"]["lags"][explained.index(max(explained))]
+    return judged["verdict"], {
+        **{key: exchange.get(key) for key in ("gain", "p", "identified")},
+        "best lag": lag,
+        "finding": first,
+        **details,
+    }
 
 
 OVERFIT: dict[str, object] = {
@@ -262,31 +177,51 @@ BATCH_NORM: dict[str, object] = {
     "experiment.network.norm": "batch",
     "experiment.training.levels": "batch",
 }
-CASES: dict[str, tuple[str, Break | None, dict[str, object]]] = {
-    "sampled": ("sampled-posteriors", draw_posteriors, {}),
-    "shuffled": ("unpaired-conditions", exchange_conditions, MEL),
-    "batch-norm": ("batch-norm", None, BATCH_NORM),
-    "fast": ("learning-rate-too-high", None, {"training.learning_rate": 100 * RATE}),
-    "overfit": ("overfitting", leave_one, OVERFIT),
-    "late": ("misaligned-conditions", delay_conditions, MEL),
-    "late-beat": ("misaligned-conditions", delay_conditions, {}),
-    "labels": ("ignored-condition", exchange_labels, LABEL),
-    "leak": ("leak", leak, {}),
-    "offset": ("offset-files", offset, {}),
-    "silence": ("silence", silence, {}),
-    "loud": ("scaled-files", scale_one, {}),
-    "codecs": ("mixed-codecs", mix_codecs, {}),
-    "decay": ("weight-decay-too-strong", None, {"training.weight_decay": 100}),
-    "clip": ("gradient-clip-too-low", None, {"training.gradient_clip": 1e-6}),
-    "slow": ("learning-rate-too-low", None, {"training.learning_rate": 1e-6}),
-    "free": ("no-form", None, FREE),
-    "healthy": (NOTHING, None, {}),
-    "mel": (NOTHING, None, MEL),
-    "labelled": (NOTHING, None, LABEL),
-    "eps": (NOTHING, None, {"diffusion.parametrisation": "eps"}),
-    "transformer": (NOTHING, None, TRANSFORMER),
+CASES = {
+    "sampled": Case(("sampled-posteriors",), breaks.draw_posteriors),
+    "shuffled": Case(("unpaired-conditions",), breaks.exchange_features, MEL),
+    "batch-norm": Case(("batch-norm",), None, BATCH_NORM),
+    "fast": Case(("learning-rate-too-high",), None, {"training.learning_rate": 100 * RATE}),
+    "overfit": Case(("overfitting",), breaks.leave_one, OVERFIT),
+    "late": Case(("misaligned-conditions",), breaks.delay_features, MEL),
+    "late-beat": Case(("misaligned-conditions",), breaks.delay_features),
+    "labels": Case(("ignored-condition",), breaks.exchange_labels, LABEL),
+    "leak": Case(("leak",), breaks.leak),
+    "offset": Case(("offset-files",), breaks.offset),
+    "silence": Case(("silence",), breaks.silence),
+    "loud": Case(("scaled-files",), breaks.scale_one),
+    "codecs": Case(("mixed-codecs",), breaks.mix_codecs),
+    "decay": Case(("weight-decay-too-strong",), None, {"training.weight_decay": 100}),
+    "clip": Case(("gradient-clip-too-low",), None, {"training.gradient_clip": 1e-6}),
+    "slow": Case(("learning-rate-too-low",), None, {"training.learning_rate": 1e-6}),
+    "free": Case(("no-form",), None, FREE),
+    "healthy": Case((NOTHING,)),
+    "mel": Case((NOTHING,), None, MEL),
+    "labelled": Case((NOTHING,), None, LABEL),
+    "eps": Case((NOTHING,), None, {"diffusion.parametrisation": "eps"}),
+    "transformer": Case((NOTHING,), None, TRANSFORMER),
 }
-"""Case -> expected first finding, how the latents are broken, and settings."""
+SHUFFLES = {
+    "style": breaks.level_pieces,
+    "label": breaks.exchange_labels,
+    **dict.fromkeys(FEATURES, breaks.exchange_features),
+}
+"""Kind -> the break that makes it say nothing; the style is taken from the latents themselves."""
+
+
+def of_kind(kind: str) -> dict[str, Case]:
+    """A healthy, a shuffled and, where the kind changes along time, a shifted training."""
+    alone: dict[str, object] = {"condition.kinds": kind}
+    cases = {
+        f"{kind}-healthy": Case(EFFECT, None, alone),
+        f"{kind}-shuffled": Case(("ignored",), SHUFFLES[kind], alone),
+    }
+    if kind in FEATURES:
+        cases[f"{kind}-shifted"] = Case(("misaligned",), breaks.delay_features, alone)
+    return cases
+
+
+OF_KINDS = {name: case for kind in SHUFFLES for name, case in of_kind(kind).items()}
 
 
 if __name__ == "__main__":
