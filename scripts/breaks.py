@@ -54,15 +54,22 @@ def exchange_features(store: LatentStore, seed: int) -> None:
 
 
 def level_pieces(store: LatentStore, seed: int) -> None:
-    """The same mean and deviation for the latents of all files, so that no style is left."""
+    """The same mean and covariance for the latents of all files, so that no style is left."""
     whole = np.concatenate([store.mean(entry) for entry in store.entries], axis=1)
-    mean, std = whole.mean(axis=1, keepdims=True), whole.std(axis=1, keepdims=True)
+    mean, colour = whole.mean(axis=1, keepdims=True), power(np.cov(whole), 0.5)
 
     def level(own: np.ndarray, _: np.random.Generator) -> np.ndarray:
         centred = own - own.mean(axis=1, keepdims=True)
-        return mean + std * centred / centred.std(axis=1, keepdims=True)
+        return np.asarray(mean + colour @ power(np.cov(own), -0.5) @ centred)
 
     change(store, seed, 1.0, level)
+
+
+def power(covariance: np.ndarray, exponent: float) -> np.ndarray:
+    """A power of a symmetric matrix; directions of hardly any variance are left out."""
+    values, vectors = np.linalg.eigh(covariance)
+    powers = np.where(values > 1e-6 * values[-1], np.maximum(values, 1e-30) ** exponent, 0.0)
+    return np.asarray(vectors * powers @ vectors.T)
 
 
 def leave_one(store: LatentStore, seed: int) -> None:

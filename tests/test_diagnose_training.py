@@ -245,6 +245,8 @@ class TestData:
         assert found.cause == "misaligned-conditions" and "0.10 s too late" in found.title
         assert data.misaligned("beat", RIGHT) is None
         assert data.misaligned("beat", WRONG) is None
+        # Features of other files predict as much, so that these are wrong rather than late.
+        assert data.misaligned("beat", Fit(Pairing(0.01, [0.3]), LATE.alignment)) is None
 
     def test_pairs_that_were_wrong_in_training(self):
         def trained_unpaired(gains, now, then):

@@ -44,6 +44,15 @@ class Fit:
     pairing: Pairing
     alignment: Alignment
 
+    @property
+    def misaligned(self) -> bool:
+        """Whether the features belong to their latents, but come at another time.
+
+        Wrong features have a best lag too; those of other files then predict as much.
+        """
+        explained = max(self.alignment.explained)
+        return not self.alignment.holds and explained > self.pairing.best_wrong
+
 
 def exchanges(model: Model, windows: Batch, settings: TrainingConfig) -> dict[str, Exchange]:
     """Kind -> the losses of a model on windows with that kind right and exchanged.
@@ -140,6 +149,6 @@ def _files(model: Model, store: LatentStore, kind: str) -> list[AlignedFile]:
 
 def verdict_of(exchange: Exchange | None, fit: Fit | None) -> Verdict:
     """The verdict on one kind: a model may well follow conditions that come at the wrong time."""
-    if fit is not None and not fit.alignment.holds:
+    if fit is not None and fit.misaligned:
         return "misaligned"
     return "not judged" if exchange is None else exchange.grade

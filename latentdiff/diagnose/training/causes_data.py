@@ -143,7 +143,7 @@ def misaligned(kind: str, fit: Fit) -> Finding | None:
     A model trained on them follows them, so that no gain shows it.
     """
     found = fit.alignment
-    if found.holds:
+    if not fit.misaligned:
         return None
     late = "late" if found.best > 0 else "early"
     return Finding(
