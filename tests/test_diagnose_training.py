@@ -342,6 +342,15 @@ class TestForm:
         assert fit.no_form(0.1, {"beat": FOLLOWED}, DEFAULT) is None
         assert fit.no_form(0.03, {"beat": IGNORED}, DEFAULT)
 
+    def test_a_style_alone_keeps_to_a_piece_but_has_no_beat(self):
+        titles = [
+            fit.no_form(0.03, {"style": tested}, DEFAULT).title for tested in (FOLLOWED, IGNORED)
+        ]
+        assert titles == [
+            "samples will have no beat",
+            "samples will have no beat and wander from piece to piece",
+        ]
+
     def test_what_to_turn_on_is_advised(self):
         free = config.build(Project, {"condition": {"kinds": "none"}})
         label = config.build(Project, {"condition": {"kinds": "label"}})

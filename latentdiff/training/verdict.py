@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from latentdiff.training.validation import Validation
@@ -23,13 +23,15 @@ FORM_LOGSNR = -4.0
 """Log-SNR below which only slow things can be seen through the noise: where the beat is, and which
 piece it is."""
 FORM_SKILL = 0.15
-"""Skill there below which samples have no form. Without conditions 0.00 to 0.07 (of synthetic and
-recorded music, windows of 3 and 6 s), with style and beat about 0.4, with a spectrogram 0.5 to
-0.8."""
+"""Skill there below which samples have no form. Without conditions, with style or label alone or
+with shuffled ones 0.00 to 0.07 (of synthetic and recorded music, windows of 2 to 6 s), with beat,
+chroma or loudness 0.4 to 0.6, with a spectrogram 0.5 to 0.8."""
 FORM_ADVISED = ("style", "beat")
 """Kinds of conditions that give form and need no recording to follow."""
-FORM_KINDS = (*FORM_ADVISED, "mel", "chroma", "loudness")
-"""Kinds of conditions that give form."""
+PIECE = "style"
+"""The kind of condition that keeps a sample in one piece, but does not say when things happen."""
+BEAT_KINDS = ("beat", "mel", "chroma", "loudness")
+"""Kinds of conditions that say when something happens."""
 
 Grade = Literal["ignored", "weak", "followed"]
 GRADES: dict[Grade, str] = {
@@ -91,14 +93,19 @@ def form(result: Validation) -> str | None:
     value = form_skill(result)
     if value is None or value >= FORM_SKILL or result.skill < NO_SKILL:
         return None
-    gains = [gain for kind, gain in result.gains.items() if kind in FORM_KINDS]
-    if max(gains, default=0.0) >= LITTLE_GAIN:
+    followed = {kind for kind, gain in result.gains.items() if gain >= LITTLE_GAIN}
+    if followed & set(BEAT_KINDS):
         return None
     return (
-        f"no form: skill {value:.2f} below log-SNR {FORM_LOGSNR:g}, so samples will have no beat "
-        "and wander from piece to piece; encode and train with condition.kinds="
-        f"{','.join(FORM_ADVISED)}"
+        f"no form: skill {value:.2f} below log-SNR {FORM_LOGSNR:g}, so {formless(followed)}; "
+        f"encode and train with condition.kinds={','.join(FORM_ADVISED)}"
     )
+
+
+def formless(followed: Collection[str]) -> str:
+    """What samples without form are like; `followed`: the kinds that the model follows."""
+    wander = "" if PIECE in followed else " and wander from piece to piece"
+    return f"samples will have no beat{wander}"
 
 
 def grade(gain: float) -> Grade:

@@ -14,11 +14,12 @@ from latentdiff.evaluation.permutation import Exchange
 from latentdiff.model.project import Project
 from latentdiff.training.best_tracker import RISEN
 from latentdiff.training.verdict import (
-    FORM_KINDS,
+    BEAT_KINDS,
     FORM_LOGSNR,
     FORM_SKILL,
     LEARNABLE,
     NO_SKILL,
+    formless,
 )
 
 BURST = 3.0
@@ -201,24 +202,19 @@ def no_form(
 
     `skill` there; None: the schedule has no such levels. `exchanges` by kind of condition.
     """
-    if skill is None or skill >= FORM_SKILL or not is_formless(exchanges):
+    followed = {kind for kind, found in exchanges.items() if found.grade in ("followed", "weak")}
+    if skill is None or skill >= FORM_SKILL or followed & set(BEAT_KINDS):
         return None
     return Finding(
         "no-form",
         Severity.COSTS,
-        "samples will have no beat, and wander from piece to piece",
+        formless(followed),
         (
             f"skill {skill:.2f} below log-SNR {FORM_LOGSNR:g}, where form is decided (healthy: "
             f"above {FORM_SKILL:g})",
         ),
         advice.no_form(settings),
     )
-
-
-def is_formless(exchanges: Mapping[str, Exchange]) -> bool:
-    """Whether no condition that says something of form is known to be followed."""
-    followed = {kind for kind, found in exchanges.items() if found.grade in ("followed", "weak")}
-    return not followed & set(FORM_KINDS)
 
 
 def is_underfit(skill: float, learnable: float) -> bool:
