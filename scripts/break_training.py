@@ -3,14 +3,13 @@
     python scripts/break_training.py --latents runs/techno/latents --out runs/broken --seeds 0,1,2
     python scripts/break_training.py --kinds ...
 
-Runs that are broken, each in one way, and five that are not, for every seed; then a table of what
+Runs that are broken, each in one way, and six that are not, for every seed; then a table of what
 `diagnose training` finds first. With --kinds, three runs for each kind of condition: a healthy one,
 one whose conditions belong to other files, and one whose conditions come too late or too early;
 then a table of what `diagnose conditioning` says. Latents and conditions are broken on disk, where
-no setting shows it. The latents need posterior deviations (latents.keep_std=true) and
-condition.kinds=style,beat,mel,label; --kinds needs chroma and loudness too. The same command again
-only diagnoses once more. Exit code 1 if a cause is not named first, or anything is found in a
-healthy run.
+no setting shows it. The latents need posterior deviations (latents.keep_std=true) and all kinds
+(condition.kinds=style,beat,chroma,loudness,mel,label). The same command again only diagnoses once
+more. Exit code 1 if a cause is not named first, or anything is found in a healthy run.
 """
 
 from __future__ import annotations
@@ -44,6 +43,11 @@ SETTINGS = {
 FREE: dict[str, object] = {"condition.kinds": "none"}
 MEL: dict[str, object] = {"condition.kinds": "mel"}
 LABEL: dict[str, object] = {"condition.kinds": "style,beat,label"}
+LONG: dict[str, object] = {
+    "condition.kinds": "style,beat,chroma,loudness",
+    "training.window": 128,
+    "training.batch": 8,
+}
 NOTHING = "nothing"
 FEATURES = ("beat", "chroma", "loudness", "mel")
 """Kinds that are stored along time, and may be stored at the wrong time."""
@@ -200,6 +204,7 @@ CASES = {
     "labelled": Case((NOTHING,), None, LABEL),
     "eps": Case((NOTHING,), None, {"diffusion.parametrisation": "eps"}),
     "transformer": Case((NOTHING,), None, TRANSFORMER),
+    "long": Case((NOTHING,), None, LONG),
 }
 SHUFFLES = {
     "style": breaks.level_pieces,
