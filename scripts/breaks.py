@@ -88,13 +88,17 @@ def fit_again(store: LatentStore) -> None:
 
 
 def exchange_labels(store: LatentStore, seed: int) -> None:
-    """Labels drawn anew for every file, as often as before."""
+    """Labels dealt out evenly among the files of each split and label, so that none says anything.
+
+    Labels drawn at random for few files may well say something.
+    """
     rows = runs.read_jsonl(store.root / MANIFEST)
+    labels = sorted({row["label"] for row in rows})
     order = np.random.default_rng(seed).permutation(len(rows))
-    labels = [rows[k]["label"] for k in order]
+    alike = sorted(order, key=lambda k: (rows[k]["split"], rows[k]["label"]))
+    dealt = {k: labels[place % len(labels)] for place, k in enumerate(alike)}
     runs.write_jsonl(
-        store.root / MANIFEST,
-        [row | {"label": label} for row, label in zip(rows, labels, strict=True)],
+        store.root / MANIFEST, [row | {"label": dealt[k]} for k, row in enumerate(rows)]
     )
 
 
