@@ -43,6 +43,16 @@ class TestExchange:
         assert (p <= 0.5).mean() == pytest.approx(0.5, abs=0.12)
         grades = [test.grade for test in tests]
         assert grades.count("ignored") > 180 and "followed" not in grades
+        assert grades.count("weak") <= 4
+
+    @pytest.mark.parametrize(
+        ("right", "grade"), [(5, "followed"), (4, "not judged"), (2, "ignored")]
+    )
+    def test_what_chance_may_explain_is_not_judged(self, right, grade):
+        own, wrong = np.ones(5), np.full((2, 5), 2.0)
+        wrong[0, right:] = 0.5
+        test = exchange_test(own, wrong, np.arange(5))
+        assert test.grade == grade, test
 
     @pytest.mark.parametrize(("effect", "grade"), [(0.5, "followed"), (0.02, "weak")])
     def test_the_size_of_a_gain_does_not_matter_but_what_it_tells(self, effect, grade):

@@ -19,8 +19,11 @@ EXACT = 12
 """Differences up to which every pattern of signs is tried."""
 DRAWS = 4095
 """Patterns drawn at random for more than that; with the one observed, p >= 1 / 4096."""
+CERTAIN = 0.01
+"""Probability by chance up to which an effect is taken for real."""
 SIGNIFICANT = 0.05
-"""Probability by chance below which an effect is taken for real."""
+"""Probability by chance above which an effect that could have shown is taken to be missing. Nothing
+is said between the two, where either word would be wrong too often."""
 
 Following = Literal["followed", "weak", "ignored", "not judged"]
 
@@ -65,11 +68,12 @@ class Exchange:
         """The verdict in a word; none of its limits depends on the size of the gain.
 
         followed: the right condition can be told from the wrong ones in most groups by the loss.
-        weak: only over all groups together. ignored: not even so.
+        weak: only over all groups together. ignored: not even so. not judged: too few groups for
+        either.
         """
-        if self.p <= SIGNIFICANT:
+        if self.p <= CERTAIN:
             return "followed" if self.identified > 0.5 else "weak"
-        return "ignored" if self.least_p <= SIGNIFICANT else "not judged"
+        return "ignored" if self.least_p <= SIGNIFICANT < self.p else "not judged"
 
 
 def exchange_test(own: Array, wrong: Array, groups: Sequence[int] | NDArray[np.int64]) -> Exchange:

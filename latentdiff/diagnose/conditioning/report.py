@@ -6,7 +6,7 @@ from latentdiff.conditions.registry import KINDS
 from latentdiff.diagnose.conditioning.results import Difference, KindResult, Results, Strength
 from latentdiff.diagnose.followed import Verdict
 from latentdiff.evaluation.difference import UNRELATED
-from latentdiff.evaluation.permutation import SIGNIFICANT
+from latentdiff.evaluation.permutation import CERTAIN, SIGNIFICANT
 from latentdiff.training import verdict
 
 MOVED = 0.3
@@ -23,7 +23,7 @@ VERDICTS: dict[Verdict, str] = {
     "weak": "it has an effect, but only over many windows together",
     "ignored": "the model does as well with another clip's. Check that latents and conditions "
     "belong together, or train longer",
-    "not judged": "there are too few files to tell; add recordings",
+    "not judged": "these files are too few to tell; add recordings",
     "misaligned": "it belongs to these latents, but comes too early or too late, and the model "
     "has learned it so. Encode again, and train again",
 }
@@ -132,8 +132,9 @@ def _kind(kind: str, found: KindResult) -> list[str]:
         test = found.exchange
         lines.append(
             f"  gain {test.gain:.3f}; conditions without effect rank as high with p={test.p:.2g} "
-            f"(at most {SIGNIFICANT:g}: it has an effect); the right one fits best in "
-            f"{test.identified:.0%} of {test.groups} cases (by chance {test.chance:.0%})"
+            f"(up to {CERTAIN:g}: it has an effect; above {SIGNIFICANT:g}: none); the right one "
+            f"fits best in {test.identified:.0%} of {test.groups} cases (by chance "
+            f"{test.chance:.0%})"
         )
     if found.fit is not None:
         pairs, lags = found.fit.pairing, found.fit.alignment

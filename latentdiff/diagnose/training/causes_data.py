@@ -10,7 +10,7 @@ from latentdiff.diagnose.training import advice
 from latentdiff.diagnose.training.findings import Finding, Severity
 from latentdiff.evaluation.directions import Directions
 from latentdiff.evaluation.pairing import Pairing
-from latentdiff.evaluation.permutation import SIGNIFICANT, Exchange
+from latentdiff.evaluation.permutation import CERTAIN, Exchange
 from latentdiff.model.project import Project
 from latentdiff.training.verdict import LITTLE_GAIN
 
@@ -243,7 +243,7 @@ def ignored_condition(
 def _tested(kind: str, found: Exchange) -> str:
     return (
         f"{kind}: gain {found.gain:.3f}, which conditions without effect reach with "
-        f"p={found.p:.2g} (healthy: below {SIGNIFICANT:g}); the right one fits best in "
+        f"p={found.p:.2g} (healthy: up to {CERTAIN:g}); the right one fits best in "
         f"{found.identified:.0%} of {found.groups} cases (by chance {found.chance:.0%})"
     )
 
