@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from click.testing import CliRunner
 
 from latentdiff import config
+from latentdiff.cli import cli
 from latentdiff.commands.sample import sample
 from latentdiff.errors import UserError
 from latentdiff.latents.store import CodecFacts
@@ -119,3 +122,37 @@ def test_without_its_codec_a_recording_cannot_be_varied(run, make, song):
     make()
     with pytest.raises(UserError, match="the codec of the model was not found"):
         sample(run, project(), init=song, name="x")
+
+
+class TestDecode:
+    """`sample --decode`: the sound beside the latents."""
+
+    def sample(self, run, *words):
+        given = ["sample", "--run", run.root, "--seconds", 1, "--n", 2, *words]
+        settings = ["network.name=tiny", "network.channels=8", "device=cpu", "sampling.steps=2"]
+        done = CliRunner().invoke(cli, [*map(str, given), *settings], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    def test_writes_sound_under_the_same_name(self, run, make, codec, tmp_path):
+        make()
+        self.sample(run, "--name", "x", "--decode", "--format", "flac", "--rave", tmp_path)
+        assert len(latents(run, "x")) == 2
+        sounds = sorted((run.audio / "x").glob("*.flac"))
+        assert [path.stem for path in sounds] == ["seed0-free", "seed1-free"]
+        assert soundfile.info(sounds[0]).frames == 8000
+        # The same words again do nothing.
+        assert "already done" in self.sample(
+            run, "--name", "x", "--decode", "--format", "flac", "--rave", tmp_path
+        )
+
+    def test_without_a_name_both_have_the_time(self, run, make, codec, tmp_path):
+        make()
+        self.sample(run, "--decode", "--rave", tmp_path)
+        (samples,), (sounds,) = run.samples.iterdir(), run.audio.iterdir()
+        assert samples.name == sounds.name
+
+    def test_a_dry_run_decodes_nothing(self, run, make, codec, tmp_path):
+        make()
+        self.sample(run, "--decode", "--dry-run", "--rave", tmp_path)
+        assert not run.audio.exists() and not run.samples.exists()

@@ -149,6 +149,14 @@ rave_option = click.option(
     "--rave", type=PATH, help="Another RAVE: a run's folder, a `rave train` run, or a model.ts."
 )
 ckpt_option = click.option("--ckpt", help="Checkpoint of RAVE: last, best, or a path. [last]")
+format_option = click.option(
+    "--format",
+    "audio_format",
+    type=click.Choice(["wav", "flac"]),
+    default="wav",
+    show_default=True,
+    help="Format of audio files.",
+)
 diffusion_option = click.option(
     "--diffusion", type=PATH, help="Another diffusion folder or .safetensors file."
 )

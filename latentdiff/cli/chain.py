@@ -16,6 +16,7 @@ from latentdiff.cli.base import (
     diffusion_option,
     dry_run_option,
     finish,
+    format_option,
     overwrite_option,
     plain_command,
     rave_option,
@@ -27,6 +28,7 @@ from latentdiff.cli.conditions import condition_options
 from latentdiff.errors import EXIT_FAILURE, EXIT_OK
 
 if TYPE_CHECKING:
+    from latentdiff.audio import AudioFormat
     from latentdiff.model.project import Project
     from latentdiff.runs import Run
 
@@ -194,16 +196,27 @@ def train_diffusion(run: Run, project: Project, **options: Any) -> list[str]:
 )
 @rave_option
 @ckpt_option
-@click.option("--name", help="Folder below samples/. [the time]")
-def sample(run: Run, project: Project, **options: Any) -> list[str]:
+@click.option("--name", help="Folder below samples/, and audio/ with --decode. [the time]")
+@click.option("--decode", "to_sound", is_flag=True, help="Decode the samples to audio, too.")
+@format_option
+def sample(
+    run: Run, project: Project, to_sound: bool, audio_format: AudioFormat, **options: Any
+) -> list[str]:
     """Diffusion model -> new latents. The same seed gives the same latents.
 
     What is not asked for, such as the style, is taken from a training file that the seed picks, or
     from the recording to vary.
     """
+    from latentdiff.commands.decode import decode as make_sound
+    from latentdiff.commands.sample import new_name
     from latentdiff.commands.sample import sample as work
 
-    return work(run, project, **options)
+    options["name"] = options["name"] or new_name()
+    skipped = work(run, project, **options)
+    if to_sound and not options["dry_run"]:
+        shared = {key: options[key] for key in ("name", "rave", "ckpt", "overwrite")}
+        make_sound(run, project, audio_format=audio_format, **shared)
+    return skipped
 
 
 @stage_command("latentdiff decode --run runs/techno --name first", upstream=("rave",))
@@ -211,14 +224,7 @@ def sample(run: Run, project: Project, **options: Any) -> list[str]:
 @rave_option
 @ckpt_option
 @click.option("--name", help="Samples to decode, and folder below audio/ to write.")
-@click.option(
-    "--format",
-    "audio_format",
-    type=click.Choice(["wav", "flac"]),
-    default="wav",
-    show_default=True,
-    help="File format.",
-)
+@format_option
 @click.option("--force", is_flag=True, help="Decode latents even if another codec made them.")
 def decode(run: Run, project: Project, **options: Any) -> list[str]:
     """Latents + codec -> audio files, with their levels."""

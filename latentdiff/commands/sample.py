@@ -88,7 +88,7 @@ def sample(
     else:
         follows, skipped = maker.given(condition, seconds)
     orders = _orders(maker, follows, n, project, seconds, varies)
-    directory = run.samples / folder_name(name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    directory = run.samples / folder_name(name or new_name())
     settings = {
         "sampling": project.sampling.model_dump(mode="json"),
         "seed": project.seed,
@@ -116,8 +116,13 @@ def sample(
         stage.record(network_calls=calls, spread=[round(x, 4) for x in spread.tolist()])
         asked = any(order.follows.source is not None for order in orders)
         _judge(spread, calls, model, project.sampling, asked)
-    log.info("%d samples in %s; to listen: latentdiff decode", len(orders), directory)
+    log.info("%d samples in %s; to listen: decode, or sample --decode", len(orders), directory)
     return skipped
+
+
+def new_name() -> str:
+    """A folder for samples that were given none: the time."""
+    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
 def _orders(
