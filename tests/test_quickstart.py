@@ -22,6 +22,7 @@ from latentdiff.commands import quickstart as q
 from latentdiff.commands.presets import preset_path
 from latentdiff.commands.quickstart_form import OnsetPeriodicity, onset_periodicity
 from latentdiff.errors import UserError
+from latentdiff.model.evaluate.summary import FormSummary
 from latentdiff.model.project import Project
 from latentdiff.runs import Run
 
@@ -32,6 +33,7 @@ GOOD = q.QuickstartSummary(
     clips={"a.wav": -18.0},
     skill=0.4,
     beat=OnsetPeriodicity(music=0.8, reconstruction=0.7, clips=0.6),
+    form=FormSummary({"latents": 0.9, "sound": 1.0}, piece=4.0, beat=None, seconds=10.0),
 )
 
 
@@ -61,6 +63,7 @@ def test_dry_run_shows_every_command_and_writes_nothing(run, caplog, tmp_path):
         "train-diffusion",
         "sample",
         "decode",
+        "evaluate",
     ]
     assert list(tmp_path.iterdir()) == []
 
@@ -77,7 +80,7 @@ def test_every_command_shown_is_one_the_command_line_takes(run, caplog):
 
 def test_only_the_first_command_names_the_config(run, caplog):
     q.quickstart(run, dry_run=True)
-    assert ["-c" in words for words in commands(caplog)] == [True] + 5 * [False]
+    assert ["-c" in words for words in commands(caplog)] == [True] + 6 * [False]
 
 
 def fake_commands(monkeypatch, remember):
@@ -100,7 +103,7 @@ def fake_commands(monkeypatch, remember):
 def test_every_command_names_a_config_that_the_run_does_not_remember(run, monkeypatch):
     called = fake_commands(monkeypatch, lambda words: None)
     q.quickstart(run)
-    assert len(called) == 7 and all("-c" in words for words in called)
+    assert len(called) == 8 and all("-c" in words for words in called)
 
 
 def test_the_run_remembers_the_config_where_its_recordings_are_named_too(run, monkeypatch):
@@ -113,7 +116,7 @@ def test_the_run_remembers_the_config_where_its_recordings_are_named_too(run, mo
 
     called = fake_commands(monkeypatch, remember)
     q.quickstart(run, settings=["rave.steps=7"])
-    assert ["-c" in words for words in called] == [True] + 6 * [False]
+    assert ["-c" in words for words in called] == [True] + 7 * [False]
 
 
 def test_overwrite_reaches_every_command(run, caplog):
@@ -168,6 +171,13 @@ def test_music_without_a_beat_asks_for_none():
     assert q.verdicts(replace(GOOD, beat=OnsetPeriodicity(0.2, 0.2, 0.05))) == []
 
 
+def test_the_form_of_the_samples_in_one_line():
+    assert str(GOOD.form) == (
+        "scores of form (1: as real clips, 0: as noise): latents 0.90, sound 1.00; samples of 10 s "
+        "stay one piece for 4.0 s"
+    )
+
+
 def test_periodicity_tells_clicks_from_noise(tmp_path):
     rng = np.random.default_rng(0)
     clicks = np.zeros((1, 48_000), np.float32)
@@ -190,6 +200,7 @@ def test_periodicity_tells_clicks_from_noise(tmp_path):
         ({"clips": {"a.wav": -30.0, "b.wav": -17.0}}, "a.wav is -14.0 dB off"),
         ({"skill": 0.0}, "has learned only the variance"),
         ({"beat": OnsetPeriodicity(0.8, 0.7, 0.2)}, "hardly a beat"),
+        ({"form": FormSummary({"sound": 0.1}, 1.0, 1.0, 10.0)}, "unlike the music (sound below"),
     ],
 )
 def test_a_bad_run_is_called_one(changes, expected):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latentdiff import audio as sound
 from latentdiff import child, runs, synth
@@ -25,6 +26,9 @@ from latentdiff.model.project import Project, resolve
 from latentdiff.runs import Run
 from latentdiff.training.verdict import NO_SKILL
 
+if TYPE_CHECKING:
+    from latentdiff.model.evaluate.summary import FormSummary
+
 log = logging.getLogger(__name__)
 
 NAME = "quickstart"
@@ -36,6 +40,8 @@ PIECES = 12
 PIECE_SECONDS = 24.0
 CLIPS = 4
 CLIP_SECONDS = 6.0
+SCORED, SCORED_SECONDS = 32, 10.0
+"""Samples that are scored, and their length: enough for scores that mean something."""
 
 FEW_SECONDS = 60.0
 """Warn if there is less audio than this."""
@@ -58,6 +64,7 @@ class QuickstartSummary:
     skill: float
     """1 - loss / loss of a model that knows only each channel's variance; on held-out files."""
     beat: OnsetPeriodicity
+    form: FormSummary
 
 
 def quickstart(
@@ -126,6 +133,7 @@ def _stages(music: Path) -> list[list[str]]:
         ["train-diffusion"],
         ["sample", "--n", str(CLIPS), "--seconds", f"{CLIP_SECONDS:g}", "--name", NAME],
         ["decode", "--name", NAME],
+        ["evaluate", "--n", str(SCORED), "--seconds", f"{SCORED_SECONDS:g}"],
     ]
 
 
@@ -222,6 +230,10 @@ def _held_out(run: Run) -> Values:
 
 def _measure(run: Run) -> QuickstartSummary:
     """Levels of the audio that went in and came out, and the skill of the diffusion model."""
+    # Here, as the command itself needs no torch.
+    from latentdiff.commands.evaluate import FOLDER, RESULTS
+    from latentdiff.model.evaluate.summary import summary
+
     encoded = runs.require_done(run.latents, "encode", "encode").result
     diffusion = runs.require_done(run.diffusion, "train-diffusion", "train-diffusion").result
     (reconstruction,) = _levels(run.audio / RECONSTRUCTION).items()
@@ -240,6 +252,7 @@ def _measure(run: Run) -> QuickstartSummary:
             run.audio / RECONSTRUCTION / reconstruction[0],
             [run.audio / NAME / name for name in clips],
         ),
+        form=summary(run.root / FOLDER / RESULTS),
     )
 
 
@@ -271,8 +284,7 @@ def verdicts(summary: QuickstartSummary) -> list[str]:
             f"diffusion skill {summary.skill:.3f}: the diffusion model has learned only the "
             "variance of each channel; its clips have the codec's timbre, but no structure"
         )
-    if summary.beat.problem:
-        problems.append(summary.beat.problem)
+    problems += [one for one in (summary.beat.problem, summary.form.problem) if one]
     return problems
 
 
@@ -289,6 +301,7 @@ def _conclude(run: Run, summary: QuickstartSummary, seconds: float) -> None:
     log.info("  %6.1f dBFS  %s", value, audio / RECONSTRUCTION / name)
     log.info("training audio: %.1f dBFS; diffusion skill: %.2f", summary.training, summary.skill)
     log.info("%s", summary.beat)
+    log.info("%s", summary.form)
     for line in verdicts(summary):
         log.warning("%s", line)
     log.info("\ntry next\n%s", _next_steps(run))
