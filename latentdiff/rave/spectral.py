@@ -1,8 +1,8 @@
 """RAVE's multi-scale spectral distance with its gradient in closed form.
 
-RAVE differentiates it by autograd, through complex magnitudes and through the spectra of the target,
-whose gradient nobody needs. Here the gradient comes from the spectra that the value needs anyway, by
-one inverse transform per scale, and only for the prediction.
+RAVE leaves the gradient to autograd, which differentiates complex magnitudes, and the spectra of
+the target too. Here it comes from the spectra that the value needs anyway, by one inverse transform
+per scale, for the prediction only.
 
 Shapes: R rows of samples (batch x channels or bands), N samples, T frames, S samples per frame,
 F = S / 2 + 1 frequencies.
@@ -19,45 +19,45 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 _HOPS = 4
-"""Frames overlap: each begins a quarter of its length after the one before."""
+"""Hops per frame: each frame begins a quarter of its length after the one before."""
 _TINY = 1e-18
-"""Magnitudes below have no direction to move in; its square is still a normal float."""
+"""Magnitudes below count as zero; its square is still a normal float."""
 
 
 class SpectralDistance(nn.Module):
-    """Drop-in for RAVE's `AudioDistanceV1`, equal to it in value and in the prediction's gradient.
+    """Takes the place of RAVE's `AudioDistanceV1`: same value, same gradient of the prediction.
 
-    The target is a constant. It keeps the parts of the module that it replaces, so that the model's
-    state_dict stays as it is.
+    The target is a constant. The names in the model's state_dict stay as they are.
     """
 
-    def __init__(self, multiscale_stft: nn.Module, log_epsilon: float) -> None:
-        """`multiscale_stft`: RAVE's, one that `is_plain` accepts."""
+    def __init__(self, multiscale_stft: Any, log_epsilon: float) -> None:
+        """`multiscale_stft`: RAVE's, one that `is_supported` accepts."""
         super().__init__()
         self.multiscale_stft = multiscale_stft
         self.log_epsilon = log_epsilon
 
     def forward(self, target: Tensor, prediction: Tensor) -> dict[str, Tensor]:
-        """Both [B, channels, N] -> the sum over the scales."""
-        windows = [stft.window for stft in self.multiscale_stft.stfts]  # type: ignore[union-attr]
-        rows = (audio.flatten(0, -2).float() for audio in (target.detach(), prediction))
-        return {"spectral_distance": spectral_distance(*rows, windows, self.log_epsilon)}
+        """Distance of two [B, channels, N], summed over the scales."""
+        windows = [stft.window for stft in self.multiscale_stft.stfts]
+        target, prediction = (audio.flatten(0, 1).float() for audio in (target, prediction))
+        distance = spectral_distance(target, prediction, windows, self.log_epsilon)
+        return {"spectral_distance": distance}
 
 
-def is_plain(multiscale_stft: nn.Module) -> bool:
-    """Whether `SpectralDistance` can use this `MultiScaleSTFT`: magnitudes of framed spectra."""
-    stfts: Any = multiscale_stft.stfts
+def is_supported(multiscale_stft: Any) -> bool:
+    """Whether `SpectralDistance` can use this `MultiScaleSTFT`: linear magnitudes, unscaled."""
     return (
-        multiscale_stft.magnitude is True
+        multiscale_stft.magnitude
         and multiscale_stft.num_mels is None
-        and all(_is_plain_stft(stft) for stft in stfts)
+        and all(_is_supported_stft(stft) for stft in multiscale_stft.stfts)
     )
 
 
-def _is_plain_stft(stft: Any) -> bool:
+def _is_supported_stft(stft: Any) -> bool:
+    size = len(stft.window)
     return (
-        (stft.n_fft, stft.hop_length) == (len(stft.window), len(stft.window) // _HOPS)
-        and stft.n_fft % (2 * _HOPS) == 0
+        size % (2 * _HOPS) == 0
+        and (stft.n_fft, stft.hop_length) == (size, size // _HOPS)
         and (stft.power, stft.pad, stft.normalized) == (None, 0, False)
         and (stft.center, stft.pad_mode, stft.onesided) == (True, "reflect", True)
     )
@@ -66,17 +66,17 @@ def _is_plain_stft(stft: Any) -> bool:
 def spectral_distance(
     target: Tensor, prediction: Tensor, windows: Sequence[Tensor], log_epsilon: float
 ) -> Tensor:
-    """Distance of float32 signals [R, N], summed over `windows`, each [S]; () shaped.
+    """Distance of float32 signals [R, N], summed over `windows`, each [S].
 
     Per scale, with magnitudes X of the target and Y of the prediction:
     sum (X - Y)^2 / sum X^2 + mean |log(X + epsilon) - log(Y + epsilon)|.
     """
-    distance: Tensor = _SpectralDistance.apply(target, prediction, windows, log_epsilon)
-    return distance
+    value: Tensor = _SpectralDistance.apply(target, prediction, windows, log_epsilon)
+    return value
 
 
 class _SpectralDistance(torch.autograd.Function):
-    """Value and gradient in one pass, while the spectra are at hand: backward only scales."""
+    """Value and gradient in one pass, while the spectra are at hand: `backward` only scales."""
 
     @staticmethod
     def forward(
@@ -85,7 +85,7 @@ class _SpectralDistance(torch.autograd.Function):
         distance = prediction.new_zeros(())
         gradient = torch.zeros_like(prediction) if ctx.needs_input_grad[1] else None
         for window in windows:
-            distance += _add_scale(target, prediction, window, log_epsilon, gradient)
+            distance += _one_scale(target, prediction, window, log_epsilon, gradient)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return distance
@@ -97,14 +97,14 @@ class _SpectralDistance(torch.autograd.Function):
         return None, gradient * slope, None, None
 
 
-def _add_scale(
+def _one_scale(
     target: Tensor,
     prediction: Tensor,
     window: Tensor,
     log_epsilon: float,
     gradient: Tensor | None,
 ) -> Tensor:
-    """Distance at one scale; adds its derivative by the prediction to `gradient`, if given."""
+    """Distance at one scale; adds its gradient to `gradient`, if that is given."""
     x = _magnitude(_spectrum(target, window))
     spectrum = _spectrum(prediction, window)
     y = _magnitude(spectrum)
@@ -112,13 +112,14 @@ def _add_scale(
     energy = x.square().sum()
     value = difference.square().sum() / energy
     shifted = y + log_epsilon
-    # One logarithm instead of two.
+    # One logarithm of the ratio instead of two.
     value += x.add_(log_epsilon).div_(shifted).log_().abs_().mean()
     if gradient is None:
         return value
+    # By y first. The logarithmic term grows with y where y is larger than x, and falls otherwise.
     slope = difference.sign().div_(shifted).div_(difference.numel())
     slope.addcmul_(difference, 2 / energy)
-    # The derivative of |c| by the real and imaginary part of c is c / |c|.
+    # Then by the spectrum c: the derivative of |c| by its real and imaginary part is c / |c|.
     spectrum *= slope.div_(y.clamp_(min=_TINY))
     gradient += _spectrum_adjoint(spectrum, window, prediction.shape[-1])
     return value
@@ -128,7 +129,8 @@ def _spectrum(signal: Tensor, window: Tensor) -> Tensor:
     """[R, N] -> [R, T, F], frames centred on multiples of the hop, the ends reflected."""
     size = len(window)
     padded = functional.pad(signal, (size // 2, size // 2), mode="reflect")
-    return torch.fft.rfft(padded.unfold(-1, size, size // _HOPS) * window)
+    spectrum: Tensor = torch.fft.rfft(padded.unfold(-1, size, size // _HOPS) * window)
+    return spectrum
 
 
 def _spectrum_adjoint(spectrum: Tensor, window: Tensor, samples: int) -> Tensor:
@@ -157,4 +159,5 @@ def _overlap_add(frames: Tensor, samples: int) -> Tensor:
 
 def _magnitude(spectrum: Tensor) -> Tensor:
     real, imaginary = torch.view_as_real(spectrum).unbind(-1)
+    # Several times faster than `abs`, which guards against overflow.
     return (real * real).addcmul_(imaginary, imaginary).sqrt_()

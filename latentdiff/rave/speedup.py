@@ -1,8 +1,9 @@
 """Makes RAVE's training step faster without changing what it learns.
 
-RAVE differentiates more than it steps: the filter bank, which no optimiser has; the recorded sound;
-the generator where only the discriminator is stepped, and the discriminator where only the generator
-is. Here each step computes the gradients that it uses.
+RAVE computes gradients that it never uses: of the filter bank, which no optimiser has; of the
+recorded sound; of the generator where it steps the discriminator only, and the other way round.
+Here each step computes those that it uses, the spectral distance has a closed gradient, and the
+optimisers are fused.
 
 Shapes: B batch, N samples.
 """
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from latentdiff.rave.spectral import SpectralDistance, is_plain
+from latentdiff.rave.spectral import SpectralDistance, is_supported
 
 if TYPE_CHECKING:
     from rave import RAVE
@@ -36,13 +37,14 @@ def speed_up(model: RAVE) -> None:
     _fuse_optimizers(model)
 
 
-def _fast_distance(distance: nn.Module) -> nn.Module:
-    """The same distance, faster where we have it; else the one given."""
+def _fast_distance(distance: Any) -> nn.Module:
+    """The same distance, computed faster where `SpectralDistance` can."""
     from rave import core
 
-    if type(distance) is core.AudioDistanceV1 and is_plain(distance.multiscale_stft):
-        return SpectralDistance(distance.multiscale_stft, distance.log_epsilon)
-    return distance
+    replaceable = type(distance) is core.AudioDistanceV1 and is_supported(distance.multiscale_stft)
+    if not replaceable:
+        return distance  # type: ignore[no-any-return]
+    return SpectralDistance(distance.multiscale_stft, distance.log_epsilon)
 
 
 def _detach(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
@@ -57,6 +59,8 @@ class _NeededGradients:
         self._model = model
         self._training_step = model.training_step
         self._split_features = model.split_features
+        self._judge = False
+        """Whether this step is the discriminator's."""
         self._real: Features | None = None
         """Features of the recorded sound, where the generator is stepped."""
 
@@ -71,17 +75,16 @@ class _NeededGradients:
         """RAVE's own, [B, channels, N]."""
         model = self._model
         # In phase 2, RAVE steps either the discriminator or the generator.
-        judge = model.warmed_up and batch_idx % model.update_discriminator_every == 0
-        model.encoder.requires_grad_(not judge)
-        model.decoder.requires_grad_(not judge)
-        model.discriminator.requires_grad_(judge)
-        self._judge = judge
+        self._judge = model.warmed_up and batch_idx % model.update_discriminator_every == 0
+        for part in (model.encoder, model.decoder):
+            part.requires_grad_(not self._judge)
+        model.discriminator.requires_grad_(self._judge)
         self._training_step(batch, batch_idx)
 
     def _before_discriminator(
         self, discriminator: nn.Module, inputs: tuple[Tensor]
     ) -> tuple[Tensor]:
-        """Forward pre-hook: the batch is recorded sound, then as much of the generator's."""
+        """A forward pre-hook. The batch is recorded sound, then as much of the generator's."""
         if self._judge:
             return _detach(discriminator, inputs)
         real, fake = inputs[0].chunk(2)

@@ -30,6 +30,7 @@ from latentdiff.rave.gin_config import Assembly, assemble, receptive_field
 from latentdiff.rave.locate import CONFIG, Weights
 from latentdiff.rave.result import RaveSchedule, RaveTrainingResult
 from latentdiff.rave.settings import RaveConfig
+from latentdiff.rave.speedup import speed_up
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningDataModule, Trainer
@@ -253,6 +254,7 @@ class RaveTraining:
 
         logger = Logger()
         logger.supervisor = supervisor
+        speed_up(self._assembly.model)
         with compat.quiet_warnings(), _fast_arithmetic(self._device):
             trainer = self._trainer(
                 # A Callback too, see `_supervisor`.
