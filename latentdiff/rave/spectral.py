@@ -82,12 +82,27 @@ class _SpectralDistance(torch.autograd.Function):
     def forward(
         ctx: Any, target: Tensor, prediction: Tensor, windows: Sequence[Tensor], log_epsilon: float
     ) -> Tensor:
+        # Frames are centred on multiples of the hop, and the ends reflected. Padded once, for the
+        # longest window; the others leave out the outer samples.
+        reach = max(len(window) for window in windows) // 2
+        target, prediction = (
+            functional.pad(signal, (reach, reach), mode="reflect")
+            for signal in (target, prediction)
+        )
         distance = prediction.new_zeros(())
         gradient = torch.zeros_like(prediction) if ctx.needs_input_grad[1] else None
         for window in windows:
-            distance += _one_scale(target, prediction, window, log_epsilon, gradient)
+            spare = reach - len(window) // 2
+            within = slice(spare, prediction.shape[-1] - spare)
+            distance += _one_scale(
+                target[:, within],
+                prediction[:, within],
+                window,
+                log_epsilon,
+                None if gradient is None else gradient[:, within],
+            )
         if gradient is not None:
-            ctx.save_for_backward(gradient)
+            ctx.save_for_backward(_reflection_adjoint(gradient, reach))
         return distance
 
     @staticmethod
@@ -104,60 +119,61 @@ def _one_scale(
     log_epsilon: float,
     gradient: Tensor | None,
 ) -> Tensor:
-    """Distance at one scale; adds its gradient to `gradient`, if that is given."""
-    x = _magnitude(_spectrum(target, window))
+    """Distance at one scale of padded signals; adds its gradient to `gradient`, if given."""
+    x_power = _power(_spectrum(target, window))
+    energy = x_power.sum()
+    x = x_power.sqrt_()
     spectrum = _spectrum(prediction, window)
-    y = _magnitude(spectrum)
+    y = _power(spectrum).sqrt_()
     difference = y - x
-    energy = x.square().sum()
     value = difference.square().sum() / energy
     shifted = y + log_epsilon
     # One logarithm of the ratio instead of two.
     value += x.add_(log_epsilon).div_(shifted).log_().abs_().mean()
     if gradient is None:
         return value
-    # By y first. The logarithmic term grows with y where y is larger than x, and falls otherwise.
-    slope = difference.sign().div_(shifted).div_(difference.numel())
-    slope.addcmul_(difference, 2 / energy)
+    # By y first, times the number of magnitudes, of which the logarithmic term is the mean. That
+    # term grows with y where y is larger than x, and falls otherwise.
+    slope = difference.sign().div_(shifted)
+    slope.addcmul_(difference, 2 * y.numel() / energy)
     # Then by the spectrum c: the derivative of |c| by its real and imaginary part is c / |c|.
-    spectrum *= slope.div_(y.clamp_(min=_TINY))
-    gradient += _spectrum_adjoint(spectrum, window, prediction.shape[-1])
+    slope.div_(y.clamp_(min=_TINY))
+    # Then by the frames, through the adjoint of the real transform: twice a half of the inverse,
+    # which counts all frequencies twice but the first and the last one.
+    slope[..., 0] *= 2
+    slope[..., -1] *= 2
+    spectrum *= slope
+    frames = torch.fft.irfft(spectrum, len(window), norm="forward").mul_(window)
+    _overlap_add(frames, 0.5 / y.numel(), gradient)
     return value
 
 
 def _spectrum(signal: Tensor, window: Tensor) -> Tensor:
-    """[R, N] -> [R, T, F], frames centred on multiples of the hop, the ends reflected."""
+    """Padded signal [R, (T - 1) * S / 4 + S] -> [R, T, F]."""
     size = len(window)
-    padded = functional.pad(signal, (size // 2, size // 2), mode="reflect")
-    spectrum: Tensor = torch.fft.rfft(padded.unfold(-1, size, size // _HOPS) * window)
+    spectrum: Tensor = torch.fft.rfft(signal.unfold(-1, size, size // _HOPS) * window)
     return spectrum
 
 
-def _spectrum_adjoint(spectrum: Tensor, window: Tensor, samples: int) -> Tensor:
-    """The adjoint of `_spectrum`: [R, T, F] -> [R, N]. It changes `spectrum`."""
-    size, half = len(window), len(window) // 2
-    # The real inverse counts every frequency twice but the first and the last one.
-    spectrum[..., 1:-1] *= 0.5
-    frames = torch.fft.irfft(spectrum, size, norm="forward").mul_(window)
-    padded = _overlap_add(frames, samples + size)
-    gradient = padded[:, half : half + samples].clone()
-    gradient[:, 1 : half + 1] += padded[:, :half].flip(-1)
-    gradient[:, samples - 1 - half : samples - 1] += padded[:, half + samples :].flip(-1)
-    return gradient
-
-
-def _overlap_add(frames: Tensor, samples: int) -> Tensor:
-    """Frames [R, T, S] -> [R, samples], each frame a hop after the one before."""
-    rows, count, size = frames.shape
-    hop = size // _HOPS
-    summed = frames.new_zeros(rows, samples)
-    blocks = summed[:, : (count + _HOPS - 1) * hop].unflatten(-1, (-1, hop))
-    for number, part in enumerate(frames.unflatten(-1, (_HOPS, hop)).unbind(-2)):
-        blocks[:, number : number + count] += part
-    return summed
-
-
-def _magnitude(spectrum: Tensor) -> Tensor:
+def _power(spectrum: Tensor) -> Tensor:
+    # With its root, several times faster than `abs`, which guards against overflow.
     real, imaginary = torch.view_as_real(spectrum).unbind(-1)
-    # Several times faster than `abs`, which guards against overflow.
-    return (real * real).addcmul_(imaginary, imaginary).sqrt_()
+    return (real * real).addcmul_(imaginary, imaginary)
+
+
+def _overlap_add(frames: Tensor, scale: float, signal: Tensor) -> None:
+    """Add frames [R, T, S], a hop apart and times `scale`, to `signal`, the adjoint of framing."""
+    _, count, size = frames.shape
+    hop = size // _HOPS
+    hops = signal[:, : (count + _HOPS - 1) * hop].unflatten(-1, (-1, hop))
+    for number, part in enumerate(frames.unflatten(-1, (_HOPS, hop)).unbind(-2)):
+        hops[:, number : number + count].add_(part, alpha=scale)
+
+
+def _reflection_adjoint(padded: Tensor, reach: int) -> Tensor:
+    """The adjoint of reflecting `reach` samples at both ends: [R, N + 2 reach] -> [R, N]."""
+    before, signal, after = padded.tensor_split((reach, padded.shape[-1] - reach), dim=-1)
+    signal = signal.clone()
+    signal[:, 1 : reach + 1] += before.flip(-1)
+    signal[:, -reach - 1 : -1] += after.flip(-1)
+    return signal
