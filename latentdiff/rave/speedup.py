@@ -97,8 +97,8 @@ class _NeededGradients:
         self._model = model
         self._training_step = model.training_step
         self._split_features = model.split_features
-        self._judge = False
-        """Whether this step is the discriminator's."""
+        self._judge: bool | None = None
+        """Whether the step is one of the discriminator; None before the first one."""
         self._real: Features | None = None
         """Features of the recorded sound, where the generator is stepped."""
 
@@ -113,10 +113,12 @@ class _NeededGradients:
         """RAVE's own, [B, channels, N]."""
         model = self._model
         # In phase 2, RAVE steps either the discriminator or the generator.
-        self._judge = model.warmed_up and batch_idx % model.update_discriminator_every == 0
-        for part in (model.encoder, model.decoder):
-            part.requires_grad_(not self._judge)
-        model.discriminator.requires_grad_(self._judge)
+        judge = model.warmed_up and batch_idx % model.update_discriminator_every == 0
+        if judge != self._judge:
+            self._judge = judge
+            model.encoder.requires_grad_(not judge)
+            model.decoder.requires_grad_(not judge)
+            model.discriminator.requires_grad_(judge)
         self._training_step(batch, batch_idx)
 
     def _before_discriminator(
