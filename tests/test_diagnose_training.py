@@ -508,7 +508,7 @@ class TestAdvice:
     @pytest.mark.parametrize(
         ("name", "sections", "advised", "not_advised"),
         [
-            ("wild-samples", {}, ["sampling.steps (now 32)"], ["guidance"]),
+            ("wild-samples", {}, ["sampling.steps (now 8)"], ["guidance"]),
             ("wild-samples", {"sampling": {"guidance": 4}}, ["lower sampling.guidance"], []),
             ("wild-samples", {"sampling": {"steps": 1000}}, ["train longer"], ["sampling.steps"]),
             (

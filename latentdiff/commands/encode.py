@@ -324,10 +324,9 @@ class _Encoding:
         codec, entries = self._codec, [file.entry for file in files]
         # Not by `LatentStore.open`: the stage is still running.
         store = LatentStore(self._root, entries, codec.latent_dim)
-        # By source: a file whose end is held out is two entries, and one recording.
-        recordings = {
-            file.entry.source or file.entry.key: file.health for file in files if file.health
-        }
+        # A file whose end is held out is two entries, and one recording.
+        of_sources = {file.entry.source or file.entry.key: file for file in reversed(files)}
+        recordings = {x.entry.key: x.health for x in of_sources.values() if x.health}
         return examine(store, statistics, recordings, codec.channels, frame_rate(codec))
 
     def _result(self, files: list[EncodedFile], training: list[EncodedFile]) -> EncodeResult:
