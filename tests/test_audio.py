@@ -15,6 +15,7 @@ import soundfile
 from latentdiff import audio
 from latentdiff.audio import ffmpeg
 from latentdiff.audio.cut import loudest_db, records
+from latentdiff.audio.limiter import Limiter
 from latentdiff.audio.resample import resample
 from latentdiff.errors import UserError
 from latentdiff.torchaudio_guard import import_torchaudio
@@ -435,15 +436,58 @@ def test_write_streams_blocks_that_read_back(tmp_path, kind):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_write_counts_what_it_clips_and_float_keeps_it(tmp_path):
+def test_write_limits_or_counts_what_it_cuts_off_and_float_keeps_it(tmp_path):
     samples = np.array([0.0, 1.0, -1.5, 2.0, 0.5], dtype=np.float32)
     report = audio.write(tmp_path / "x.wav", samples, 8000)
-    assert (report.peak, report.clipped) == (2.0, 2)
-    got = audio.read(tmp_path / "x.wav")[0][0]
+    assert (report.peak, report.clipped) == (2.0, 0)
+    assert report.limited_db == pytest.approx(6.02, abs=0.01)
+    assert np.abs(audio.read(tmp_path / "x.wav")[0]).max() <= 1
+    report = audio.write(tmp_path / "z.wav", samples, 8000, limit=False)
+    assert (report.peak, report.clipped, report.limited_db) == (2.0, 2, 0)
+    got = audio.read(tmp_path / "z.wav")[0][0]
     np.testing.assert_allclose(got, [0, 1, -1, 1, 0.5], atol=1e-4)
     report = audio.write(tmp_path / "y.wav", samples, 8000, subtype="FLOAT")
-    assert (report.peak, report.clipped) == (2.0, 0)
+    assert (report.peak, report.clipped, report.limited_db) == (2.0, 0, 0)
     assert (audio.read(tmp_path / "y.wav")[0][0] == samples).all()
+
+
+class TestLimiter:
+    @staticmethod
+    def limited(samples, blocks=1, rate=8000):
+        limiter = Limiter(rate)
+        return np.concatenate(list(limiter(np.array_split(samples, blocks, axis=1))), 1), limiter
+
+    def test_what_fits_passes_bit_for_bit(self):
+        samples = np.stack([sine(0.5, 8000), sine(0.5, 8000, 880)])
+        for blocks in (1, 7):
+            passed, limiter = self.limited(samples, blocks)
+            assert np.array_equal(passed, samples) and limiter.reduction_db == 0
+
+    def test_peaks_are_turned_down_with_their_surroundings(self):
+        rng = np.random.default_rng(0)
+        samples = 0.1 * rng.standard_normal((2, 16_000)).astype(np.float32)
+        samples[0, 5000], samples[1, 9000] = 4.0, -2.0
+        found, limiter = self.limited(samples)
+        assert np.abs(found).max() <= 1 and limiter.reduction_db == pytest.approx(12.04, abs=0.01)
+        gain = found / samples
+        # Both channels alike, and nothing 20 ms from a peak.
+        np.testing.assert_allclose(gain[0], gain[1], atol=1e-4)
+        assert (gain[:, :4800] == 1).all() and (gain[:, 5200:8800] == 1).all()
+        # In steps of at most what 20 ms take to get there: no click.
+        assert np.abs(np.diff(gain[0])).max() < 0.75 / 150
+
+    @pytest.mark.parametrize("blocks", [2, 5, 400])
+    def test_blocks_make_no_difference(self, blocks):
+        samples = 2 * np.random.default_rng(1).standard_normal((1, 4000))
+        whole, limiter = self.limited(samples)
+        parts, same = self.limited(samples, blocks)
+        np.testing.assert_allclose(parts, whole, atol=1e-9)
+        assert same.reduction_db == pytest.approx(limiter.reduction_db)
+
+    @pytest.mark.parametrize("length", [0, 1, 100, 159, 160, 161])
+    def test_any_length(self, length):
+        found, _ = self.limited(np.full((1, length), 3.0))
+        assert found.shape == (1, length) and (np.abs(found) <= 1).all()
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -470,7 +470,7 @@ def test_existing_output_is_kept(codec, run, caplog):
     assert [path.name for path in (run.audio / "x").glob("*.wav")] == ["seed2.wav"]
 
 
-def test_levels_clipping_and_near_silence_are_reported(codec, run, audio_folder, caplog):
+def test_levels_limiting_and_near_silence_are_reported(codec, run, audio_folder, caplog):
     encode(run, project(), audio=[audio_folder])
     usual = runs.read_run(run.latents).result["level_db"]
     arrays = {"seed1": latents(200), "seed2": latents(200, 1e-4), "seed3": latents(200, 30)}
@@ -480,22 +480,27 @@ def test_levels_clipping_and_near_silence_are_reported(codec, run, audio_folder,
     decode(run, project())
     warned = " ".join(record.getMessage() for record in caplog.records)
     assert "seed2.wav is nearly silent" in warned and "seed4.wav is nearly silent" in warned
-    assert "seed3.wav: " in warned and "clipped" in warned and "seed1" not in warned
+    assert "seed3.wav: peaks were turned down by up to" in warned and "seed1" not in warned
     rows = {row["key"]: row for row in table(run.audio / "s")}
     samples, _ = soundfile.read(run.audio / "s" / "seed1.wav")
     assert rows["seed1"]["level_db"] == pytest.approx(level_db(samples), abs=0.05)
-    assert rows["seed3"]["clipped"] > 0 and rows["seed4"]["level_db"] is None
+    assert rows["seed3"]["limited_db"] > 3 and rows["seed3"]["clipped"] == 0
+    assert rows["seed4"]["level_db"] is None
     assert runs.read_run(run.audio / "s").result["training_level_db"] == usual
+    decode(run, project(), limit=False, overwrite=True)
+    rows = {row["key"]: row for row in table(run.audio / "s")}
+    assert rows["seed3"]["clipped"] > 0 and rows["seed3"]["limited_db"] == 0
+    assert "samples beyond full scale were cut off" in caplog.text
 
 
 def test_interrupted_decode_starts_again(codec, run, monkeypatch):
     write_samples(run, "s", {"seed1": latents(9), "seed2": latents(9)}, codec)
     real = decoding.sound.write
 
-    def stop(path, *rest):
+    def stop(path, *rest, **_):
         if path.stem == "seed2":
             raise KeyboardInterrupt
-        return real(path, *rest)
+        return real(path, *rest, **_)
 
     with monkeypatch.context() as patch:
         patch.setattr(decoding.sound, "write", stop)

@@ -225,6 +225,12 @@ def sample(
 @ckpt_option
 @click.option("--name", help="Samples to decode, and folder below audio/ to write.")
 @format_option
+@click.option(
+    "--limit/--no-limit",
+    default=True,
+    show_default=True,
+    help="Turn peaks beyond full scale down, or cut them off.",
+)
 @click.option("--force", is_flag=True, help="Decode latents even if another codec made them.")
 def decode(run: Run, project: Project, **options: Any) -> list[str]:
     """Latents + codec -> audio files, with their levels."""

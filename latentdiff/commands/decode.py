@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 FAINT_DB = 30.0
 """Files this much quieter than the training audio are reported."""
 
+LOUD_DB = 3.0
+"""Limiting from which on it may be heard."""
+
 FADE_SECONDS = 0.01
 """Crossfade where the two parts of a file meet."""
 
@@ -52,9 +55,11 @@ class DecodedFile:
     level_db: float | None
     """RMS in dBFS; None: digital silence."""
     peak: float
-    """Largest magnitude before clipping; 1 is full scale."""
+    """Largest magnitude before limiting; 1 is full scale."""
     clipped: int
-    """Number of samples clipped, over all channels."""
+    """Number of samples cut off at full scale, over all channels; 0 if peaks are limited."""
+    limited_db: float
+    """By how much the loudest peak was turned down, in dB."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ def decode(
     ckpt: str | None = None,
     name: str | None = None,
     audio_format: sound.AudioFormat = "wav",
+    limit: bool = True,
     force: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
@@ -85,7 +91,8 @@ def decode(
 
     `latents`: None takes the samples called `name`, or the newest ones. `rave` and `ckpt`: None
     takes the weights that the latents were made with if they are still there, else the run's own
-    codec. `name`: the folder below `run.audio`. Always returns []: nothing is skipped. Raises
+    codec. `name`: the folder below `run.audio`. `limit`: peaks beyond full scale are turned down,
+    not cut off. Always returns []: nothing is skipped. Raises
     UserError if latents or codec are missing, do not belong together (`force` accepts another codec
     of the same number of dimensions), or latents are not finite.
     """
@@ -99,7 +106,7 @@ def decode(
             do_this="name their codec with --rave.",
         )
     directory = run.audio / folder_name(name or source.resolve().with_suffix("").name)
-    settings = {"format": audio_format}
+    settings = {"format": audio_format, **({} if limit else {"limit": False})}
     inputs = {
         "codec": Input(str(codec.origin.path.resolve()), codec.fingerprint),
         "latents": Input(str(source), store.fingerprint()),
@@ -114,7 +121,8 @@ def decode(
         return []
     with Stage(directory, "decode", config=settings, inputs=inputs, overwrite=overwrite) as stage:
         usual = _usual_level(run, codec)
-        files = _write_all(store, recordings, codec, directory, audio_format, project.latents)
+        to = directory, audio_format, limit
+        files = _write_all(store, recordings, codec, project.latents, *to)
         runs.write_jsonl(directory / MANIFEST, [asdict(file) for file in files])
         stage.record(**asdict(DecodeResult(len(files), round(seconds, 3), usual)))
         _report(files, usual)
@@ -191,9 +199,10 @@ def _write_all(
     store: LatentStore,
     recordings: Sequence[_Recording],
     codec: Codec,
+    settings: LatentConfig,
     directory: Path,
     audio_format: sound.AudioFormat,
-    settings: LatentConfig,
+    limit: bool,
 ) -> list[DecodedFile]:
     """Decode and write every recording."""
     stems = sound.distinct_stems({recording.key: recording.stem for recording in recordings})
@@ -204,7 +213,7 @@ def _write_all(
             path = directory / f"{stems[recording.key]}.{audio_format}"
             level = LevelMeter()
             blocks = _audio(store, recording, codec, settings, level)
-            report = sound.write(path, blocks, codec.sample_rate, audio_format)
+            report = sound.write(path, blocks, codec.sample_rate, audio_format, limit=limit)
             bar.update(report.seconds)
             files.append(_decoded(recording.key, path, report, level))
     return files
@@ -272,20 +281,23 @@ def _decoded(key: str, path: Path, report: sound.WriteReport, level: LevelMeter)
         level_db=json_db(level.db),
         peak=round(report.peak, 4),
         clipped=report.clipped,
+        limited_db=round(report.limited_db, 2),
     )
 
 
 def _report(files: Sequence[DecodedFile], usual: float | None) -> None:
-    """Log a table of levels, and warn of every file that is too quiet or clipped."""
+    """Log a table of levels, and warn of every file that is too quiet or too loud."""
     if usual is not None:
         log.info("level of the training audio: %.1f dBFS", usual)
     least = SILENT_DB if usual is None else max(SILENT_DB, usual - FAINT_DB)
-    log.info("   seconds      level   peak  clipped  file")
+    log.info("   seconds      level   peak  limited  file")
     for file in files:
         level = -math.inf if file.level_db is None else file.level_db
-        numbers = file.seconds, level, file.peak, file.clipped
-        log.info("  %8.2f %7.1f dB %6.2f %8d  %s", *numbers, file.file)
+        numbers = file.seconds, level, file.peak, file.limited_db
+        log.info("  %8.2f %7.1f dB %6.2f %5.1f dB  %s", *numbers, file.file)
         if level < least:
             log.warning("%s is nearly silent", file.file)
         if file.clipped > 0:
-            log.warning("%s: %d samples beyond full scale were clipped", file.file, file.clipped)
+            log.warning("%s: %d samples beyond full scale were cut off", file.file, file.clipped)
+        if file.limited_db >= LOUD_DB:
+            log.warning("%s: peaks were turned down by up to %.1f dB", file.file, file.limited_db)

@@ -12,11 +12,11 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from latentdiff import runs
 from latentdiff.diffusion.settings import SamplingConfig
+from latentdiff.evaluation.spread import SpreadMeter
 from latentdiff.latents.arrays import array_writer
 from latentdiff.latents.store import MANIFEST, Entry
 from latentdiff.model.condition_inputs import ConditionInput, as_condition
@@ -175,25 +175,6 @@ def _codec_record(model: Model) -> dict[str, str | int | None]:
     facts = asdict(model.codec)
     fingerprint = facts.pop("fingerprint")
     return {**facts, "codec": fingerprint or None, "step": model.step}
-
-
-class SpreadMeter:
-    """RMS of each channel over all samples, relative to the training latents."""
-
-    def __init__(self, variance: Tensor) -> None:
-        """`variance` [C] of the training latents."""
-        self._variance = variance.double().cpu()
-        self._squares = torch.zeros_like(self._variance)
-        self._frames = 0
-
-    def add(self, x: Tensor) -> None:
-        """Final latents [B, C, T]."""
-        self._squares += x.double().square().sum(dim=(0, 2)).cpu()
-        self._frames += len(x) * x.shape[-1]
-
-    def spread(self) -> Tensor:
-        """[C], 1 where samples are as strong as the training latents."""
-        return (self._squares / self._frames / self._variance).sqrt()
 
 
 def _draw_all(
