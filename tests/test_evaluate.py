@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,13 +17,16 @@ from latentdiff.commands.evaluate import evaluate
 from latentdiff.commands.evaluate_report import to_json
 from latentdiff.errors import UserError
 from latentdiff.evaluation import embeddings, sets
-from latentdiff.evaluation.scores import FormScores, Line
+from latentdiff.evaluation.coherence import Coherence, Horizon
+from latentdiff.evaluation.scores import FormScores, Interval, Line
+from latentdiff.evaluation.wandering import RelativeDeviation, Wandering
 from latentdiff.latents.store import MANIFEST, LatentStore
 from latentdiff.latents.whitening import Whitening
 from latentdiff.model.clips import gather, places_in
 from latentdiff.model.data import windows_of
 from latentdiff.model.evaluate import EvaluationSettings, choose_clips, evaluate_model
 from latentdiff.model.evaluate.advice import advice
+from latentdiff.model.evaluate.findings import findings
 from latentdiff.model.evaluate.results import (
     Copying,
     EvaluationResult,
@@ -172,6 +176,14 @@ def test_samples_may_be_longer_than_any_recording(run, ready):
     assert found["seconds"] == pytest.approx(5, abs=0.01) and found["clip_seconds"] < 3
     sound = run.root / "evaluation" / "audio" / "samples-0.wav"
     assert soundfile.info(sound).duration == pytest.approx(5, abs=0.01)
+
+
+def test_samples_too_short_to_be_described_are_refused(run, ready):
+    settings = ready()
+    with pytest.raises(UserError, match=r"samples of 0\.0\d+ s are too short") as error:
+        evaluate(run, settings, n=4, seconds=0.04)
+    assert "--seconds 0.07" in str(error.value)
+    assert evaluate(run, settings, n=4, seconds=0.07) == []
 
 
 def test_a_dry_run_writes_nothing(run, ready):
@@ -402,9 +414,14 @@ class TestAdvice:
     @staticmethod
     def advised(gain=None, spread=1.0, labels=(), **sampling):
         """The advice for an evaluation without anything else worth mentioning."""
+        return advice(TestAdvice.evaluated(gain, spread, labels, **sampling))
+
+    @staticmethod
+    def evaluated(gain=None, spread=1.0, labels=(), **sampling):
+        """An evaluation with nothing worth mentioning but this."""
         facts = {"steps": 32, "guidance": 1.0, "can_guide": True, "autoguidance": 1.0}
         by_label = {str(k): LabelSpread(9, median) for k, median in enumerate(labels)}
-        result = EvaluationResult(
+        return EvaluationResult(
             checkpoint="best.safetensors",
             step=7,
             samples=9,
@@ -427,7 +444,6 @@ class TestAdvice:
             steps=[],
             skipped=[],
         )
-        return advice(result)
 
     def test_guidance_where_a_condition_is_followed_weakly(self):
         (line,) = self.advised(0.2)
@@ -476,6 +492,47 @@ class TestAdvice:
         with pytest.raises(UserError) as error:
             evaluate(run, settings, n=4, seconds=0.5)
         assert error.value.do_this == remedies
+
+
+class TestFindings:
+    """What is wrong with the samples, and only beyond chance."""
+
+    @staticmethod
+    def found(score=(0.9, 0.8, 1.0), auc=(0.6, 0.5, 0.7), variety=(0.9, 0.8, 1.0), **changes):
+        line = Line(
+            "other training clips", {"samples": Interval(*score)}, {}, {"samples": Interval(*auc)}
+        )
+        form = FormScores(line, {"rhythm": line}, {"samples": Interval(*variety)}, {})
+        values = {"coherence": {"samples": Coherence(None, None)}, **changes}
+        return findings(replace(TestAdvice.evaluated(), latents=form, **values))
+
+    def test_nothing_is_said_of_what_chance_may_explain(self):
+        assert self.found() == []
+        assert self.found(score=(0.4, 0.2, 0.6), auc=(0.8, 0.7, 0.9)) == []
+
+    def test_low_scores_and_what_a_classifier_tells(self):
+        everything, rhythm = self.found(score=(0.3, 0.2, 0.4), auc=(0.9, 0.8, 1.0))
+        assert rhythm == (
+            "by rhythm of latents they are unlike training clips: their score is 0.30 (below 0.5), "
+            "and a classifier tells them, AUC 0.90 (above 0.75)"
+        )
+        assert everything.startswith("by all views of latents")
+
+    def test_repeats_and_copies(self):
+        (alike,) = self.found(variety=(0.1, 0.0, 0.3))
+        assert "they are alike: variety of latents is 0.10" in alike
+        copies = Copying(True, 0.4, 1e-6, 0.01, 0, 3.0)
+        assert "they copy training recordings: 40% of them" in self.found(copying=copies)[0]
+
+    def test_pieces_and_beats_that_do_not_last(self):
+        short, whole = Horizon(2.0, 1.0, 3.0, 10.0), Horizon(9.0, 5.0, 10.0, 10.0)
+        (line,) = self.found(coherence={"samples": Coherence(short, whole)})
+        assert line == "they stay one piece for 2.0 s of 10.0 s, then change"
+        (line,) = self.found(coherence={"samples": Coherence(whole, short)})
+        assert line == "they keep time for 2.0 s of 10.0 s"
+        wander = Wandering(RelativeDeviation(1.5, 1.2, 1.8), RelativeDeviation(0.4, 0.2, 0.6))
+        (line,) = self.found(wandering={"samples": wander})
+        assert "they wander: clips move 1.5 times as far" in line
 
 
 class TestGather:

@@ -111,6 +111,7 @@ def _forms(r: EvaluationResult) -> list[str]:
         "be lower",
         "  AUC of a classifier that tells the set from training clips: 0.5 it cannot, 1.0 always",
         "  variety 1: as different from each other as training clips; 0: each occurs twice",
+        "  few: there are too few clips to say",
     ]
     for kind, form in r.kinds.items():
         lines += ["", *_form(kind, form)]
@@ -123,7 +124,7 @@ def _forms(r: EvaluationResult) -> list[str]:
 
 
 def _form(kind: str, form: FormScores) -> list[str]:
-    head = f"  {kind:24}{'score':>7}{'AUC':>6}  "
+    head = f"  {kind:26}{'score':>7}{'AUC':>6}  "
     lines = [
         head + "".join(f"{view:>10}" for view in form.views) + "  told by        variety  Frechet"
     ]
@@ -131,7 +132,7 @@ def _form(kind: str, form: FormScores) -> list[str]:
         views = "".join(f"{_value(line.scores[name]):>10}" for line in form.views.values())
         far = form.frechet.get(name)
         lines.append(
-            f"  {name:24}{_value(score):>7}{_value(form.joint.separation[name]):>6}  {views}  "
+            f"  {name:26}{_value(score):>7}{_value(form.joint.separation[name]):>6}  {views}  "
             f"{_told(form.told_by(name)):15}{_value(form.variety[name]):>7}"
             + ("" if far is None else f"{far:9.4g}")
         )
@@ -171,12 +172,12 @@ def _time(r: EvaluationResult) -> list[str]:
         "  (they are as coherent as real clips that were cut and exchanged that often)",
         "  within, between: how far clips move, and how far they are from each other, relative to "
         "training clips",
-        f"  {'set':24}{'piece':>17}{'beat':>17}{'within':>9}{'between':>9}",
+        f"  {'set':26}{'piece':>17}{'beat':>17}{'within':>9}{'between':>9}",
     ]
     for name, found in r.coherence.items():
         moved = r.wandering.get(name)
         ratios = "" if moved is None else f"{moved.within.ratio:9.2f}{moved.between.ratio:9.2f}"
-        lines.append(f"  {name:24}{_lasts(found.continuity):>17}{_lasts(found.beat):>17}{ratios}")
+        lines.append(f"  {name:26}{_lasts(found.continuity):>17}{_lasts(found.beat):>17}{ratios}")
     return lines
 
 

@@ -33,6 +33,8 @@ SHORTEST_SECONDS = 0.125
 """The shortest blocks: real clips cut into these count as not coherent at all."""
 STRETCH_SECONDS = 0.125
 """Features of continuity are means over stretches of this length."""
+FEWEST_STRETCHES = 4
+"""Of a clip, to tell how long it stays what it is."""
 FIRST_BEAT_SECONDS = 0.3
 """The shortest interval of a beat, 200 a minute. Intervals are grouped by octaves from here on."""
 EXCHANGES = 4
@@ -167,6 +169,9 @@ class Continuity:
         """`real` [B, C, T] latents at `rate` frames a second."""
         self._per_stretch = max(2, round(STRETCH_SECONDS * rate))
         self._spread = real.std(dim=(0, 2), keepdim=True).clamp(min=1e-6)
+        self._yardstick: Yardstick | None = None
+        if real.shape[-1] < FEWEST_STRETCHES * self._per_stretch:
+            return
         stretches = self._stretches(real)
         weights = _persistence(stretches)
 
@@ -177,6 +182,8 @@ class Continuity:
 
     def horizon(self, latents: Tensor) -> Horizon | None:
         """That of latents [B, C, T], as long as the real ones or longer."""
+        if self._yardstick is None:
+            return None
         return self._yardstick.horizon(self._stretches(latents))
 
     def _stretches(self, latents: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Shapes: B clips, N audio samples, F features, M frames.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -57,7 +58,10 @@ class Heard:
 
 def hear(clips: Sequence[NDArray[np.float32]], sample_rate: int) -> Heard:
     """Analyse clips [channels, N] of equal length, mixed down to mono."""
+    # As long as the window at least; all sets are as short, so silence makes none different.
+    least = 2 * math.ceil(harmony.WINDOW_SECONDS * sample_rate)
     mono = [torch.from_numpy(clip.mean(axis=0))[None] for clip in clips]
+    mono = [torch.nn.functional.pad(x, (0, max(0, least - x.shape[1]))) for x in mono]
     levels = [rhythm.band_levels(clip, sample_rate) for clip in mono]
     chroma = [harmony.chromagrams(clip, sample_rate) for clip in mono]
     return Heard(

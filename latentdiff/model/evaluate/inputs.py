@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import torch
 
 from latentdiff.diffusion.settings import SamplingConfig
+from latentdiff.errors import UserError
 from latentdiff.evaluation.embeddings import Embedding
+from latentdiff.evaluation.movement import SHORTEST
 from latentdiff.latents.settings import LatentConfig
 from latentdiff.latents.store import LatentStore
 from latentdiff.model.clips import ClipSets, gather
@@ -72,13 +75,20 @@ class EvaluationInputs:
 def choose_clips(model: Model, store: LatentStore, settings: EvaluationSettings) -> ClipSets:
     """Real clips to compare `settings.n` samples with, no longer than these.
 
-    Raises UserError if the training files are too short.
+    Raises UserError if these or the training files are too short.
     """
     if followed_kinds(model):
         frames = model.spec.frames(settings.seconds or LONGEST_SECONDS)
     else:
         seconds = settings.seconds or settings.sampling.seconds
         frames = model.spec.frames(min(seconds, LONGEST_SECONDS))
+    if frames < SHORTEST:
+        least = model.spec.seconds(SHORTEST)
+        raise UserError(
+            f"samples of {model.spec.seconds(frames):.2g} s are too short to score",
+            why=f"clips are described by how they change over time; that takes {SHORTEST} frames",
+            do_this=f"give --seconds {math.ceil(100 * least) / 100:g} or more.",
+        )
     return gather(model, store, settings.n, frames)
 
 
