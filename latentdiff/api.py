@@ -36,7 +36,7 @@ from latentdiff.model.model import Model
 from latentdiff.model.project import Project, resolve
 from latentdiff.model.resolve import find_codec, open_codec, open_model, require_codec
 from latentdiff.model.sampling import draw
-from latentdiff.model.variation import Variation
+from latentdiff.model.variation import STRENGTH, Variation
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.runs import Run
 from latentdiff.training import checkpoint
@@ -216,7 +216,7 @@ class Generator:
     def vary(
         self,
         sound: str | Path | Audio,
-        strength: float = 0.5,
+        strength: float = STRENGTH,
         n: int = 1,
         seed: int = 0,
         *,

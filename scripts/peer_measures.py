@@ -162,9 +162,10 @@ def scores(
     raw: Tensor, store: LatentStore, whitening: Whitening, codec: RaveCodec | None
 ) -> dict[str, float]:
     """Scores of samples [B, D, T] as in `latentdiff evaluate`: of the kept directions and, with a
-    codec, of the sound. Empty if samples are not finite."""
+    codec, of the sound. As noise would, if samples are not finite."""
     if not torch.isfinite(raw).all():
-        return {}
+        failed = {"latent score": 0.0, "latent AUC": 1.0, "stays one piece, s": 0.0}
+        return failed | ({} if codec is None else {"sound score": 0.0, "sound AUC": 1.0})
     assert store.codec is not None
     model: Any = SimpleNamespace(whiten=whitening.whiten)
     clips = gather(model, store, len(raw), raw.shape[-1])

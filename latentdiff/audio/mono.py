@@ -30,7 +30,9 @@ class MonoAudio:
         # Counted, because headers may be wrong.
         for block in blocks(path, channels=1):
             samples += block.shape[1]
-            held = [*held, block] if samples <= MOST_HELD else []
+            held.append(block)
+            if samples > MOST_HELD:
+                held.clear()
         self._held = held
         self.seconds = samples / self._rate
 

@@ -92,9 +92,9 @@ def decode(
     `latents`: None takes the samples called `name`, or the newest ones. `rave` and `ckpt`: None
     takes the weights that the latents were made with if they are still there, else the run's own
     codec. `name`: the folder below `run.audio`. `limit`: peaks beyond full scale are turned down,
-    not cut off. Always returns []: nothing is skipped. Raises
-    UserError if latents or codec are missing, do not belong together (`force` accepts another codec
-    of the same number of dimensions), or latents are not finite.
+    not cut off. Always returns []: nothing is skipped. Raises UserError if latents or codec are
+    missing, do not belong together (`force` accepts another codec of the same number of
+    dimensions), or latents are not finite.
     """
     source = latents or _samples(run, name)
     store = LatentStore.open(source)
@@ -121,8 +121,9 @@ def decode(
         return []
     with Stage(directory, "decode", config=settings, inputs=inputs, overwrite=overwrite) as stage:
         usual = _usual_level(run, codec)
-        to = directory, audio_format, limit
-        files = _write_all(store, recordings, codec, project.latents, *to)
+        files = _write_all(
+            store, recordings, codec, project.latents, directory, audio_format, limit
+        )
         runs.write_jsonl(directory / MANIFEST, [asdict(file) for file in files])
         stage.record(**asdict(DecodeResult(len(files), round(seconds, 3), usual)))
         _report(files, usual)

@@ -24,7 +24,7 @@ from latentdiff.model.condition_maker import ConditionMaker, Options
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project, already_done, folder_name
 from latentdiff.model.resolve import find_codec, require_codec
-from latentdiff.model.variation import Variation
+from latentdiff.model.variation import STRENGTH, Variation
 from latentdiff.runs import Input, Run, Stage
 from latentdiff.specs import Codec
 from latentdiff.tracking import progress
@@ -36,8 +36,6 @@ log = logging.getLogger(__name__)
 
 FRAMES_AT_ONCE = 1 << 16
 """Frames of all samples drawn together, so that memory does not grow with their length."""
-STRENGTH = 0.5
-"""Of a variation, if none is given."""
 FAR_OFF = 2.0
 """Factor between the spread of samples and of training latents beyond which to warn."""
 

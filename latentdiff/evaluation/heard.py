@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ class Heard:
     levels: BandLevels
     chroma: Chroma
 
-    @property
+    @cached_property
     def onsets(self) -> OnsetEnvelopes:
         """Onset envelopes."""
         return rhythm.onsets(self.levels)

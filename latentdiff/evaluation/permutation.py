@@ -22,8 +22,8 @@ DRAWS = 4095
 CERTAIN = 0.01
 """Probability by chance up to which an effect is taken for real."""
 SIGNIFICANT = 0.05
-"""Probability by chance above which an effect that could have shown is taken to be missing. Nothing
-is said between the two, where either word would be wrong too often."""
+"""Probability by chance above which an effect that could have shown is taken to be missing. Between
+CERTAIN and this, no verdict is given: either one would too often be wrong."""
 
 Following = Literal["followed", "weak", "ignored", "not judged"]
 

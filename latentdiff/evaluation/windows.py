@@ -19,8 +19,8 @@ MOST = 8192
 
 
 def cut(files: Sequence[int], frames: int, every: int | None = None) -> list[tuple[int, int]]:
-    """(file index, first frame) of clips of `frames` in files of these lengths, one `every` so many
-    frames (None: edge to edge)."""
+    """(file index, first frame) of clips of `frames` in files of these lengths; `every`: frames
+    from one clip to the next (None: edge to edge)."""
     return [
         (index, start)
         for index, length in enumerate(files)
@@ -34,7 +34,7 @@ def spread(count: int, most: int) -> list[int]:
     return chosen.round().long().tolist()
 
 
-def features(clips: Tensor, shortest: int | None = None, most: int = MOST) -> Tensor:
+def features(clips: Tensor, most: int = MOST) -> Tensor:
     """Clips [B, C, T] -> [n, C * L]: the frames at OFFSETS in each window, side by side.
 
     The mean and covariance of these features hold each channel's mean and variance, and all auto-
@@ -43,11 +43,9 @@ def features(clips: Tensor, shortest: int | None = None, most: int = MOST) -> Te
     spread, spectrum and the correlation of channels, but nothing beyond second moments.
 
     Windows start at every frame; if there are more than `most`, they are thinned out evenly.
-    Offsets that do not fit into `shortest` frames (None: T) are left out, so that sets of clips of
-    different lengths can be compared.
+    Offsets that do not fit into T frames are left out.
     """
-    length = clips.shape[-1] if shortest is None else shortest
-    offsets = torch.tensor([offset for offset in OFFSETS if offset < length])
+    offsets = torch.tensor([offset for offset in OFFSETS if offset < clips.shape[-1]])
     starts = torch.arange(clips.shape[-1] - int(offsets[-1]))
     places = torch.cartesian_prod(torch.arange(len(clips)), starts)
     places = places[spread(len(places), most)]

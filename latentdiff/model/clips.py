@@ -134,7 +134,7 @@ def shortened(entries: list[Entry], frames: int, fewest: int) -> int:
 
 
 def places_in(entries: list[Entry], frames: int, every: int | None = None) -> list[Place]:
-    """The places of clips of `frames`, one `every` so many frames; None: laid edge to edge."""
+    """The places of clips of `frames`; `every`: frames from one to the next; None: edge to edge."""
     cut = windows.cut([entry.frames for entry in entries], frames, every)
     return [Place(entries[file], start) for file, start in cut]
 

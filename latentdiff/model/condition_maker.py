@@ -136,11 +136,10 @@ class ConditionMaker:
         rows = self._rows(given)
         if not len(rows):
             return {}, None
-        known = None if file is None else references.find(file)
-        if known is None:
+        index = None if file is None else references.find(file)
+        if index is None:
             pick = torch.randint(len(rows), (1,), generator=generator_for(seed, "reference"))
-            known = int(rows[int(pick)])
-        index = known
+            index = int(rows[int(pick)])
         return references.at(index), Path(references.keys[index]).stem
 
     def _asked_for(self, kind: str) -> bool:

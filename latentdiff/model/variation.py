@@ -20,6 +20,9 @@ from latentdiff.model.condition_inputs import ConditionInput, recording_input
 from latentdiff.model.model import Model
 from latentdiff.specs import Codec
 
+STRENGTH = 0.5
+"""Of a variation, if none is given."""
+
 
 @dataclass(frozen=True)
 class Variation:

@@ -31,6 +31,9 @@ from latentdiff.model.evaluate.latents import LatentSet
 from latentdiff.model.evaluate.sound import DecodedSet
 from latentdiff.training.data import generator_for
 
+SCALE = (sets.REFERENCE, sets.HELD_OUT, sets.WHITE)
+"""The sets that a score is made from, beside those that are scored."""
+
 T = TypeVar("T")
 Sets = Mapping[str, T]
 
@@ -129,9 +132,8 @@ def describe_heard(ground: Comparison, heard: Sets[Heard]) -> dict[str, Describe
 
 
 def sample_score(ground: Comparison, described: Sets[Described]) -> Interval:
-    """The joint score of SAMPLES."""
-    needed = (sets.SAMPLES, sets.HELD_OUT, sets.WHITE)
-    others = {name: described[name] for name in needed if name in described}
+    """The joint score of SAMPLES among these sets, of which the others are those of SCALE."""
+    others = {name: clips for name, clips in described.items() if name != sets.REFERENCE}
     generator = ground.generator("scores")
     line = score(
         Reference(described[sets.REFERENCE]), others, sets.WHITE, _held_out(others), generator

@@ -16,7 +16,6 @@ from torch import Tensor
 from latentdiff.diffusion.settings import SamplingConfig
 from latentdiff.evaluation import controls, copies, sets
 from latentdiff.evaluation.copies import Copies
-from latentdiff.evaluation.places import Places
 from latentdiff.model.clips import Clips, conditions
 from latentdiff.model.condition_inputs import as_condition, followed_kinds
 from latentdiff.model.condition_maker import ConditionMaker
@@ -36,8 +35,6 @@ class LatentSet:
     """[B, D, T] as the codec decodes them."""
     network_calls: int = 0
     """Per sample; 0 for real clips."""
-    places: Places | None = None
-    """Where real clips were cut; None: nowhere."""
 
 
 def draw_samples(
@@ -86,7 +83,7 @@ def real_and_drawn(
         sets.SAMPLES: samples,
         sets.OTHER: _real(clips.other),
         # The same final latents as OTHER, but decoded from the kept directions only.
-        sets.KEPT: _decodable(inputs, clips.other.final, clips.other.overlapping),
+        sets.KEPT: _decodable(inputs, clips.other.final),
         sets.WHITE: _decodable(inputs, white),
     }
     if following is not None:
@@ -98,12 +95,11 @@ def real_and_drawn(
 
 
 def _real(clips: Clips) -> LatentSet:
-    return LatentSet(clips.final, clips.raw, places=clips.overlapping)
+    return LatentSet(clips.final, clips.raw)
 
 
-def _decodable(inputs: EvaluationInputs, final: Tensor, places: Places | None = None) -> LatentSet:
-    raw = _unwhiten(inputs, final, inputs.settings.sampling)
-    return LatentSet(final, raw, places=places)
+def _decodable(inputs: EvaluationInputs, final: Tensor) -> LatentSet:
+    return LatentSet(final, _unwhiten(inputs, final, inputs.settings.sampling))
 
 
 def deviation(*sets: Clips) -> Tensor:

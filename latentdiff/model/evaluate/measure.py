@@ -7,6 +7,7 @@ from pathlib import Path
 
 from latentdiff.audio import AudioError
 from latentdiff.evaluation import sets
+from latentdiff.evaluation.scores import Described
 from latentdiff.latents.store import LatentStore
 from latentdiff.model.clips import NO_CODEC, ClipSets
 from latentdiff.model.condition_inputs import followed_kinds
@@ -131,26 +132,35 @@ def _step_scores(
     if inputs.settings.steps and inputs.model.spec.is_regression:
         skipped.append(ONE_CALL)
         return []
-    return [_step_score(inputs, steps, found, decoded) for steps in inputs.settings.steps]
+    if not inputs.settings.steps:
+        return []
+    ground, scale = _ground(inputs), [name for name in form.SCALE if name in found]
+    latent_scale = form.describe_latents(ground, {name: found[name].final for name in scale})
+    sound_scale = (
+        form.describe_heard(ground, {name: decoded[name].heard for name in scale})
+        if decoded
+        else {}
+    )
+    return [
+        _step_score(inputs, steps, latent_scale, sound_scale) for steps in inputs.settings.steps
+    ]
 
 
 def _step_score(
     inputs: EvaluationInputs,
     steps: int,
-    found: Mapping[str, LatentSet],
-    decoded: Mapping[str, DecodedSet],
+    latent_scale: Mapping[str, Described],
+    sound_scale: Mapping[str, Described],
 ) -> StepScore:
-    """Scores of samples from the same seeds, drawn in `steps` steps, in place of SAMPLES."""
+    """Scores of samples from the same seeds, drawn in `steps` steps."""
     settings = inputs.settings.sampling.model_copy(update={"steps": steps})
     samples = latents.draw_samples(inputs, settings, inputs.settings.n, inputs.clips.other)
     ground, frames = _ground(inputs), inputs.clips.frames
-    finals = {
-        name: one.final[..., :frames] for name, one in {**found, sets.SAMPLES: samples}.items()
-    }
-    by_latents = form.sample_score(ground, form.describe_latents(ground, finals))
+    ours = form.describe_latents(ground, {sets.SAMPLES: samples.final[..., :frames]})
+    by_latents = form.sample_score(ground, {**ours, **latent_scale})
     by_sound = None
     if inputs.codec is not None:
-        ours = sound.decode_set(inputs, inputs.codec, f"samples of {steps} steps", samples)
-        heard = {name: one.heard for name, one in {**decoded, sets.SAMPLES: ours}.items()}
-        by_sound = form.sample_score(ground, form.describe_heard(ground, heard))
+        decoded = sound.decode_set(inputs, inputs.codec, f"samples of {steps} steps", samples)
+        ours = form.describe_heard(ground, {sets.SAMPLES: decoded.heard})
+        by_sound = form.sample_score(ground, {**ours, **sound_scale})
     return StepScore(steps, samples.network_calls, by_latents, by_sound)
