@@ -32,7 +32,7 @@ from latentdiff.latents.store import LatentStore
 from latentdiff.latents.whitening import Whitening
 from latentdiff.model.clips import decode, gather
 from latentdiff.model.evaluate import form
-from latentdiff.model.evaluate.form import Comparison
+from latentdiff.model.evaluate.inputs import Comparison
 from latentdiff.model.evaluate.latents import LatentSet
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.training.data import generator_for

@@ -23,7 +23,7 @@ from latentdiff.errors import UserError
 from latentdiff.latents.store import Entry, LatentStore
 from latentdiff.model.data import features_of, final_latents, label_of
 from latentdiff.model.model import Model
-from latentdiff.specs import Condition
+from latentdiff.specs import Codec, Condition
 
 FREE = "free"
 """Name of samples that follow nothing."""
@@ -146,6 +146,17 @@ def recording(path: Path) -> Sound:
     """The recording in a file. Raises AudioError."""
     mono = audio.MonoAudio(path)
     return Sound(mono.blocks, mono.seconds, cache(lambda: find_beats(mono.blocks(SAMPLE_RATE))))
+
+
+def need_codec(codec: Codec | None, path: Path) -> Codec:
+    """The codec. Raises UserError if there is none to encode the recording at `path` with."""
+    if codec is None:
+        raise UserError(
+            f"{path} cannot be encoded",
+            why="the codec of the model was not found",
+            do_this="name it with --rave.",
+        )
+    return codec
 
 
 def _choices(model: Model) -> str:

@@ -19,7 +19,13 @@ from latentdiff.conditions.kind import FeatureKind, LatentKind, Sound, Target
 from latentdiff.conditions.label import Label
 from latentdiff.conditions.registry import KINDS, options
 from latentdiff.errors import UserError
-from latentdiff.model.condition_inputs import FREE, ConditionInput, given_inputs, recording
+from latentdiff.model.condition_inputs import (
+    FREE,
+    ConditionInput,
+    given_inputs,
+    need_codec,
+    recording,
+)
 from latentdiff.model.model import Model
 from latentdiff.specs import Codec
 from latentdiff.training.data import generator_for
@@ -208,13 +214,7 @@ class ConditionMaker:
 
     def _encode(self, path: Path) -> np.ndarray:
         """Final latents [C, T] of the end of a recording."""
-        codec = self._opened
-        if codec is None:
-            raise UserError(
-                f"{path} cannot be encoded",
-                why="the codec of the model was not found",
-                do_this="name it with --rave.",
-            )
+        codec = need_codec(self._opened, path)
         wanted = round(STYLE_SECONDS * codec.sample_rate)
         held = np.zeros((codec.channels, 0), np.float32)
         for block in audio.blocks(path, codec.sample_rate, codec.channels):

@@ -16,7 +16,7 @@ from torch import Tensor
 from latentdiff import audio, streaming
 from latentdiff.diffusion.samplers import Start
 from latentdiff.errors import UserError
-from latentdiff.model.condition_inputs import ConditionInput, recording_input
+from latentdiff.model.condition_inputs import ConditionInput, need_codec, recording_input
 from latentdiff.model.model import Model
 from latentdiff.specs import Codec
 
@@ -46,8 +46,8 @@ class Variation:
 
         Raises UserError if the model cannot vary it, AudioError if it cannot be read.
         """
-        _check(model, codec, path, strength)
-        assert codec is not None
+        _check(model, strength)
+        codec = need_codec(codec, path)
         samples, _ = audio.read(path, codec.sample_rate, codec.channels)
         if seconds is not None:
             samples = samples[:, : round(seconds * codec.sample_rate)]
@@ -93,7 +93,7 @@ def _cut(asked: ConditionInput, frames: int) -> dict[str, np.ndarray]:
     return {kind: x[:, :frames] for kind, x in asked.features.items()}
 
 
-def _check(model: Model, codec: Codec | None, path: Path, strength: float) -> None:
+def _check(model: Model, strength: float) -> None:
     if not 0 <= strength <= 1:
         raise UserError(
             f"a strength of {strength:g} is impossible",
@@ -106,10 +106,4 @@ def _check(model: Model, codec: Codec | None, path: Path, strength: float) -> No
             "this model cannot vary recordings",
             why="it is a regression, which takes a single step",
             do_this="train one with another diffusion.parametrisation.",
-        )
-    if codec is None:
-        raise UserError(
-            f"{path} cannot be encoded",
-            why="the codec of the model was not found",
-            do_this="name it with --rave.",
         )

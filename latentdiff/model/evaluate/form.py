@@ -6,7 +6,6 @@ Shapes: B clips, C latent channels, T frames.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -26,31 +25,15 @@ from latentdiff.evaluation.scores import (
     score_form,
 )
 from latentdiff.evaluation.wandering import STRETCH_SECONDS, Wandering, wandering
-from latentdiff.model.clips import ClipSets
+from latentdiff.model.evaluate.inputs import Comparison
 from latentdiff.model.evaluate.latents import LatentSet
 from latentdiff.model.evaluate.sound import DecodedSet
-from latentdiff.training.data import generator_for
 
 SCALE = (sets.REFERENCE, sets.HELD_OUT, sets.WHITE)
 """The sets that a score is made from, beside those that are scored."""
 
 T = TypeVar("T")
 Sets = Mapping[str, T]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The real clips that sets are compared with."""
-
-    clips: ClipSets
-    frame_rate: float
-    """Latent frames a second."""
-    seed: int
-    """Of the fakes and the bootstrap."""
-
-    def generator(self, purpose: str) -> torch.Generator:
-        """A generator that depends on the seed and the purpose only."""
-        return generator_for(self.seed, "evaluate", purpose)
 
 
 def latent_clips(ground: Comparison, found: Sets[LatentSet]) -> dict[str, Tensor]:

@@ -50,6 +50,21 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """The real clips that sets are compared with."""
+
+    clips: ClipSets
+    frame_rate: float
+    """Latent frames a second."""
+    seed: int
+    """Of the samples, the fakes and the bootstrap."""
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A generator that depends on the seed and the purpose only."""
+        return generator_for(self.seed, "evaluate", purpose)
+
+
+@dataclass(frozen=True)
 class EvaluationInputs:
     """A model and all that it is measured with."""
 
@@ -67,9 +82,10 @@ class EvaluationInputs:
         """Latent frames of a sample."""
         return sample_frames(self.model, self.clips, self.settings)
 
-    def generator(self, purpose: str) -> torch.Generator:
-        """A generator that depends on the seed and the purpose only."""
-        return generator_for(self.settings.seed, "evaluate", purpose)
+    @property
+    def comparison(self) -> Comparison:
+        """The clips, and how they are compared with others."""
+        return Comparison(self.clips, self.model.codec.frame_rate, self.settings.seed)
 
 
 def choose_clips(model: Model, store: LatentStore, settings: EvaluationSettings) -> ClipSets:

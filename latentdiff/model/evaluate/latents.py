@@ -69,7 +69,7 @@ def draw_following_held_out(inputs: EvaluationInputs) -> LatentSet | None:
 
 
 def _unwhiten(inputs: EvaluationInputs, final: Tensor, settings: SamplingConfig) -> Tensor:
-    return inputs.model.unwhiten(final, settings.fill, inputs.generator("fill"))
+    return inputs.model.unwhiten(final, settings.fill, inputs.comparison.generator("fill"))
 
 
 def real_and_drawn(
@@ -77,7 +77,7 @@ def real_and_drawn(
 ) -> dict[str, LatentSet]:
     """Every set that is decoded, by name."""
     clips = inputs.clips
-    white = controls.white_noise(clips.other.final, inputs.generator("white noise"))
+    white = controls.white_noise(clips.other.final, inputs.comparison.generator("white noise"))
     found = {
         sets.REFERENCE: _real(clips.reference),
         sets.SAMPLES: samples,

@@ -12,7 +12,6 @@ from latentdiff.latents.store import LatentStore
 from latentdiff.model.clips import NO_CODEC, ClipSets
 from latentdiff.model.condition_inputs import followed_kinds
 from latentdiff.model.evaluate import form, latents, sound
-from latentdiff.model.evaluate.form import Comparison
 from latentdiff.model.evaluate.inputs import EvaluationInputs, EvaluationSettings
 from latentdiff.model.evaluate.latents import LatentSet
 from latentdiff.model.evaluate.results import (
@@ -64,7 +63,7 @@ def evaluate_model(
         skipped.append(NO_CODEC)
     else:
         decoded = {k: sound.decode_set(inputs, codec, k, one) for k, one in found.items()}
-    ground = _ground(inputs)
+    ground = inputs.comparison
     latent_clips = form.latent_clips(ground, found)
     heard_clips = form.heard_clips(ground, decoded) if decoded else {}
     copies = latents.find_copies(inputs, judged)
@@ -92,10 +91,6 @@ def evaluate_model(
         skipped=skipped,
         examples={name: each.sounds for name, each in decoded.items()},
     )
-
-
-def _ground(inputs: EvaluationInputs) -> Comparison:
-    return Comparison(inputs.clips, inputs.model.codec.frame_rate, inputs.settings.seed)
 
 
 def _sampling_facts(inputs: EvaluationInputs) -> SamplingFacts:
@@ -134,7 +129,7 @@ def _step_scores(
         return []
     if not inputs.settings.steps:
         return []
-    ground, scale = _ground(inputs), [name for name in form.SCALE if name in found]
+    ground, scale = inputs.comparison, [name for name in form.SCALE if name in found]
     latent_scale = form.describe_latents(ground, {name: found[name].final for name in scale})
     sound_scale = (
         form.describe_heard(ground, {name: decoded[name].heard for name in scale})
@@ -155,7 +150,7 @@ def _step_score(
     """Scores of samples from the same seeds, drawn in `steps` steps."""
     settings = inputs.settings.sampling.model_copy(update={"steps": steps})
     samples = latents.draw_samples(inputs, settings, inputs.settings.n, inputs.clips.other)
-    ground, frames = _ground(inputs), inputs.clips.frames
+    ground, frames = inputs.comparison, inputs.clips.frames
     ours = form.describe_latents(ground, {sets.SAMPLES: samples.final[..., :frames]})
     by_latents = form.sample_score(ground, {**ours, **latent_scale})
     by_sound = None
