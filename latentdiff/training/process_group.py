@@ -5,6 +5,7 @@ Shapes: B windows of a batch, N anything.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,6 +35,8 @@ class ProcessGroup:
         self._group: Any = None
         if self.size > 1:
             self._group = torch.distributed.new_group(backend="gloo")
+            atexit.unregister(_leave)
+            atexit.register(_leave)
 
     def share(self, count: int) -> slice:
         """This process's part of `count` items; parts differ in size by one at most."""
@@ -113,3 +116,10 @@ class ProcessGroup:
         would meet it writing into its folder."""
         if not self.leads and os.getppid() != self._parent:
             raise KeyboardInterrupt
+
+
+def _leave() -> None:
+    """Leave all groups. Without it, gloo's threads outlive the interpreter now and then, and the
+    process ends by SIGABRT, whatever its exit code was to be."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
