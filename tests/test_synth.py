@@ -10,6 +10,7 @@ from latentdiff import synth
 from latentdiff.audio.resample import resample
 from latentdiff.conditions.beat_tracker import SAMPLE_RATE, find_beats
 from latentdiff.evaluation.rhythm import periodicity_at
+from latentdiff.synth import band
 
 RATE = 16000
 
@@ -69,7 +70,7 @@ def test_beats_and_downbeats_are_found_where_they_are(pieces, index):
 
 
 def test_pieces_differ_in_pitch(pieces):
-    players = [synth._Player(0, index, RATE, 24) for index in range(8)]
+    players = [band._Player(0, index, RATE, 24) for index in range(8)]
     assert len({player.root for player in players}) >= 4
     chroma = [spectrum(samples).mean(0)[4:128] for samples in pieces]
     alike = np.corrcoef(np.log(chroma))
@@ -88,10 +89,10 @@ def test_it_is_neither_noise_nor_one_loop(pieces):
 
 
 def test_every_layer_sounds_where_the_form_wants_it():
-    player = synth._Player(0, 0, RATE, 24)
+    player = band._Player(0, 0, RATE, 24)
     layers = player.play()
     bar = round(16 * player.step * RATE)
-    playing = synth._bar_layers(player.bars)
+    playing = band._bar_layers(player.bars)
     assert set().union(*playing) == set(layers)
     for name, samples in layers.items():
         for index, names in enumerate(playing):
@@ -103,7 +104,7 @@ def test_every_layer_sounds_where_the_form_wants_it():
 
 @pytest.mark.parametrize("rate", [8000, 48000])
 def test_a_tone_does_not_alias(rate):
-    tone = synth._harmonics(1000.0, 1.0, rate, slope=0.5, damping=0.0)
+    tone = band._harmonics(1000.0, 1.0, rate, slope=0.5, damping=0.0)
     power = np.abs(np.fft.rfft(tone * np.hanning(len(tone)))) ** 2
     harmonic = np.zeros(len(power), dtype=bool)
     for h in range(1, 24):

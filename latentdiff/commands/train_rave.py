@@ -10,7 +10,7 @@ from latentdiff import runs, tracking
 from latentdiff.errors import UserError
 from latentdiff.model.project import Project, begin, check_upstream
 from latentdiff.rave.database import DATA_FILE, RaveDatabase
-from latentdiff.rave.locate import find_weights
+from latentdiff.rave.locate import Weights, find_weights
 from latentdiff.rave.manifest import MANIFEST_FILE
 from latentdiff.rave.result import RaveTrainingResult
 from latentdiff.rave.train import RaveTraining, RaveTrainingPlan
@@ -38,17 +38,18 @@ def train_rave(
 ) -> list[str]:
     """Train RAVE on `dataset` (None: the run's own) into the run's `rave` folder.
 
-    The same command again continues, also up to a raised `rave.steps`. `ckpt`: start a new run from
-    the weights of this checkpoint, or of the newest one of this RAVE run; its config.gin, where
-    there is one, decides the architecture. Nothing is ever skipped, so the list is empty. Raises
-    UserError before the first step where the settings cannot work.
+    The same command again continues, also up to a raised `rave.steps`. `ckpt` (None: as
+    `rave.start` says): start a new run from the weights of this checkpoint, or of the newest one of
+    this RAVE run; its config.gin, where there is one, decides the architecture. Nothing is ever
+    skipped, so the list is empty. Raises UserError before the first step where the settings cannot
+    work.
     """
     source = dataset or run.dataset
     if dataset is None:
         check_upstream(project, [source])
     _check_dataset(source, project)
     inputs = {"dataset": Input(str(source), _fingerprint(source))}
-    weights = find_weights(ckpt) if ckpt else None
+    weights = _initial_weights(project.rave.start, ckpt)
     if weights is not None:
         inputs["weights"] = Input(str(weights.checkpoint), _file_fingerprint(weights.checkpoint))
     stage = begin(
@@ -106,6 +107,13 @@ def _check_dataset(source: Path, project: Project) -> None:
             )
 
 
+def _initial_weights(start: str, ckpt: Path | None) -> Weights | None:
+    """The checkpoint that a new run starts from; None: a starter codec, or random weights."""
+    if ckpt is None and start in ("auto", "none"):
+        return None
+    return find_weights(ckpt or Path(start))
+
+
 def _fingerprint(dataset: Path) -> str:
     manifest = dataset / MANIFEST_FILE
     return runs.sha256_file(manifest if manifest.exists() else dataset / DATA_FILE)
@@ -151,6 +159,13 @@ def _other_architecture(plan: RaveTrainingPlan) -> bool:
 
 
 def _log_weights(plan: RaveTrainingPlan, configs: list[str]) -> None:
+    if plan.starter is not None:
+        facts = plan.starter.facts
+        log.info(
+            "starting from the starter codec '%s': %s steps on %g hours of synthetic sound "
+            "(rave.start=none starts from random weights)",
+            *(plan.starter.path.stem, f"{facts.steps:,}", facts.hours),
+        )
     if plan.weights is None:
         return
     trained = "" if plan.weights_step is None else f" (trained for {plan.weights_step:,} steps)"

@@ -51,6 +51,10 @@ def shipped_configs() -> dict[str, Path]:
 class RaveConfig(Section):
     """How the RAVE codec is built and trained."""
 
+    start: str = "auto"
+    """Weights that a new run starts from. auto: the starter codec that the package brings, where
+    one of this sample rate and shape exists, else random ones. none: random ones. Otherwise a
+    checkpoint or RAVE run, as `--ckpt` takes."""
     configs: list[str] = Field(default=["v2"], min_length=1)
     """RAVE's own configuration names, each overriding those before it. The first one is a model
     (v1, v2, v2_small, v3, raspberry, ...), the others may be modifiers (noise, causal,
@@ -81,6 +85,9 @@ class RaveConfig(Section):
     feature_matching: float | None = Field(default=None, ge=0)
     """Weight of the feature matching loss in phase 2; null: the config's own, which acids-rave
     2.3.1 squares (v2 sets 20 and gets 400)."""
+    level_weight: float = Field(default=0.0, ge=0)
+    """Weight of a loss that RAVE does not have: how far the level of each frequency band is off.
+    With 1, a short training is not too quiet above 1 kHz; 0 trains as RAVE does."""
     beta: float | None = Field(default=None, gt=0)
     """Weight of the latents' regularisation after its warm-up; null: the config's own (0.05 for
     v2)."""

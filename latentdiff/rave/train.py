@@ -27,10 +27,12 @@ from latentdiff.rave.checks import DatasetFacts, check, check_codec, check_sound
 from latentdiff.rave.database import RaveDatabase
 from latentdiff.rave.dataset import EndlessBatches, FixedCrops, TrainingCrops, training_loader
 from latentdiff.rave.gin_config import Assembly, assemble, receptive_field
+from latentdiff.rave.level import add_level_loss
 from latentdiff.rave.locate import CONFIG, Weights
 from latentdiff.rave.result import RaveSchedule, RaveTrainingResult
 from latentdiff.rave.settings import RaveConfig
 from latentdiff.rave.speedup import speed_up
+from latentdiff.rave.starter import Starter, find_starter, load_starter
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningDataModule, Trainer
@@ -59,6 +61,8 @@ class RaveTrainingPlan:
     """Weights that a new run starts from; None: random ones, or a continued run."""
     weights_step: int | None
     """Steps that those weights were trained for; None: unknown, or no such weights."""
+    starter: Starter | None
+    """The starter codec that a new run starts from; None: another start."""
 
 
 class RaveTraining:
@@ -113,10 +117,15 @@ class RaveTraining:
         weights = None if begun else self._initial_weights
         self._assembly = self._assemble(database, begun, weights)
         weights_step = self._load(weights) if weights else None
+        starter = None
+        if not begun and weights is None and self._config.start == "auto":
+            starter = find_starter(self._assembly.model, database.sample_rate)
+        if starter is not None:
+            load_starter(self._assembly.model, starter)
         field = self._measure_field()
         self._check(database, field)
         model = self._assembly.model
-        pretrained = begun.pretrained if begun else weights is not None
+        pretrained = begun.pretrained if begun else bool(weights or starter)
         self._result = RaveTrainingResult(
             schedule=self._assembly.schedule,
             sample_rate=database.sample_rate,
@@ -135,6 +144,7 @@ class RaveTraining:
             schedule=self._assembly.schedule,
             weights=weights,
             weights_step=weights_step,
+            starter=starter,
         )
 
     def _assemble(
@@ -255,6 +265,8 @@ class RaveTraining:
         logger = Logger()
         logger.supervisor = supervisor
         speed_up(self._assembly.model)
+        if self._config.level_weight:
+            add_level_loss(self._assembly.model, self._config.level_weight)
         with compat.quiet_warnings(), _fast_arithmetic(self._device):
             trainer = self._trainer(
                 # A Callback too, see `_supervisor`.
