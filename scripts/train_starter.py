@@ -19,6 +19,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from measuring import cpu_name, markdown
@@ -89,25 +90,25 @@ def write_scenes(dataset: Path, sample_rate: int, hours: float, seed: int) -> No
 
 def split(seed: int, count: int) -> list[DatasetFile]:
     """The manifest of `count` scenes to train on, and of those held out after them."""
-    parts = []
-    for name, first, scenes in (("train", 0, count), ("validation", count, HELD_OUT)):
-        seconds, held_out = scenes * SCENE_SECONDS, name == "validation"
-        parts.append(
-            DatasetFile(
-                key=f"scenes of seed {seed + held_out}",
-                path="",
-                sha256=f"seed {seed + held_out}",
-                seconds=seconds,
-                kept_seconds=seconds,
-                dropped={},
-                clipped=0,
-                split=name,
-                first_chunk=first,
-                chunks=scenes,
-                validation_chunks=scenes if held_out else 0,
-            )
-        )
-    return parts
+    return [part("train", seed, 0, count), part("validation", seed + 1, count, HELD_OUT)]
+
+
+def part(side: Literal["train", "validation"], seed: int, first: int, scenes: int) -> DatasetFile:
+    """Scenes of one seed as if they were one recording."""
+    seconds = scenes * SCENE_SECONDS
+    return DatasetFile(
+        key=f"scenes of seed {seed}",
+        path="",
+        sha256=f"seed {seed}",
+        seconds=seconds,
+        kept_seconds=seconds,
+        dropped={},
+        clipped=0,
+        split=side,
+        first_chunk=first,
+        chunks=scenes,
+        validation_chunks=scenes if side == "validation" else 0,
+    )
 
 
 def draw_scene(sample_rate: int, which: tuple[int, int]) -> NDArray[np.int16]:
