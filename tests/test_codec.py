@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import torch
 import latentdiff
 from latentdiff import streaming
 from latentdiff.errors import UserError
+from latentdiff.rave import streaming_export
 from latentdiff.rave.checkpoint import read_checkpoint
 from latentdiff.rave.codec import RaveCodec, fingerprint_of
 from latentdiff.rave.load import load_rave
@@ -237,23 +239,49 @@ def test_checkpoint_of_another_model_is_refused(make_rave_run, tmp_path):
         load_rave(run)
 
 
+EXPORTED = {
+    "v1": {"configs": ["v1"], "ratios": [4, 4, 4, 2]},
+    "v2_small": {"configs": ["v2_small"], "ratios": [4, 2, 2, 2]},
+    "v3": {"configs": ["v3"]},
+    "causal": {"configs": ["v2", "causal"]},
+    "noise": {"configs": ["v2", "noise"], "ratios": [4, 4, 2]},
+    "wasserstein": {"configs": ["v2", "wasserstein"]},
+    "spherical": {"configs": ["v2", "spherical"]},
+    "raspberry": {"configs": ["raspberry"]},
+    "stereo": {"channels": 2},
+}
+
+
 @pytest.fixture(scope="module")
-def exports(rave_run, tmp_path_factory):
-    """The `.ts` files that acids-rave's own `rave export` makes: plain and for streaming."""
+def exported_runs(make_rave_run, rave_run, tmp_path_factory):
+    """Name -> a tiny run of each architecture."""
+    folder = tmp_path_factory.mktemp("runs")
+    runs = {name: make_rave_run(folder / name, **kind) for name, kind in EXPORTED.items()}
+    # RAVE's own export finds no number of channels in a config.gin of its own.
+    with (runs["stereo"] / "config.gin").open("a") as config:
+        config.write("\nrave.RAVE.n_channels = 2\n")
+    return {"v2": rave_run, **runs}
+
+
+@pytest.fixture(scope="module")
+def exports(exported_runs, tmp_path_factory):
+    """The `.ts` files that acids-rave's own `rave export` makes: for streaming, and one plain."""
     folder = tmp_path_factory.mktemp("exports")
     code = (
         "from latentdiff.rave import compat; compat.prepare()\n"
-        "import gin, sys\n"
+        "import gin, json, sys\n"
         "from scripts import export\n"
-        "export.FLAGS(sys.argv)\n"
-        "for export.FLAGS.streaming in (False, True):\n"
-        "    gin.clear_config()\n"
-        "    export.main(None)\n"
-        "    export.FLAGS.run = sys.argv[1].removeprefix('--run=')\n"
+        "export.FLAGS(['export', '--run=', '--output=' + sys.argv[2]])\n"
+        "for name, run in json.loads(sys.argv[1]).items():\n"
+        "    for export.FLAGS.streaming in (False, True)[name != 'v2':]:\n"
+        "        gin.clear_config()\n"
+        "        export.FLAGS.run, export.FLAGS.name = run, name\n"
+        "        export.main(None)\n"
     )
-    command = [sys.executable, "-c", code, f"--run={rave_run}", f"--output={folder}", "--name=m"]
+    runs = json.dumps({name: str(run) for name, run in exported_runs.items()})
     # Away from the checkout, whose own scripts/ is not the one meant.
     env = {**os.environ, "PYTHONPATH": str(Path(latentdiff.__file__).parent.parent)}
+    command = [sys.executable, "-c", code, runs, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
@@ -261,7 +289,7 @@ def exports(rave_run, tmp_path_factory):
 
 def test_export_is_exact(rave_run, exports):
     codec = RaveCodec.from_run(rave_run)
-    exported = RaveCodec.open(exports / "m.ts")
+    exported = RaveCodec.open(exports / "v2.ts")
     audio = noise(2, 1, 64 * 50 + 5)
     for ours, theirs in zip(codec.encode(audio), exported.encode(audio), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
@@ -269,12 +297,32 @@ def test_export_is_exact(rave_run, exports):
     torch.testing.assert_close(codec.decode(z), exported.decode(z), atol=1e-4, rtol=1e-4)
     assert exported.hop == 64 and exported.encode_context == codec.encode_context
     with pytest.raises(UserError, match="not checkpoints"):
-        RaveCodec.open(exports / "m.ts", "best")
+        RaveCodec.open(exports / "v2.ts", "best")
 
 
-def test_streaming_export_is_refused_in_clear_words(exports):
-    with pytest.raises(UserError, match="exported for streaming"):
-        RaveCodec.from_export(exports / "m_streaming.ts")
+@pytest.mark.parametrize("name", ["v2", *EXPORTED])
+def test_streaming_export_is_exact_and_keeps_no_state(exported_runs, exports, name):
+    """What comes before, in which chunks, and beside what does not matter; nor do the ends."""
+    codec = RaveCodec.from_run(exported_runs[name])
+    exported = RaveCodec.from_export(exports / f"{name}_streaming.ts")
+    assert (exported.channels, exported.hop) == (codec.channels, codec.hop)
+    audio = noise(3, codec.channels, codec.hop * 40 + 7)
+    z = codec.encode(audio)[0]
+    for _ in range(2):
+        for ours, theirs in zip(codec.encode(audio), exported.encode(audio), strict=True):
+            torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(exported.decode(z), codec.decode(z), atol=1e-5, rtol=1e-5)
+    assert exported.encode_context == codec.encode_context
+    assert exported.decode_context == codec.decode_context
+    whole = exported.encode(audio[:1])[0][0].numpy()
+    chunked, _ = streaming.encode(exported, audio[0].numpy(), chunk_seconds=0.2, batch=70)
+    assert abs(chunked - whole).max() < 1e-4
+
+
+def test_streaming_parts_of_unknown_classes_are_named(exports, monkeypatch):
+    monkeypatch.delitem(streaming_export._READ, "DilatedUnit")
+    with pytest.raises(UserError, match="a part of it is a DilatedUnit"):
+        RaveCodec.from_export(exports / "v2_streaming.ts")
 
 
 def test_exports_that_are_none(tmp_path):

@@ -88,11 +88,11 @@ class RaveCodec:
 
     @classmethod
     def from_export(cls, path: Path, device: str | torch.device = "cpu") -> RaveCodec:
-        """A `.ts` file of `rave export`, made without `--streaming`.
+        """A `.ts` file of `rave export`, with or without `--streaming`.
 
         Its fingerprint differs from that of the run it was exported from. Loading a TorchScript
         file runs TorchScript only: an untrusted file can waste time, but cannot call Python. Raises
-        UserError where the file is damaged, no RAVE, or exported for streaming or with `--sr`.
+        UserError where the file is damaged, no RAVE, or exported with `--sr`.
         """
         net, weights = load_export(path, torch.device(device))
         return cls(net, fingerprint_of(weights), Origin(path, None, None), device)

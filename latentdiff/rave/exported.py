@@ -8,6 +8,7 @@ in the order in which RAVE does.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.jit import ScriptModule
 from latentdiff.errors import UserError
 from latentdiff.rave.load import codec_weights
 from latentdiff.rave.net import check_supported, draws_noise, unsupported
+from latentdiff.rave.streaming_export import MEMORY, StatelessExport, is_streaming
 
 _NEEDED = ("encoder", "decoder", "pqmf", "encode_params", "decode_params", "full_latent_size")
 _RECURRENT = {"GRU", "LSTM"}
@@ -35,8 +37,12 @@ def load_export(path: Path, device: torch.device) -> tuple[ExportNet, dict[str, 
             do_this="check --rave.",
         )
     _check(script)
-    weights = codec_weights(script.state_dict())
-    return ExportNet(script.eval().to(device)), weights
+    weights = {
+        name: value
+        for name, value in codec_weights(script.state_dict()).items()
+        if not name.endswith(MEMORY)
+    }
+    return ExportNet(script, device), weights
 
 
 def _read(path: Path) -> ScriptModule:
@@ -54,13 +60,6 @@ def _read(path: Path) -> ScriptModule:
 
 
 def _check(script: ScriptModule) -> None:
-    if any(name.startswith(("CachedConv", "CachedPadding")) for name in _classes(script.encoder)):
-        raise UserError(
-            "this model was exported for streaming",
-            why="its layers keep the end of the previous call and delay their output, so the "
-            "latents of a sound depend on what came before it",
-            do_this="export the run again without --streaming, or use the run itself.",
-        )
     check_supported(
         _class(script.encoder), str(script.input_mode), bool(_classes(script) & _RECURRENT)
     )
@@ -83,8 +82,11 @@ def _classes(module: nn.Module) -> set[str]:
 class ExportNet:
     """A scripted RAVE reduced to its codec; see `net.CodecNet`."""
 
-    def __init__(self, script: ScriptModule) -> None:
-        self._script = script
+    def __init__(self, script: ScriptModule, device: torch.device) -> None:
+        self._parts: Any = script.eval()
+        if is_streaming(script):
+            self._parts = StatelessExport(script)
+        self._parts.to(device)
         self.kind = _class(script.encoder)
         self.sample_rate, self.channels = int(script.sr), int(script.n_channels)
         self.latent_dim = int(script.full_latent_size)
@@ -95,17 +97,17 @@ class ExportNet:
 
     def analyse(self, audio: Tensor) -> Tensor:
         """See `net.CodecNet`."""
-        if self._script.input_mode == "pqmf":
+        if self._parts.input_mode == "pqmf":
             # The filter bank splits single channels: [B * channels, 1, N] -> bands of each.
-            bands = self._script.pqmf(audio.reshape(-1, 1, audio.shape[-1]))
+            bands = self._parts.pqmf(audio.reshape(-1, 1, audio.shape[-1]))
             audio = bands.reshape(audio.shape[0], -1, bands.shape[-1])
-        encoded: Tensor = self._script.encoder(audio)
+        encoded: Tensor = self._parts.encoder(audio)
         return encoded
 
     def synthesise(self, z: Tensor) -> Tensor:
         """See `net.CodecNet`."""
-        audio: Tensor = self._script.decoder(z)
-        if self._script.output_mode == "pqmf":
+        audio: Tensor = self._parts.decoder(z)
+        if self._parts.output_mode == "pqmf":
             bands = audio.reshape(audio.shape[0] * self.channels, -1, audio.shape[-1])
-            audio = self._script.pqmf.inverse(bands).reshape(z.shape[0], self.channels, -1)
+            audio = self._parts.pqmf.inverse(bands).reshape(z.shape[0], self.channels, -1)
         return audio
