@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "latentdiff"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Packages from the bottom up; an import may only point to a lower layer. Layer 0 needs no torch.
-GROUND = ("specs", "errors", "interrupt", "split", "synth", "child")
+GROUND = ("specs", "errors", "interrupt", "run_length", "split", "synth", "child")
 LAYERS = (
     GROUND,
     ("streaming", "config", "runs", "torchaudio_guard"),

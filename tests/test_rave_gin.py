@@ -186,8 +186,10 @@ def test_config_gin_rebuilds_the_model(names):
 
 @pytest.mark.real
 def test_lengths_are_scaled_to_the_budget_or_taken_as_given():
-    assert build().schedule == RaveSchedule(phase_1_steps=500, beta_warmup_steps=100)
-    assert build(steps=8_000_000).schedule == RaveSchedule(1_000_000, 20_000)  # v2's own
+    assert build(phase_2_share=0.5).schedule == RaveSchedule(500, 100)
+    assert build(phase_2_share=0.25).schedule == RaveSchedule(750, 150)
+    assert build(phase_2_share=0).schedule == RaveSchedule(1000, 200, phase_2=False)
+    assert build(steps=8_000_000, phase_2_share=0.5).schedule == RaveSchedule(4_000_000, 20_000)
     given = build(phase_1_steps=3000, beta_warmup_steps=7, beta=0.25)
     assert given.schedule == RaveSchedule(3000, 7)
     assert given.model.warmup == 3000

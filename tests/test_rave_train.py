@@ -20,13 +20,12 @@ from latentdiff.commands.train_rave import train_rave
 from latentdiff.errors import UserError
 from latentdiff.model.project import Project
 from latentdiff.rave import callbacks
-from latentdiff.rave.callbacks import StepPlan
 from latentdiff.rave.checkpoint import read_checkpoint, read_result
 from latentdiff.rave.codec import RaveCodec
 from latentdiff.rave.database import DatabaseWriter
 from latentdiff.rave.dataset import EndlessBatches, FixedCrops, TrainingCrops, rotate_phase
 from latentdiff.rave.locate import Weights
-from latentdiff.rave.result import BestValidation
+from latentdiff.rave.result import BestValidation, RaveSchedule
 from latentdiff.rave.settings import RaveConfig
 from latentdiff.rave.train import RaveTraining
 from latentdiff.rave.validation import LatentSpread
@@ -42,6 +41,7 @@ TINY = {
     "n_signal": 16384,
     "batch": 2,
     "steps": 8,
+    "phase_2_share": 0.5,
     "validate_every": 4,
     "workers": 0,
     "validation_chunks": 2,
@@ -305,8 +305,11 @@ def test_best_restarts_in_phase_2(database, tmp_path, monkeypatch):
 
 
 def test_the_phase_of_a_step():
-    plan = StepPlan(start=0, steps=9, phase_1_steps=4, validate_every=3, checkpoint_every=3, seed=0)
-    assert [plan.phase(step) for step in (0, 4, 5, 9)] == [1, 1, 2, 2]
+    def phases(*schedule):
+        return [RaveSchedule(*schedule).phase(step) for step in (0, 4, 5, 9)]
+
+    assert phases(4, 1) == [1, 1, 2, 2]
+    assert phases(4, 1, False) == phases(None, None) == [1, 1, 1, 1]
 
 
 @pytest.mark.real

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 MAY_CHANGE = (
     "rave.steps",
+    "rave.hours",
     "rave.validate_every",
     "rave.checkpoint_every",
     "rave.workers",
@@ -38,11 +39,10 @@ def train_rave(
 ) -> list[str]:
     """Train RAVE on `dataset` (None: the run's own) into the run's `rave` folder.
 
-    The same command again continues, also up to a raised `rave.steps`. `ckpt` (None: as
-    `rave.start` says): start a new run from the weights of this checkpoint, or of the newest one of
-    this RAVE run; its config.gin, where there is one, decides the architecture. Nothing is ever
-    skipped, so the list is empty. Raises UserError before the first step where the settings cannot
-    work.
+    The same command again continues, also with a raised budget. `ckpt` (None: as `rave.start`
+    says): start a new run from the weights of this checkpoint, or of the newest one of this RAVE
+    run; its config.gin, where there is one, decides the architecture. Nothing is ever skipped, so
+    the list is empty. Raises UserError before the first step where the settings cannot work.
     """
     source = dataset or run.dataset
     if dataset is None:
@@ -128,11 +128,10 @@ def _file_fingerprint(path: Path) -> str:
 
 def _log_plan(plan: RaveTrainingPlan, project: Project, run: Run) -> None:
     config, rate = project.rave, project.data.sample_rate
-    phase_1 = min(plan.schedule.phase_1_steps, config.steps)
-    if plan.start >= config.steps:
+    if plan.over:
         log.info(
-            "%s is at step %d already; raise rave.steps=%d to train further",
-            *(run.rave, plan.start, config.steps),
+            "%s is at step %d already; raise rave.steps or rave.hours to train further",
+            *(run.rave, plan.start),
         )
         return
     _log_weights(plan, config.configs)
@@ -146,11 +145,7 @@ def _log_plan(plan: RaveTrainingPlan, project: Project, run: Run) -> None:
         *(plan.receptive_field, 1000 * plan.receptive_field / rate),
         *(config.n_signal, config.n_signal / rate, config.batch * config.devices),
     )
-    log.info(
-        "steps %d to %d into %s: %d in phase 1 (beta rises during %d), %d with the discriminator",
-        *(plan.start, config.steps, run.rave, phase_1, plan.schedule.beta_warmup_steps),
-        config.steps - phase_1,
-    )
+    log.info("training into %s: %s", run.rave, plan.ahead)
 
 
 def _other_architecture(plan: RaveTrainingPlan) -> bool:
@@ -214,8 +209,8 @@ def _worse_than_start(result: RaveTrainingResult, first: float, last: float, bes
     advice = (
         f"`--ckpt best` uses step {result.best.step} instead, which is better ({best:.3f})"
         if result.best and best < first
-        else "do not encode with it yet. Most likely it needs more training: raise rave.steps and "
-        "give the same command again"
+        else "do not encode with it yet. Most likely it needs more training: raise rave.steps or "
+        "rave.hours and give the same command again"
     )
     phase = (
         " (phase 2 trades some spectral distance for sharper sound, but not this much)"

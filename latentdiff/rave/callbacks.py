@@ -7,7 +7,6 @@ those, because pytorch-lightning may only be imported when a training starts.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 from latentdiff import tracking
 from latentdiff.interrupt import StopRequest
 from latentdiff.rave.checkpoint import RESULT_KEY, write_checkpoint
+from latentdiff.rave.clock import ClockedSchedule, RunClock
 from latentdiff.rave.dataset import FixedCrops
 from latentdiff.rave.result import BestValidation, LastValidation, RaveTrainingResult, validations
 from latentdiff.rave.validation import RaveValidation, validate
@@ -39,23 +39,15 @@ _CLIPS = 2
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Which step does what."""
+    """What is decided before the first step."""
 
     start: int
     """Steps done before this call."""
-    steps: int
-    """Steps in all."""
-    phase_1_steps: int
-    """Steps before the discriminator joins."""
-    validate_every: int
-    """Steps between validations."""
-    checkpoint_every: int
-    """Steps between writings of last.ckpt."""
+    validate_every: int | None
+    """Steps between validations; None: by the clock."""
+    checkpoint_every: int | None
+    """Steps between writings of last.ckpt; None: as often as validation."""
     seed: int
-
-    def phase(self, step: int) -> int:
-        """The phase of the last of `step` steps: 1 or 2."""
-        return 2 if step > self.phase_1_steps else 1
 
 
 class Supervisor:
@@ -71,16 +63,23 @@ class Supervisor:
         self,
         plan: StepPlan,
         result: RaveTrainingResult,
+        clock: RunClock,
+        lengths: ClockedSchedule,
         checkpoints: Path,
         crops: FixedCrops,
         more_crops: FixedCrops,
         open_tracker: Callable[[], tracking.Tracker],
         stop: StopRequest,
     ) -> None:
-        """`result`: what is known at the start; `more_crops`: training crops, see `validate`."""
+        """`result`: what is known at the start; `lengths` finds the lengths that it leaves open.
+
+        `more_crops`: training crops, see `validate`.
+        """
         self.result = result
         self._rng: Mapping[str, Tensor | None] | None = None
         self._plan = plan
+        self._clock = clock
+        self._lengths = lengths
         self._checkpoints = checkpoints
         self._crops = crops
         self._more_crops = more_crops
@@ -88,22 +87,27 @@ class Supervisor:
         self._tracker: tracking.Tracker | None = None
         self._stop = stop
         self._bar: tqdm[Any] | None = None
-        self._began = 0.0
+        self._reported = (plan.start, 0.0)
+        """Step and seconds of the training at the last report."""
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's hook: what a continued run needs besides the model."""
         plain = asdict(self.result)
-        return {**{name: plain[name] for name in ("best", "first", "last")}, "rng": self._rng}
+        kept = {name: plain[name] for name in ("best", "first", "last")}
+        return {**kept, "rng": self._rng, "validation_seconds": self._clock.validation_seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Lightning's hook: the opposite of `state_dict`."""
         self.result = replace(self.result, **validations(state))
         self._rng = state["rng"]
+        # Checkpoints written before this was recorded lack it.
+        self._clock.validation_seconds = state.get("validation_seconds", 0.0)
 
     def on_save_checkpoint(self, trainer: Trainer, model: RAVE, checkpoint: dict[str, Any]) -> None:
         """Lightning's hook: record in the checkpoint how far the training is."""
         step = trainer.global_step
-        self.result = replace(self.result, step=step, phase=self._plan.phase(step))
+        phase, elapsed = self._phase(step), self._clock.now()
+        self.result = replace(self.result, step=step, phase=phase, elapsed=elapsed)
         checkpoint[RESULT_KEY] = self.result.to_dict()
 
     def on_fit_start(self, trainer: Trainer, model: RAVE) -> None:
@@ -115,24 +119,31 @@ class Supervisor:
     def on_train_start(self, trainer: Trainer, model: RAVE) -> None:
         """Lightning's hook: seed, show progress, measure the model before its first step."""
         self._set_generators(trainer)
-        self._began = time.monotonic()
+        self._lengths.start(model, self.result.schedule)
+        self._clock.read(trainer)
+        self._reported = (self._plan.start, self._clock.elapsed)
         if trainer.is_global_zero:
-            self._bar = tracking.progress(
-                total=self._plan.steps, initial=self._plan.start, unit="step", what="train-rave"
-            )
+            self._bar = self._open_bar()
         if self._plan.start == 0:
             self._validate(trainer, model)
 
     def on_train_batch_start(
         self, trainer: Trainer, model: RAVE, batch: Tensor, batch_idx: int
     ) -> None:
-        """Lightning's hook: save, validate or stop where it is time, before the next step."""
+        """Lightning's hook: save, validate or stop where it is time, prepare the next step."""
         step = trainer.global_step
-        if step == self._plan.start:
-            return
-        validation_due = step % self._plan.validate_every == 0
+        if step > self._plan.start:
+            self._between_steps(trainer, model, step)
+        progress = self._clock.progress(step)
+        schedule = self._lengths.fit(trainer, model, self.result.schedule, progress)
+        self.result = replace(self.result, schedule=schedule)
+
+    def _between_steps(self, trainer: Trainer, model: RAVE, step: int) -> None:
+        every, save_every = self._plan.validate_every, self._plan.checkpoint_every
+        validation_due = self._clock.validation_due() if every is None else step % every == 0
+        save_due = validation_due or (save_every is not None and step % save_every == 0)
         # Saved before the validation, which takes a while and may fail.
-        if self._stop.requested or validation_due or step % self._plan.checkpoint_every == 0:
+        if self._stop.requested or save_due:
             self._save(trainer, LAST)
         if self._stop.requested:
             raise KeyboardInterrupt
@@ -142,12 +153,14 @@ class Supervisor:
     def on_train_batch_end(
         self, trainer: Trainer, model: RAVE, outputs: object, batch: Tensor, batch_idx: int
     ) -> None:
-        """Lightning's hook: advance the progress bar."""
+        """Lightning's hook: advance the progress bar; end the run where its hours are used up."""
+        step = trainer.global_step
+        self._clock.read(trainer)
         if self._bar is not None:
-            self._bar.set_description(
-                f"train-rave phase {self._plan.phase(trainer.global_step)}", refresh=False
-            )
-            self._bar.update()
+            self._bar.set_description(f"train-rave phase {self._phase(step)}", refresh=False)
+            self._bar.update(self._bar_position(step) - self._bar.n)
+        if self._clock.progress(step) >= 1:
+            trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, model: RAVE) -> None:
         """Lightning's hook: last validation, with principal directions of training crops too."""
@@ -187,8 +200,24 @@ class Supervisor:
     def track_training(self, metrics: Mapping[str, float], step: int) -> None:
         """Record metrics after training step number `step`; only the first device keeps them."""
         if self._tracker is not None:
-            values = {**metrics, "phase": self._plan.phase(step)}
+            values = {**metrics, "phase": self._phase(step)}
             self._tracker.scalars(step, values, prefix="train/")
+
+    def _phase(self, step: int) -> int:
+        return self.result.schedule.phase(step)
+
+    def _open_bar(self) -> tqdm[Any]:
+        """A bar in steps, or in per cent of a budget with hours."""
+        step, length = self._plan.start, self._clock.length
+        if length.timed:
+            start = self._bar_position(step)
+            return tracking.progress(total=100.0, initial=start, unit="%", what="train-rave")
+        steps = length.settings.steps
+        return tracking.progress(total=steps, initial=step, unit="step", what="train-rave")
+
+    def _bar_position(self, step: int) -> float:
+        timed = self._clock.length.timed
+        return round(100 * self._clock.progress(step), 1) if timed else step
 
     def _set_generators(self, trainer: Trainer) -> None:
         """Start torch's generators from the seed, or where the checkpoint left them."""
@@ -211,6 +240,8 @@ class Supervisor:
 
     def _validate(self, trainer: Trainer, model: RAVE, also: FixedCrops | None = None) -> None:
         """Validate on the first device while the others wait; keep the best."""
+        self._clock.read(trainer)
+        began = self._clock.elapsed
         if trainer.is_global_zero:
             # Ctrl-C may interrupt a validation: it changes no state.
             self._stop.at_once = True
@@ -224,9 +255,10 @@ class Supervisor:
         # Every device takes part in saving, so every device must know that it is time.
         if trainer.strategy.broadcast(self._is_best(trainer.global_step)):
             self._save(trainer, BEST)
+        self._clock.validated(trainer, began)
 
     def _update_result(self, validation: RaveValidation, step: int) -> None:
-        phase, distance = self._plan.phase(step), validation.distance
+        phase, distance = self._phase(step), validation.distance
         best = self.result.best
         better = best is None or best.phase != phase or distance < best.distance
         if step > 0 and better:
@@ -243,15 +275,15 @@ class Supervisor:
         values = {
             "spectral_distance": validation.distance,
             **{f"fidelity_{share}": float(n) for share, n in validation.fidelity.items()},
-            "phase": self._plan.phase(step),
+            "phase": self._phase(step),
             "beta": float(model.beta_factor),
         }
         assert self._tracker is not None
         self._tracker.scalars(step, values, prefix="validation/")
         _show_sound(self._tracker, validation, step, int(model.sr))
         log.info(
-            "step %d/%d  phase %d  reconstruction %.3f (%s %.3f)  %s",
-            *(step, self._plan.steps, self._plan.phase(step), validation.distance),
+            "%s  phase %d  reconstruction %.3f (%s %.3f)  %s",
+            *(self._clock.position(step), self._phase(step), validation.distance),
             *(self.result.start_name, self.result.first, self._pace(step)),
         )
 
@@ -260,12 +292,20 @@ class Supervisor:
         return best is not None and best.step == step
 
     def _pace(self, step: int) -> str:
-        done, seconds = step - self._plan.start, time.monotonic() - self._began
-        if not done:
+        """Speed since the last report, and what is left at that speed."""
+        (since, then), now = self._reported, self._clock.now()
+        self._reported = (step, now)
+        if step <= since:
             return "starting"
-        rate = done / max(seconds, 1e-9)
-        left = int((self._plan.steps - step) / rate)
-        return f"{rate:.2f} steps/s, {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+        rate = (step - since) / max(now - then, 1e-9)
+        seconds = self._clock.seconds_left(step, rate)
+        left = f"{int(seconds // 3600)}:{int(seconds // 60 % 60):02d}:{int(seconds % 60):02d} left"
+        if self._clock.length.timed:
+            left += f" (about {step + round(rate * seconds):,} steps in all)"
+        if self.result.schedule.awaits_phase_2:
+            seconds *= self._lengths.left_of_phase_1(self._clock.progress(step))
+            left += f", phase 2 from about step {step + round(rate * seconds):,}"
+        return f"{rate:.2f} steps/s, {left}"
 
 
 def _show_sound(

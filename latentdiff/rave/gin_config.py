@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BETA_WARMUP = 0.2
+"""Share of phase 1 over which beta rises, unless the settings say."""
+
 
 @dataclass(frozen=True)
 class Assembly:
@@ -48,10 +51,12 @@ def assemble(
     channels: int,
     schedule: RaveSchedule | None = None,
     gin_file: Path | None = None,
+    device: str = "cpu",
 ) -> Assembly:
     """Build RAVE for audio of `channels` at `sample_rate` Hz.
 
-    `schedule`: that of the run to be continued; None plans a new one for `config.steps`.
+    `schedule`: that of the run to be continued; None plans a new one for training on `device` (cpu,
+    cuda or mps).
     `gin_file`: the config.gin of the run that provides the weights. It decides the architecture;
     settings that are not None still override it.
     Raises UserError where RAVE cannot be built from these settings.
@@ -62,12 +67,15 @@ def assemble(
     for name in config.configs:
         gin.parse_config_file(str(shipped_configs()[name]))
     # Before `gin_file`, whose own lengths may have been scaled to another budget.
-    schedule = schedule or _plan(config)
+    schedule = schedule or _plan(config, device)
     if gin_file is not None:
         _parse_run(gin_file, sample_rate)
     _bind_settings(config, sample_rate, channels)
-    gin.bind_parameter("RAVE.phase_1_duration", schedule.phase_1_steps)
-    gin.bind_parameter("BetaWarmupCallback.warmup_len", schedule.beta_warmup_steps)
+    # What the clock decides keeps RAVE's own value, see `clock.ClockedSchedule`.
+    if schedule.phase_1_steps is not None:
+        gin.bind_parameter("RAVE.phase_1_duration", schedule.phase_1_steps)
+    if schedule.beta_warmup_steps is not None:
+        gin.bind_parameter("BetaWarmupCallback.warmup_len", schedule.beta_warmup_steps)
     _override(config.overrides)
     # gin lists a parameter as operative once it is queried; config.gin must list what RAVE uses.
     gin.config._OPERATIVE_CONFIG.clear()
@@ -149,16 +157,17 @@ def _macro(name: str) -> Any:
     return _value(f"{name}/gin.macro.value")
 
 
-def _plan(config: RaveConfig) -> RaveSchedule:
-    """RAVE's own lengths are for millions of steps: scaled down to the budget, never up."""
-    phase_1 = config.phase_1_steps
-    if phase_1 is None:
-        phase_1 = max(1, min(config.steps // 2, int(_value("RAVE.phase_1_duration"))))
-    warmup = config.beta_warmup_steps
-    if warmup is None:
+def _plan(config: RaveConfig, device: str) -> RaveSchedule:
+    """The lengths for a budget in steps; for one in hours the clock decides them later."""
+    share = config.share_of_phase_2(device)
+    phase_1, warmup = config.phase_1_steps, config.beta_warmup_steps
+    if phase_1 is None and config.steps is not None and config.hours is None:
+        phase_1 = max(1, int(config.steps * (1 - share)))
+    if warmup is None and phase_1 is not None:
+        # RAVE's own warm-up is for millions of steps: scaled down to the budget, never up.
         own = int(_value("BetaWarmupCallback.warmup_len"))
-        warmup = min(max(1, min(phase_1, config.steps) // 5), own)
-    return RaveSchedule(phase_1, warmup)
+        warmup = min(own, max(1, int(BETA_WARMUP * min(phase_1, config.steps or phase_1))))
+    return RaveSchedule(phase_1, warmup, phase_2=config.phase_1_steps is not None or share > 0)
 
 
 def _override(overrides: list[str]) -> None:

@@ -14,12 +14,26 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class RaveSchedule:
-    """Lengths that are scaled to the budget when a run starts and never change afterwards."""
+    """Lengths that fit the budget. Once they are known they never change, whatever the budget."""
 
-    phase_1_steps: int
-    """Steps before the discriminator joins."""
-    beta_warmup_steps: int
-    """Steps over which the weight of the regularisation rises."""
+    phase_1_steps: int | None
+    """Steps before the discriminator joins, over which the learning rate falls; None: the clock
+    decides, and phase 1 is not over."""
+    beta_warmup_steps: int | None
+    """Steps over which the weight of the regularisation rises; None: the clock decides, and it
+    still rises."""
+    phase_2: bool = True
+    """Whether there is a phase 2. If not, phase 1 goes on after `phase_1_steps`."""
+
+    @property
+    def awaits_phase_2(self) -> bool:
+        """Whether the clock will begin phase 2."""
+        return self.phase_2 and self.phase_1_steps is None
+
+    def phase(self, step: int) -> int:
+        """The phase of the last of `step` steps: 1 or 2."""
+        over = self.phase_1_steps is not None and step > self.phase_1_steps
+        return 2 if over and self.phase_2 else 1
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,8 @@ class RaveTrainingResult:
     """Whether the run started from the weights of a checkpoint (`--ckpt`), not from random ones."""
     step: int = 0
     """Steps done."""
+    elapsed: float = 0.0
+    """Seconds of training, over all attempts."""
     phase: int = 1
     """Phase of the last step done: 1 (distances only) or 2 (with the discriminator)."""
     first: float | None = None
@@ -84,9 +100,10 @@ class RaveTrainingResult:
         return cls(
             schedule=RaveSchedule(**values["schedule"]),
             **{name: values[name] for name in ("sample_rate", "channels", "hop", "latent_dim")},
-            # Checkpoints written before this was recorded lack it.
+            # Checkpoints written before `pretrained` and `elapsed` were recorded lack them.
             pretrained=values.get("pretrained", False),
             step=values["step"],
+            elapsed=values.get("elapsed", 0.0),
             phase=values["phase"],
             **validations(values),
         )

@@ -37,6 +37,10 @@ BROKEN = {
 }
 """RAVE configs that acids-rave 2.3.1 ships but cannot train, and why."""
 
+PHASE_2_SHARE = {"cpu": 0.0, "mps": 0.5, "cuda": 0.5}
+"""Share of the budget that phase 2 gets if `phase_2_share` is null, by device. On a CPU the
+discriminator costs most of a step, and a codec that has seen few steps is short of phase 1."""
+
 
 @cache
 def shipped_configs() -> dict[str, Path]:
@@ -77,11 +81,20 @@ class RaveConfig(Section):
     """Samples per training crop, at data.sample_rate."""
     batch: int = Field(default=8, ge=1)
     """Crops per step and device."""
-    steps: int = Field(default=1_000_000, ge=1)
-    """Training steps, both phases together. Raising it later continues the run."""
+    steps: int | None = Field(default=1_000_000, ge=1)
+    """Training steps, both phases together. Raising it later continues the run. null: as many as
+    `hours` allows."""
+    hours: float | None = Field(default=None, gt=0)
+    """Total wall-clock hours, over all attempts, validation included. Training ends when steps or
+    hours are used up, whichever is first; both phases, the learning rate and the warm-up of beta
+    fit themselves to it. Raising it later continues the run. null: no limit."""
+    phase_2_share: float | None = Field(default=None, ge=0, le=1)
+    """Share of the budget that phase 2 gets, in which the discriminator joins and the encoder
+    freezes; of the steps, or of the time with `hours`. 0: no discriminator. null: half on a GPU, 0
+    on a CPU."""
     phase_1_steps: int | None = Field(default=None, ge=1)
-    """Steps before the discriminator joins and the encoder freezes; null: half of `steps`, at most
-    the config's value (1,000,000 for v2). With `steps` or more there is no discriminator."""
+    """Steps before phase 2, over which the learning rate falls, whatever `phase_2_share` says; with
+    `steps` or more there is no discriminator. null: by `phase_2_share`."""
     feature_matching: float | None = Field(default=None, ge=0)
     """Weight of the feature matching loss in phase 2; null: the config's own, which acids-rave
     2.3.1 squares (v2 sets 20 and gets 400)."""
@@ -95,7 +108,9 @@ class RaveConfig(Section):
     """Steps over which beta rises to its final value; null: a fifth of phase 1, at most what the
     config says (20,000 for v2)."""
     validate_every: int | None = Field(default=None, ge=1)
-    """Steps between validations; null: a twentieth of `steps`, between 10 and 10,000."""
+    """Steps between validations; null: a twentieth of `steps`, between 10 and 10,000. With `hours`,
+    a twentieth of the time, at most 15 minutes; and longer if validating would take more than a
+    tenth of it."""
     checkpoint_every: int | None = Field(default=None, ge=1)
     """Steps between writings of last.ckpt; null: as often as validation."""
     validation_chunks: int = Field(default=128, ge=1)
@@ -108,8 +123,16 @@ class RaveConfig(Section):
     """Arithmetic on the device. RAVE was designed for 32; bf16-mixed is faster on a GPU. (16-mixed
     is not offered: RAVE's own backward calls would bypass the loss scaling.)"""
 
+    def share_of_phase_2(self, device: str) -> float:
+        """`phase_2_share`, or its default on this device: cpu, cuda or mps."""
+        if self.phase_2_share is not None:
+            return self.phase_2_share
+        return PHASE_2_SHARE[device]
+
     @model_validator(mode="after")
     def _check(self) -> RaveConfig:
+        if self.steps is None and self.hours is None:
+            raise ValueError("set steps, or hours, or both")
         known = shipped_configs()
         for name in self.configs:
             if name in BROKEN:

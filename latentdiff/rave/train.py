@@ -6,6 +6,8 @@ Shapes: B batch, N audio samples.
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,15 +26,17 @@ from latentdiff.rave import callbacks, compat
 from latentdiff.rave.callbacks import LAST, StepPlan, Supervisor
 from latentdiff.rave.checkpoint import load_weights, read_checkpoint, read_result
 from latentdiff.rave.checks import DatasetFacts, check, check_codec, check_sound
+from latentdiff.rave.clock import ClockedSchedule, RunClock, plan_in_words
 from latentdiff.rave.database import RaveDatabase
 from latentdiff.rave.dataset import EndlessBatches, FixedCrops, TrainingCrops, training_loader
 from latentdiff.rave.gin_config import Assembly, assemble, receptive_field
 from latentdiff.rave.level import add_level_loss
 from latentdiff.rave.locate import CONFIG, Weights
-from latentdiff.rave.result import RaveSchedule, RaveTrainingResult
+from latentdiff.rave.result import RaveTrainingResult
 from latentdiff.rave.settings import RaveConfig
 from latentdiff.rave.speedup import speed_up
 from latentdiff.rave.starter import Starter, find_starter, load_starter
+from latentdiff.run_length import RunLength
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningDataModule, Trainer
@@ -56,7 +60,10 @@ class RaveTrainingPlan:
     """Audio samples around one sample that its reconstruction depends on."""
     start: int
     """Steps done already."""
-    schedule: RaveSchedule
+    over: bool
+    """Whether the budget is used up."""
+    ahead: str
+    """Budget and phases, in words."""
     weights: Weights | None
     """Weights that a new run starts from; None: random ones, or a continued run."""
     weights_step: int | None
@@ -94,8 +101,12 @@ class RaveTraining:
         self._initial_weights = initial_weights
         self._resume = resume
         self._checkpoints = directory / CHECKPOINTS
+        self._length = RunLength(config)
+        self._phase_2_share = config.share_of_phase_2(self._device)
+        self._began = 0.0
 
     def __enter__(self) -> RaveTraining:
+        self._began = time.monotonic()
         self._gin = compat.isolated_gin()
         self._gin.__enter__()
         try:
@@ -133,6 +144,7 @@ class RaveTraining:
             hop=self._assembly.hop,
             latent_dim=int(model.latent_size),
             pretrained=pretrained,
+            elapsed=begun.elapsed if begun else 0.0,
         )
         codec_parts = (model.encoder, model.decoder)
         self.plan = RaveTrainingPlan(
@@ -141,7 +153,10 @@ class RaveTraining:
             latent_dim=self._result.latent_dim,
             receptive_field=sum(field) // model.n_channels,
             start=self._start,
-            schedule=self._assembly.schedule,
+            over=self._length.over(self._start, self._result.elapsed),
+            ahead=plan_in_words(
+                self._length, self._result.schedule, self._start, self._phase_2_share
+            ),
             weights=weights,
             weights_step=weights_step,
             starter=starter,
@@ -163,6 +178,7 @@ class RaveTraining:
                 database.channels,
                 begun.schedule if begun else None,
                 gin_file,
+                self._device,
             )
 
     def _load(self, weights: Weights) -> int | None:
@@ -205,7 +221,7 @@ class RaveTraining:
 
         Raises KeyboardInterrupt on Ctrl-C or SIGTERM, after last.ckpt has been written.
         """
-        if self._start >= self._config.steps:
+        if self.plan.over:
             return self.result()
         runs.make_directory(self._checkpoints)
         runs.write_text(self._directory / CONFIG, self._assembly.text)
@@ -222,15 +238,10 @@ class RaveTraining:
 
     def _step_plan(self) -> StepPlan:
         config = self._config
-        every = config.validate_every or min(10_000, max(10, config.steps // 20))
-        return StepPlan(
-            start=self._start,
-            steps=config.steps,
-            phase_1_steps=self._assembly.schedule.phase_1_steps,
-            validate_every=every,
-            checkpoint_every=config.checkpoint_every or every,
-            seed=self._seed,
-        )
+        every = config.validate_every
+        if every is None and config.steps is not None and config.hours is None:
+            every = min(10_000, max(10, config.steps // 20))
+        return StepPlan(self._start, every, config.checkpoint_every, self._seed)
 
     def _crops(self, records: list[int]) -> FixedCrops:
         config = self._config
@@ -244,12 +255,16 @@ class RaveTraining:
         # Lightning files a callback's state in checkpoints under the name of its class, so this
         # one must stay "Supervisor" for old checkpoints to be continued.
         joined: type[Supervisor] = type("Supervisor", (Supervisor, pl.Callback), {})
+        crops, more_crops = map(self._crops, (self._validation_records, self._train_records))
+        final = 1 + len(more_crops) / len(crops)
         return joined(
             self._step_plan(),
             self._result,
+            RunClock(self._length, self._result.elapsed, self._began, final),
+            ClockedSchedule(self._phase_2_share, self._assembly.beta_warmup),
             self._checkpoints,
-            self._crops(self._validation_records),
-            self._crops(self._train_records),
+            crops,
+            more_crops,
             open_tracker,
             stop,
         )
@@ -295,13 +310,13 @@ class RaveTraining:
                 devices=config.devices,
                 strategy="ddp_fork" if config.devices > 1 else None,
                 precision="bf16" if config.precision == "bf16-mixed" else 32,
-                max_steps=config.steps,
+                max_steps=-1 if config.steps is None else config.steps,
                 max_epochs=-1,
                 callbacks=steps_callbacks,
                 logger=logger,
                 plugins=[Checkpoints()],
                 default_root_dir=str(self._directory),
-                log_every_n_steps=max(1, min(50, config.steps // 200)),
+                log_every_n_steps=self._log_interval(),
                 # Validation, checkpoints and progress are the supervisor's; the sampler is ours.
                 limit_val_batches=0,
                 num_sanity_val_steps=0,
@@ -316,6 +331,13 @@ class RaveTraining:
                 why=str(error).strip().splitlines()[0],
                 do_this="set rave.devices to what this machine has, or --device cpu.",
             ) from error
+
+    def _log_interval(self) -> int:
+        """Steps between lines of metrics: about 200 lines of a short training, at most 50 steps."""
+        steps, hours = self._config.steps, self._config.hours
+        # One step a second is what a laptop manages.
+        expected = min(steps or math.inf, 3600 * (hours or math.inf))
+        return int(max(1, min(50, expected // 200)))
 
     def _data_module(self) -> LightningDataModule:
         import pytorch_lightning as pl

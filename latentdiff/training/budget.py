@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from latentdiff.run_length import RunLength
 from latentdiff.training.settings import TrainingConfig
 
 WARMUP = 0.02
@@ -18,35 +19,10 @@ HALFLIFE = 0.02
 
 
 @dataclass(frozen=True)
-class Budget:
-    """When a run ends: after its steps or hours, whichever come first.
-
-    Hours are wall-clock time, summed over all attempts, validation and demos included.
-    """
+class Budget(RunLength):
+    """The length of a run, demos included, and what is scheduled by it."""
 
     settings: TrainingConfig
-
-    @property
-    def timed(self) -> bool:
-        """Whether the clock can end the run; schedules then depend on the pace of training."""
-        return self.settings.hours is not None
-
-    def describe(self) -> str:
-        """The budget in words, such as `20000 or 2 h`."""
-        steps, hours = self.settings.steps, self.settings.hours
-        parts = [] if steps is None else [str(steps)]
-        return " or ".join(parts if hours is None else [*parts, f"{hours:g} h"])
-
-    def progress(self, step: int, elapsed: float) -> float:
-        """Share 0..1 of the budget used after `step` steps and `elapsed` seconds."""
-        spent = 0.0 if self.settings.steps is None else step / self.settings.steps
-        if self.settings.hours is not None:
-            spent = max(spent, elapsed / (3600 * self.settings.hours))
-        return min(1.0, spent)
-
-    def over(self, step: int, elapsed: float) -> bool:
-        """Whether the budget is used up."""
-        return self.progress(step, elapsed) >= 1.0
 
     def total(self, step: int, elapsed: float) -> float:
         """Steps of the whole run: `steps`, or extrapolated from the pace so far."""
