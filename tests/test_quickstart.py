@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from latentdiff import audio, child, cli, config, synth
+from latentdiff import audio, child, cli, config, runs, synth
 from latentdiff.commands import quickstart as q
 from latentdiff.commands.presets import preset_path
 from latentdiff.commands.quickstart_form import OnsetPeriodicity, onset_periodicity
 from latentdiff.errors import UserError
 from latentdiff.model.evaluate.summary import FormSummary
-from latentdiff.model.project import Project
+from latentdiff.model.minutes import divide
+from latentdiff.model.project import Project, resolve
 from latentdiff.runs import Run
 
 GOOD = q.QuickstartSummary(
@@ -283,3 +284,42 @@ def test_the_preset_names_the_commands_that_use_it():
     comment = preset_path("quickstart").read_text("utf-8").split("\ndata:")[0]
     for name in ("quickstart", "preprocess", "train-rave", "encode", "train-diffusion", "sample"):
         assert re.search(rf"^# +latentdiff {name}\b", comment, re.M)
+
+
+def test_minutes_become_budgets_that_settings_still_override(run, caplog):
+    q.quickstart(run, minutes=10, settings=["rave.hours=0.01"], dry_run=True)
+    assert "of 10 minutes: 4.9 minutes for train-rave, 2.6 for train-diffusion" in caplog.text
+    for words in commands(caplog):
+        context = cli.cli.commands[words[1]].make_context(words[1], words[2:])
+        project = resolve(None, preset_path("quickstart"), context.params["settings"])
+        assert (project.rave.steps, project.rave.hours) == (None, 0.01)
+        assert (project.training.steps, project.training.hours) == (None, 0.04375)
+
+
+@pytest.mark.parametrize("minutes", [0.3, 10, 60])
+def test_minutes_are_divided_without_a_rest(minutes):
+    parts = divide(minutes)
+    assert parts.rave + parts.diffusion + parts.rest == pytest.approx(minutes)
+    assert min(parts.rest, parts.diffusion) > 0 and parts.rave > parts.diffusion
+
+
+@pytest.mark.real
+@pytest.mark.timeout(900)
+def test_both_trainings_end_by_their_budgets(run, monkeypatch):
+    """The whole chain, of which the trainings may take some seconds."""
+    monkeypatch.setattr(q, "PIECES", 6)
+    monkeypatch.setattr(q, "SCORED", 16)
+    monkeypatch.setattr(q, "SCORED_SECONDS", 5.0)
+    tiny = ["rave.capacity=4", "rave.validation_chunks=2", "rave.workers=0", "network.channels=16"]
+    # After so few steps no direction carries more sound than noise, and `auto` would refuse.
+    tiny += ["latents.keep=4", "training.demo_samples=0", "training.calibration_samples=16"]
+    assert q.quickstart(run, minutes=0.3, settings=tiny, device="cpu") == []
+    parts = divide(0.3)
+    rave = runs.require_done(run.rave, "train-rave", "train-rave")
+    assert rave.config["rave"]["hours"] == pytest.approx(parts.rave / 60, rel=1e-3)
+    assert rave.config["rave"]["steps"] is None and rave.result["phase"] == 1
+    assert rave.result["step"] > 0 and rave.result["elapsed"] > 0
+    diffusion = runs.require_done(run.diffusion, "train-diffusion", "train-diffusion")
+    assert diffusion.config["training"]["hours"] == pytest.approx(parts.diffusion / 60, rel=1e-3)
+    assert diffusion.config["training"]["steps"] is None and diffusion.result["step"] > 0
+    assert (run.root / "evaluation" / "evaluation.json").exists()

@@ -47,11 +47,17 @@ def doctor(run: Path | None) -> int:
 
 
 @plain_command(
-    "latentdiff quickstart --dry-run\nlatentdiff quickstart my/recordings --run runs/mine"
+    "latentdiff quickstart --dry-run\nlatentdiff quickstart --minutes 30 --dry-run\n"
+    "latentdiff quickstart my/recordings --run runs/mine"
 )
 @click.argument("words", nargs=-1, metavar="[AUDIO_DIR] [KEY=VALUE]...")
 @click.option(
     "--run", type=PATH, default=Path("runs/quickstart"), show_default=True, help="Run directory."
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="About how long all of it may take, such as 10, 30 or 60. [fixed numbers of steps]",
 )
 @overwrite_option
 @dry_run_option

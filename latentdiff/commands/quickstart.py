@@ -22,6 +22,7 @@ from latentdiff.config import Values, differences
 from latentdiff.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SKIPPED, UserError
 from latentdiff.evaluation.sound import SILENT_DB, LevelMeter
 from latentdiff.latents.store import MANIFEST
+from latentdiff.model.minutes import divide
 from latentdiff.model.project import Project, resolve
 from latentdiff.runs import Run
 from latentdiff.training.verdict import NO_SKILL
@@ -72,6 +73,7 @@ def quickstart(
     *,
     audio_dir: Path | None = None,
     settings: Sequence[str] = (),
+    minutes: float | None = None,
     seed: int | None = None,
     device: str | None = None,
     overwrite: bool = False,
@@ -79,10 +81,15 @@ def quickstart(
 ) -> list[str]:
     """Run the whole chain on the recordings in `audio_dir`, or on synthesised music.
 
-    `settings`: KEY=VALUE words that override the preset. Called again, every stage continues where
+    `settings`: KEY=VALUE words that override the preset. `minutes`: about how long all of it may
+    take; None: as long as the preset's steps take. Called again, every stage continues where
     it stopped. Returns a line for each command that skipped files. Raises UserError if a command
     fails, and KeyboardInterrupt, after it has ended properly, if one is interrupted.
     """
+    if minutes is not None:
+        budget = divide(minutes)
+        settings = [*budget.settings(), *settings]
+        log.info("of %g minutes: %s", minutes, budget)
     options = ["--seed", str(seed)] if seed is not None else []
     options += ["--device", device] if device else []
     project = resolve(None, preset_path(NAME), settings, {"seed": seed, "device": device})
@@ -206,7 +213,7 @@ def _warn_of_amount(found: sound.FoundAudio, project: Project) -> None:
         with suppress(UserError):  # preprocess lists it
             seconds += sound.probe(path).seconds
     rave = project.rave
-    used = rave.steps * rave.batch * rave.n_signal / project.data.sample_rate
+    used = (rave.steps or math.inf) * rave.batch * rave.n_signal / project.data.sample_rate
     if seconds < FEW_SECONDS:
         log.warning(
             "only %.0f s of audio: the models will overfit, or learn nothing; use some minutes",
