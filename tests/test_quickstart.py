@@ -306,13 +306,16 @@ def test_minutes_are_divided_without_a_rest(minutes):
 @pytest.mark.real
 @pytest.mark.timeout(900)
 def test_both_trainings_end_by_their_budgets(run, monkeypatch):
-    """The whole chain, of which the trainings may take some seconds."""
+    """The commands up to the last training, for real; those after it do not depend on budgets."""
+    call = q._call
+    trained = ("preprocess", "train-rave", "encode", "train-diffusion")
+    monkeypatch.setattr(q, "_call", lambda words: call(words) if words[1] in trained else [])
+    monkeypatch.setattr(q, "_measure", lambda *_: None)
+    monkeypatch.setattr(q, "_conclude", lambda *_: None)
     monkeypatch.setattr(q, "PIECES", 6)
-    monkeypatch.setattr(q, "SCORED", 16)
-    monkeypatch.setattr(q, "SCORED_SECONDS", 5.0)
     tiny = ["rave.capacity=4", "rave.validation_chunks=2", "rave.workers=0", "network.channels=16"]
     # After so few steps no direction carries more sound than noise, and `auto` would refuse.
-    tiny += ["latents.keep=4", "training.demo_samples=0", "training.calibration_samples=16"]
+    tiny += ["latents.keep=4", "training.demo_samples=0", "training.calibration_samples=0"]
     assert q.quickstart(run, minutes=0.3, settings=tiny, device="cpu") == []
     parts = divide(0.3)
     rave = runs.require_done(run.rave, "train-rave", "train-rave")
@@ -322,4 +325,3 @@ def test_both_trainings_end_by_their_budgets(run, monkeypatch):
     diffusion = runs.require_done(run.diffusion, "train-diffusion", "train-diffusion")
     assert diffusion.config["training"]["hours"] == pytest.approx(parts.diffusion / 60, rel=1e-3)
     assert diffusion.config["training"]["steps"] is None and diffusion.result["step"] > 0
-    assert (run.root / "evaluation" / "evaluation.json").exists()
