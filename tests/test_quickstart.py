@@ -310,8 +310,8 @@ def test_both_trainings_end_by_their_budgets(run, monkeypatch):
     call = q._call
     trained = ("preprocess", "train-rave", "encode", "train-diffusion")
     monkeypatch.setattr(q, "_call", lambda words: call(words) if words[1] in trained else [])
-    monkeypatch.setattr(q, "_measure", lambda *_: None)
-    monkeypatch.setattr(q, "_conclude", lambda *_: None)
+    for name in ("_write_original", "_measure", "_conclude"):
+        monkeypatch.setattr(q, name, lambda *_: None)
     monkeypatch.setattr(q, "PIECES", 6)
     tiny = ["rave.capacity=4", "rave.validation_chunks=2", "rave.workers=0", "network.channels=16"]
     # After so few steps no direction carries more sound than noise, and `auto` would refuse.
