@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from latentdiff.rave.checks import DatasetFacts, check, check_codec, check_sound
 from latentdiff.rave.clock import ClockedSchedule, RunClock, plan_in_words
 from latentdiff.rave.database import RaveDatabase
 from latentdiff.rave.dataset import EndlessBatches, FixedCrops, TrainingCrops, training_loader
+from latentdiff.rave.devices import accelerator, fast_arithmetic, one_thread
 from latentdiff.rave.gin_config import Assembly, assemble, receptive_field
 from latentdiff.rave.level import add_level_loss
 from latentdiff.rave.locate import CONFIG, Weights
@@ -97,7 +97,7 @@ class RaveTraining:
         self._dataset = dataset
         self._directory = directory
         self._seed = seed
-        self._device = _accelerator(device)
+        self._device = accelerator(device)
         self._initial_weights = initial_weights
         self._resume = resume
         self._checkpoints = directory / CHECKPOINTS
@@ -110,7 +110,7 @@ class RaveTraining:
         self._gin = compat.isolated_gin()
         self._gin.__enter__()
         try:
-            with _one_thread(self._config.devices > 1):
+            with one_thread(self._config.devices > 1):
                 self._prepare()
         except BaseException:
             self._gin.__exit__(None, None, None)
@@ -282,7 +282,7 @@ class RaveTraining:
         speed_up(self._assembly.model)
         if self._config.level_weight:
             add_level_loss(self._assembly.model, self._config.level_weight)
-        with compat.quiet_warnings(), _fast_arithmetic(self._device):
+        with compat.quiet_warnings(), fast_arithmetic(self._device):
             trainer = self._trainer(
                 # A Callback too, see `_supervisor`.
                 [cast("Callback", supervisor), WarmupCallback(), self._assembly.beta_warmup],
@@ -361,50 +361,3 @@ class RaveTraining:
                 return training_loader(crops, batches, workers=config.workers, pin=pin)
 
         return Data()
-
-
-@contextmanager
-def _one_thread(wanted: bool) -> Iterator[None]:
-    """Torch on one thread, where `wanted`: several devices are launched by a fork, and OpenMP's
-    thread pool, once it exists, hangs in the forked processes."""
-    before = torch.get_num_threads()
-    if wanted:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _accelerator(device: str) -> str:
-    """The accelerator, with `auto` resolved; UserError where this machine does not have it."""
-    here = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if device == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if here[name])
-    if not here[device]:
-        raise UserError(
-            f"--device {device}: torch finds no such device on this machine",
-            why=f"torch is {torch.__version__}",
-            do_this="use --device cpu, or a device that `latentdiff doctor` lists.",
-        )
-    return device
-
-
-@contextmanager
-def _fast_arithmetic(device: str) -> Iterator[None]:
-    """TF32 products and tuned convolutions on CUDA, as `rave train` has them; restored after."""
-    if device != "cuda":
-        yield
-        return
-    precision, benchmark = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.benchmark = benchmark
