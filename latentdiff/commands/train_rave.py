@@ -155,12 +155,7 @@ def _other_architecture(plan: RaveTrainingPlan) -> bool:
 
 def _log_weights(plan: RaveTrainingPlan, configs: list[str]) -> None:
     if plan.starter is not None:
-        facts = plan.starter.facts
-        log.info(
-            "starting from the starter codec '%s': %s steps on %g hours of synthetic sound "
-            "(rave.start=none starts from random weights)",
-            *(plan.starter.path.stem, f"{facts.steps:,}", facts.hours),
-        )
+        log.info("%s; rave.start=none starts from random weights", plan.starter.describe())
     if plan.weights is None:
         return
     trained = "" if plan.weights_step is None else f" (trained for {plan.weights_step:,} steps)"

@@ -56,6 +56,13 @@ class Starter:
     path: Path
     facts: StarterFacts
 
+    def describe(self) -> str:
+        """One line for people."""
+        return (
+            f"starting from the starter codec '{self.path.stem}': {self.facts.steps:,} steps on "
+            f"{self.facts.hours:g} hours of synthetic sound"
+        )
+
 
 def find_starter(model: RAVE, sample_rate: int) -> Starter | None:
     """The shipped starter for this sample rate in Hz whose weights fit the model; None: no such."""
