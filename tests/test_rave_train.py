@@ -538,7 +538,7 @@ def test_upstream_exports_what_we_trained_and_the_export_decodes(trained, tmp_pa
 
 
 @pytest.mark.real
-def test_upstream_trains_on_our_dataset_and_we_go_on_from_there(run, tmp_path):
+def test_upstream_trains_on_our_dataset_and_we_go_on_from_there(run, tmp_path, caplog):
     words = ["train", "--config", "v2", "--db_path", run / "r" / "dataset", "--name", "up"]
     words += [
         "--out_path",
@@ -564,6 +564,48 @@ def test_upstream_trains_on_our_dataset_and_we_go_on_from_there(run, tmp_path):
     assert (result.step, result.hop, result.latent_dim) == (1, 8 * 128, 4)
     # `rave train` has not written what only phase 2 uses; v2 needs it.
     assert "mean_difference.relative = True" in (mine.rave / "config.gin").read_text()
+    # Or to go on where it stopped.
+    longer = Run(tmp_path / "longer")
+    kind = {"dataset": run / "r" / "dataset", "ckpt": tmp_path / "runs", "resume": True}
+    with pytest.raises(UserError, match="nothing is left to do"):
+        train_rave(longer, project, **kind)
+    settings = {**OF_A_RUN, "overrides": ["RAVE.valid_signal_crop=False"], "steps": 5}
+    caplog.set_level(logging.INFO)
+    train_rave(longer, rave_project(**settings), **kind)
+    done = read_checkpoint(next(tmp_path.glob("runs/**/epoch*.ckpt")))
+    assert f"0000.ckpt after step {done['global_step']}" in caplog.text
+    last = read_checkpoint(longer.rave / "checkpoints" / "last.ckpt")
+    assert last["global_step"] == 5
+    assert adam_steps(last) == adam_steps(done) + 5 - done["global_step"] > 5 - done["global_step"]
+    assert last["latentdiff"]["schedule"]["phase_1_steps"] == 1_000_000
+
+
+def adam_steps(checkpoint):
+    """Steps that the generator's optimiser has taken."""
+    state = checkpoint["optimizer_states"][0]["state"]
+    return max(int(values["step"]) for values in state.values())
+
+
+def test_weights_alone_cannot_be_continued(trained, database, tmp_path):
+    checkpoint = read_checkpoint(trained / "checkpoints" / "last.ckpt")
+    torch.save({"state_dict": checkpoint["state_dict"], "global_step": 8}, tmp_path / "bare.ckpt")
+    kind = {"dataset": database, "ckpt": tmp_path / "bare.ckpt", "resume": True}
+    with pytest.raises(UserError, match=r"no config.gin near it"):
+        train_rave(Run(tmp_path / "run"), rave_project(steps=20), **kind)
+    (tmp_path / "config.gin").write_bytes((trained / "config.gin").read_bytes())
+    with pytest.raises(UserError, match="no loops, lr_schedulers, optimizer_states"):
+        train_rave(Run(tmp_path / "run"), rave_project(steps=20), **kind)
+
+
+def test_another_run_of_ours_is_continued_with_its_step_and_schedule(trained, database, tmp_path):
+    run = Run(tmp_path / "run")
+    project = rave_project(steps=10, **OF_A_RUN)
+    train_rave(run, project, dataset=database, ckpt=trained, resume=True)
+    result = read_result(run.rave / "checkpoints" / "last.ckpt")
+    assert result.step == 10
+    assert result.schedule == read_result(trained / "checkpoints" / "last.ckpt").schedule
+    # Its best was the other run's; here it is the best since.
+    assert result.best is None or result.best.step > 8
 
 
 def upstream(words, cwd):

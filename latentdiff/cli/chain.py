@@ -25,7 +25,7 @@ from latentdiff.cli.base import (
     trained_latents_option,
 )
 from latentdiff.cli.conditions import condition_options
-from latentdiff.errors import EXIT_FAILURE, EXIT_OK
+from latentdiff.errors import EXIT_FAILURE, EXIT_OK, UserError
 
 if TYPE_CHECKING:
     from latentdiff.audio import AudioFormat
@@ -135,10 +135,18 @@ def preprocess(run: Run, project: Project, **options: Any) -> list[str]:
 @stage_command("latentdiff train-rave --run runs/techno rave.steps=20", upstream=("dataset",))
 @click.option("--dataset", type=PATH, help="Another dataset, also one made by `rave preprocess`.")
 @click.option("--ckpt", type=PATH, help="Start from the weights of a checkpoint or a RAVE run.")
+@click.option(
+    "--continue", "resume", is_flag=True, help="Go on with the training of --ckpt, step and all."
+)
 def train_rave(run: Run, project: Project, **options: Any) -> list[str]:
     """Dataset -> RAVE codec. The same command again resumes."""
     from latentdiff.commands.train_rave import train_rave as work
 
+    if options["resume"] and options["ckpt"] is None:
+        raise UserError(
+            "--continue needs --ckpt: the training that is to go on",
+            do_this="to continue the run's own training, give its command again without --continue.",
+        )
     return work(run, project, **options)
 
 

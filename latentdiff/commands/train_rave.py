@@ -34,6 +34,7 @@ def train_rave(
     *,
     dataset: Path | None = None,
     ckpt: Path | None = None,
+    resume: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> list[str]:
@@ -41,15 +42,16 @@ def train_rave(
 
     The same command again continues, also with a raised budget. `ckpt` (None: as `rave.start`
     says): start a new run from the weights of this checkpoint, or of the newest one of this RAVE
-    run; its config.gin, where there is one, decides the architecture. Nothing is ever skipped, so
-    the list is empty. Raises UserError before the first step where the settings cannot work.
+    run; its config.gin, where there is one, decides the architecture. `resume`: go
+    on with its training, step and optimisers too. Nothing is ever skipped, so the list is empty.
+    Raises UserError before the first step where the settings cannot work.
     """
     source = dataset or run.dataset
     if dataset is None:
         check_upstream(project, [source])
     _check_dataset(source, project)
     inputs = {"dataset": Input(str(source), _fingerprint(source))}
-    weights = _initial_weights(project.rave.start, ckpt)
+    weights = _initial_weights(project.rave.start, ckpt, resume)
     if weights is not None:
         inputs["weights"] = Input(str(weights.checkpoint), _file_fingerprint(weights.checkpoint))
     stage = begin(
@@ -107,11 +109,11 @@ def _check_dataset(source: Path, project: Project) -> None:
             )
 
 
-def _initial_weights(start: str, ckpt: Path | None) -> Weights | None:
+def _initial_weights(start: str, ckpt: Path | None, resume: bool) -> Weights | None:
     """The checkpoint that a new run starts from; None: a starter codec, or random weights."""
     if ckpt is None and start in ("auto", "none"):
         return None
-    return find_weights(ckpt or Path(start))
+    return find_weights(ckpt or Path(start), resume=resume)
 
 
 def _fingerprint(dataset: Path) -> str:
@@ -158,12 +160,7 @@ def _log_weights(plan: RaveTrainingPlan, configs: list[str]) -> None:
         log.info("%s; rave.start=none starts from random weights", plan.starter.describe())
     if plan.weights is None:
         return
-    trained = "" if plan.weights_step is None else f" (trained for {plan.weights_step:,} steps)"
-    log.info(
-        "starting at step 0 from the weights of %s%s; its step count and optimiser states are "
-        "not restored",
-        *(plan.weights.checkpoint, trained),
-    )
+    log.info("%s", plan.weights.describe(plan.weights_step))
     if plan.weights.config is not None:
         log.info(
             "the architecture is that of %s; rave.configs=[%s] only adds what it leaves out",

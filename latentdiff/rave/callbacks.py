@@ -124,7 +124,10 @@ class Supervisor:
         self._reported = (self._plan.start, self._clock.elapsed)
         if trainer.is_global_zero:
             self._bar = self._open_bar()
-        if self._plan.start == 0:
+        if self.result.best is not None and not (self._checkpoints / BEST).exists():
+            # It came with the checkpoint of another run, which is continued here.
+            self.result = replace(self.result, best=None)
+        if self._plan.start == 0 or self.result.first is None:
             self._validate(trainer, model)
 
     def on_train_batch_start(

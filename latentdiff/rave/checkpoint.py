@@ -17,7 +17,8 @@ from latentdiff.rave.result import RaveTrainingResult
 RESULT_KEY = "latentdiff"
 """Key of a checkpoint under which `train-rave` keeps its `RaveTrainingResult`."""
 
-_NEEDED_TO_RESUME = {RESULT_KEY, "optimizer_states", "lr_schedulers", "loops", "global_step"}
+_LIGHTNINGS = {"optimizer_states", "lr_schedulers", "loops", "global_step"}
+"""Keys under which Lightning keeps what it needs to go on."""
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
@@ -67,13 +68,29 @@ def read_result(path: Path) -> RaveTrainingResult:
     Raises UserError where another program wrote it, or it is damaged.
     """
     loaded = read_checkpoint(path)
-    missing = sorted(_NEEDED_TO_RESUME - set(loaded))
+    missing = sorted({RESULT_KEY, *_LIGHTNINGS} - set(loaded))
     if missing:
         raise _cannot_resume(path, f"{', '.join(missing)} missing")
     try:
         return RaveTrainingResult.from_dict(loaded[RESULT_KEY])
     except (KeyError, TypeError) as error:
         raise _cannot_resume(path, f"its record is incomplete ({error})") from error
+
+
+def step_to_resume(path: Path) -> int:
+    """The steps done by the training that wrote a checkpoint, `rave train` or our own.
+
+    Raises UserError where the checkpoint does not hold what it takes to go on.
+    """
+    loaded = read_checkpoint(path)
+    missing = sorted(_LIGHTNINGS - set(loaded))
+    if missing:
+        raise UserError(
+            f"the training of {path} cannot be continued",
+            why=f"the checkpoint holds weights, but no {', '.join(missing)}",
+            do_this="leave out --continue: a new training then starts from its weights.",
+        )
+    return int(loaded["global_step"])
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:

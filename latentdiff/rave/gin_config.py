@@ -52,6 +52,7 @@ def assemble(
     schedule: RaveSchedule | None = None,
     gin_file: Path | None = None,
     device: str = "cpu",
+    keep_lengths: bool = False,
 ) -> Assembly:
     """Build RAVE for audio of `channels` at `sample_rate` Hz.
 
@@ -59,6 +60,8 @@ def assemble(
     cuda or mps).
     `gin_file`: the config.gin of the run that provides the weights. It decides the architecture;
     settings that are not None still override it.
+    `keep_lengths`: without a `schedule`, the lengths of phase 1 and of beta's warm-up are those of
+    `gin_file`, for its training goes on.
     Raises UserError where RAVE cannot be built from these settings.
     """
     import gin
@@ -70,6 +73,7 @@ def assemble(
     schedule = schedule or _plan(config, device)
     if gin_file is not None:
         _parse_run(gin_file, sample_rate)
+        schedule = _lengths() if keep_lengths else schedule
     _bind_settings(config, sample_rate, channels)
     # What the clock decides keeps RAVE's own value, see `clock.ClockedSchedule`.
     if schedule.phase_1_steps is not None:
@@ -114,6 +118,13 @@ def _parse_run(path: Path, sample_rate: int) -> None:
             "the weights were trained at %d Hz and the dataset has %d Hz: expect a longer training",
             *(theirs, sample_rate),
         )
+
+
+def _lengths() -> RaveSchedule:
+    """What is bound now."""
+    names = ("RAVE.phase_1_duration", "BetaWarmupCallback.warmup_len")
+    phase_1, warmup = (int(_value(name)) for name in names)
+    return RaveSchedule(phase_1, warmup)
 
 
 def _bind_settings(config: RaveConfig, sample_rate: int, channels: int) -> None:

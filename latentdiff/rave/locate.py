@@ -23,6 +23,18 @@ class Weights:
     checkpoint: Path
     config: Path | None
     """The run's config.gin; None: there is none near the checkpoint."""
+    resume: bool = False
+    """Go on where their training stopped: step, phase, optimisers and schedule are theirs."""
+
+    def describe(self, step: int | None) -> str:
+        """What a training does with them, in one line. `step`: how long they were trained."""
+        if self.resume:
+            return f"going on with the training of {self.checkpoint} after step {step:,}"
+        trained = "" if step is None else f" (trained for {step:,} steps)"
+        return (
+            f"starting at step 0 from the weights of {self.checkpoint}{trained}; its step count "
+            "and optimiser states are not restored (--continue restores them)"
+        )
 
 
 @dataclass(frozen=True)
@@ -51,17 +63,18 @@ def find_run(run: Path, ckpt: str | Path | None = None) -> tuple[Path, Path]:
     return place.config, _choose(place.checkpoints, ckpt)
 
 
-def find_weights(path: Path) -> Weights:
+def find_weights(path: Path, *, resume: bool = False) -> Weights:
     """The checkpoint to start from: `path` itself, or the newest one in the folder `path`.
 
-    Raises UserError where there is none, or where the folder holds several runs.
+    `resume`: see `Weights`. Raises UserError where there is none, or where the folder holds several
+    runs.
     """
     if not path.exists():
         raise UserError(f"no checkpoint at {path}", do_this="check --ckpt.")
     place = _find(path)
     if place is None:
-        return Weights(_choose(path, None), None)
-    return Weights(_choose(place.checkpoints, None), place.config)
+        return Weights(_choose(path, None), None, resume)
+    return Weights(_choose(place.checkpoints, None), place.config, resume)
 
 
 def _find(run: Path) -> _Place | None:

@@ -23,7 +23,12 @@ from latentdiff.errors import UserError
 from latentdiff.interrupt import StopRequest
 from latentdiff.rave import callbacks, compat
 from latentdiff.rave.callbacks import LAST, StepPlan, Supervisor
-from latentdiff.rave.checkpoint import load_weights, read_checkpoint, read_result
+from latentdiff.rave.checkpoint import (
+    load_weights,
+    read_checkpoint,
+    read_result,
+    step_to_resume,
+)
 from latentdiff.rave.checks import DatasetFacts, check, check_codec, check_sound
 from latentdiff.rave.clock import ClockedSchedule, RunClock, plan_in_words
 from latentdiff.rave.database import RaveDatabase
@@ -124,8 +129,12 @@ class RaveTraining:
         database = RaveDatabase(self._dataset)
         self._train_records, self._validation_records = database.split()
         begun = read_result(self.last) if self._resume and self.last.exists() else None
-        self._start = begun.step if begun else 0
         weights = None if begun else self._initial_weights
+        self._resume_from = self.last if begun else None
+        self._start = begun.step if begun else 0
+        if weights is not None and weights.resume:
+            self._resume_from = weights.checkpoint
+            self._start = self._step_to_resume(weights)
         self._assembly = self._assemble(database, begun, weights)
         weights_step = self._load(weights) if weights else None
         starter = None
@@ -179,7 +188,25 @@ class RaveTraining:
                 begun.schedule if begun else None,
                 gin_file,
                 self._device,
+                keep_lengths=weights is not None and weights.resume,
             )
+
+    def _step_to_resume(self, weights: Weights) -> int:
+        """The step from which the training of `weights` goes on."""
+        if weights.config is None:
+            raise UserError(
+                f"the training of {weights.checkpoint} cannot be continued",
+                why=f"there is no {CONFIG} near it, which holds its schedule",
+                do_this="name the folder of the run, or leave out --continue.",
+            )
+        step = step_to_resume(weights.checkpoint)
+        if self._length.over(step, 0.0):
+            raise UserError(
+                f"nothing is left to do: {weights.checkpoint} is at step {step:,}",
+                why=f"rave.steps is {self._config.steps:,}",
+                do_this="raise rave.steps; it counts from the very first step.",
+            )
+        return step
 
     def _load(self, weights: Weights) -> int | None:
         """Put the weights into the model; the number of steps they were trained for, if known."""
@@ -291,7 +318,7 @@ class RaveTraining:
             trainer.fit(
                 self._assembly.model,
                 datamodule=self._data_module(),
-                ckpt_path=str(self.last) if self._start else None,
+                ckpt_path=str(self._resume_from) if self._start else None,
             )
         return bool(trainer.interrupted)
 
