@@ -145,7 +145,7 @@ def train_rave(run: Run, project: Project, **options: Any) -> list[str]:
     if options["resume"] and options["ckpt"] is None:
         raise UserError(
             "--continue needs --ckpt: the training that is to go on",
-            do_this="to continue the run's own training, give its command again without --continue.",
+            do_this="the run's own training continues without --continue.",
         )
     return work(run, project, **options)
 
