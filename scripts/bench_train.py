@@ -16,17 +16,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from loops import FRAMES, fit_metrics, make_parts, slow_noise
+from loops import FRAMES, UncompiledError, measure_training, product_limit, slow_noise, tf32
 from measuring import cpu_name, markdown
 
 from latentdiff.errors import UserError
-from latentdiff.networks.build import describe
 
 
 @dataclass(frozen=True)
@@ -55,10 +53,7 @@ def main() -> None:
         )
     ]
     latents = slow_noise(np.random.default_rng(0), options.channels, FRAMES)
-    limits = {
-        (cell.precision, cell.threads): product_limit(options.device, cell.precision, cell.threads)
-        for cell in cells
-    }
+    limits = {(cell.precision, cell.threads): limit_of(cell, options.device) for cell in cells}
     found: dict[Cell, list[dict[str, Any]]] = {cell: [] for cell in cells}
     for _ in range(options.repeats):
         for cell in cells:
@@ -84,7 +79,7 @@ def arguments() -> argparse.Namespace:
 
 
 def measure(cell: Cell, latents: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
-    """The second of two lines of metrics, with the network's operations; {} where it fails."""
+    """What `measure_training` gives for a cell; {} where it fails."""
     torch.set_num_threads(cell.threads)
     name, _, width = cell.network.partition(":")
     training = {
@@ -97,17 +92,12 @@ def measure(cell: Cell, latents: np.ndarray, options: argparse.Namespace) -> dic
         "demo_samples": 0,
     }
     network = {"name": name, "channels": int(width) if width else None}
-    parts = make_parts({"network": network, "training": training}, latents)
-    known = describe(parts.denoiser.network, frames=cell.window)
+    values = {"network": network, "training": training}
     try:
-        line = fit_metrics(parts, options.device)[1]
-    except UserError as error:
-        print(f"{cell}: {error.what}")
+        return measure_training(values, latents, options.device)
+    except (UserError, UncompiledError) as error:
+        print(f"{cell}: {error}")
         return {}
-    # If compiling failed, the trainer has warned and continued uncompiled.
-    if cell.compiled and parts.denoiser._compiled_call_impl is None:
-        return {}
-    return {**line, "flops": known.flops, "parameters": known.parameters}
 
 
 def row(cell: Cell, lines: list[dict[str, Any]], limit: float) -> dict[str, object]:
@@ -124,41 +114,25 @@ def row(cell: Cell, lines: list[dict[str, Any]], limit: float) -> dict[str, obje
     if not lines:
         return out
     median = {key: statistics.median(line[key] for line in lines) for key in lines[0]}
-    frames = cell.batch * cell.window / median["step_seconds"]
+    flops = median["flops"] / median["step_seconds"]
     return {
         **out,
         "parameters": lines[0]["parameters"],
         "steps/s": 1 / median["step_seconds"],
         "audio s/s": median["audio_seconds_per_second"],
         "data wait %": 100 * median["data_wait"],
-        # A backward pass has twice the products of a forward pass.
-        "GFLOP/s": 3 * median["flops"] * frames / 1e9,
-        "utilisation %": 100 * 3 * median["flops"] * frames / limit,
+        "GFLOP/s": flops / 1e9,
+        "utilisation %": 100 * flops / limit,
     }
 
 
-def product_limit(device: str, precision: str, threads: int) -> float:
-    """Operations a second of a product of two large square matrices; the best of ten."""
-    torch.set_num_threads(threads)
-    size = 8192 if device == "cuda" else 1536
-    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision, torch.float32)
-    a = torch.randn(size, size, device=device).to(kind)
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
-    best = 0.0
-    for _ in range(10):
-        synchronize(device)
-        begun = time.perf_counter()
-        a @ a
-        synchronize(device)
-        best = max(best, 2 * size**3 / (time.perf_counter() - begun))
-    torch.backends.cuda.matmul.allow_tf32 = before
-    return best
-
-
-def synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
+def limit_of(cell: Cell, device: str) -> float:
+    """Operations a second of a large product in the precision of the cell."""
+    torch.set_num_threads(cell.threads)
+    kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    with tf32(True):
+        size = 8192 if device == "cuda" else 1536
+        return product_limit(device, kinds.get(cell.precision, torch.float32), size)
 
 
 if __name__ == "__main__":

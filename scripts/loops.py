@@ -1,4 +1,4 @@
-"""Trainers on made-up latents, for the scripts that measure the trainer itself.
+"""Trainers on made-up latents, and what the device can do at most, for the benchmarks.
 
 Shapes: C latent channels, F frames of all files together.
 """
@@ -6,11 +6,15 @@ Shapes: C latent channels, F frames of all files together.
 from __future__ import annotations
 
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from latentdiff import runs
@@ -20,6 +24,7 @@ from latentdiff.diffusion.denoiser import Denoiser
 from latentdiff.diffusion.levels import build_noise_level_sampler
 from latentdiff.diffusion.loss import Objective
 from latentdiff.model.project import Project
+from latentdiff.networks.build import describe
 from latentdiff.training.data import Recording, Windows
 from latentdiff.training.task import Task
 from latentdiff.training.trainer import Trainer
@@ -78,6 +83,60 @@ def fit_metrics(parts: Parts, device: str) -> list[dict[str, Any]]:
         )
         trainer.fit()
         return runs.read_jsonl(Path(scratch) / "metrics.jsonl")
+
+
+class UncompiledError(Exception):
+    """torch.compile failed; the trainer has warned and trained uncompiled."""
+
+
+def measure_training(values: dict[str, Any], latents: np.ndarray, device: str) -> dict[str, Any]:
+    """Train as `values` say, which must ask for two lines of metrics; the second one counts.
+
+    With the network's `parameters`, and the `flops` of a step. Raises UserError where the training
+    fails, and UncompiledError.
+    """
+    parts = make_parts(values, latents)
+    settings = parts.project.training
+    known = describe(parts.denoiser.network, frames=settings.window)
+    line = fit_metrics(parts, device)[1]
+    if settings.compile and parts.denoiser._compiled_call_impl is None:
+        raise UncompiledError("torch.compile failed")
+    # A backward pass has twice the products of a forward pass.
+    flops = 3 * known.flops * settings.batch * settings.window
+    return {**line, "flops": flops, "parameters": known.parameters}
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Within it, CUDA computes 32-bit products and convolutions in TF32, or does not."""
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32 = before[1]
+
+
+def product_limit(device: str, kind: torch.dtype, size: int) -> float:
+    """Operations a second of a product of two matrices of `size` x `size`; the best of ten."""
+    a = torch.randn(size, size, device=device).to(kind)
+    best = 0.0
+    for _ in range(10):
+        synchronize(device)
+        begun = time.perf_counter()
+        a @ a
+        synchronize(device)
+        best = max(best, 2 * size**3 / (time.perf_counter() - begun))
+    return best
+
+
+def synchronize(device: str) -> None:
+    """Wait for the device to finish what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def _same(z: Tensor) -> Tensor:
