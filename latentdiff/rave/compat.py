@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 
 from latentdiff.errors import UserError
+from latentdiff.rave.scipy_guard import old_scipy
 from latentdiff.torchaudio_guard import import_torchaudio
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ def prepare() -> None:
             # Its namespace declaration needs pkg_resources, which setuptools 81 dropped.
             importlib.import_module("pkg_resources")
             importlib.import_module("pytorch_lightning")
-            importlib.import_module("rave")
+            with old_scipy():
+                importlib.import_module("rave")
         except ImportError as error:
             raise _explain(error) from error
     _loss_weights()
