@@ -219,13 +219,13 @@ def test_too_few_steps_and_a_bad_spacing_are_named(few, logged, monkeypatch):
         monkeypatch.setattr(module, "STEPS", (1, 10, 1000))
     assert sampler(project(**LAPLACE_BY_T))
     assert "sampling.steps=32 is too few for dpmpp-2m here: 1000 steps" in logged()
-    assert "sampling.spacing=t: off by only 0.0055 with logistic" in logged()
+    assert "sampling.spacing=t: off by only 0.0032 with logistic" in logged()
 
 
 def test_defaults_are_not_blamed(few, logged):
     """The default spacing errs more than even log-SNR spacing here; it is chosen for music."""
     assert sampler(project())
-    assert "perfect samples are off by 0.066: fine." in logged()
+    assert "perfect samples are off by 0.033: fine." in logged()
     assert "sampling.spacing" not in logged()
 
 

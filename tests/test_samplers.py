@@ -107,7 +107,7 @@ def test_few_steps_are_finite_and_counted(method, steps):
     assert x.shape == (2, C, T)
     assert torch.isfinite(x).all()
     assert len(calls) == METHODS[method].network_calls(steps)
-    assert calls[0][0] == pytest.approx(SCHEDULE.logsnr_min)
+    assert calls[0][0] == pytest.approx(make_logsnrs(SCHEDULE, steps)[0])
 
 
 def test_sixteen_steps_of_the_default_are_close_to_many():
@@ -129,7 +129,7 @@ def test_growing_steps_keep_dpmpp_2m_accurate(spacing):
     assert math.log2(error(64) / error(128)) == pytest.approx(2, abs=0.25)
 
 
-@pytest.mark.parametrize("spacing", ["logistic", "logsnr", "t", "karras"])
+@pytest.mark.parametrize("spacing", ["logsnr", "t", "karras"])
 def test_spacings_rise_from_end_to_end(spacing):
     points = torch.tensor(make_logsnrs(SCHEDULE, 20, spacing))
     assert (points.diff() > 0).all()
@@ -141,10 +141,46 @@ def test_spacings_rise_from_end_to_end(spacing):
         torch.testing.assert_close(root.diff(), root.diff().mean().expand(19), rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("steps", [2, 3, 8, 20])
+def test_few_logistic_levels_leave_out_the_ends(steps):
+    points = torch.tensor(make_logsnrs(SCHEDULE, steps), dtype=torch.float64)
+    assert (points.diff() > 0).all()
+    reached = torch.sigmoid((points - samplers.LOGISTIC_MEAN) / samplers.REACH)
+    outside = torch.tensor([SCHEDULE.logsnr_min, SCHEDULE.logsnr_max])
+    limits = torch.sigmoid((outside - samplers.LOGISTIC_MEAN) / samplers.REACH)
+    assert reached[0] == pytest.approx(max(1 / (2 * steps), limits[0]))
+    assert reached[-1] == pytest.approx(min(1 - 1 / (2 * steps), limits[1]))
+
+
+def test_many_logistic_levels_reach_both_ends():
+    points = make_logsnrs(SCHEDULE, 100)
+    assert points[0] == pytest.approx(SCHEDULE.logsnr_min)
+    assert points[-1] == pytest.approx(SCHEDULE.logsnr_max)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_logistic_levels_stay_within_a_schedule_far_from_their_middle(steps):
+    short = noise.build(ScheduleConfig(logsnr_min=-1.0))
+    points = make_logsnrs(short, steps)
+    assert points == sorted(set(points))
+    assert points[0] == pytest.approx(short.logsnr_min)
+    assert points[-1] <= short.logsnr_max
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+@pytest.mark.parametrize("latents", [exact.gaussian, exact.mixture])
+def test_few_steps_err_half_as_much_by_the_default_spacing(latents, steps):
+    def error(spacing):
+        problem = OracleProblem(latents(), SCHEDULE, spacing)
+        return problem.distance(problem.run(SamplerVariant("dpmpp-2m"), steps), problem.ends)
+
+    assert error("logistic") < 0.6 * min(map(error, ("logsnr", "t", "karras")))
+
+
 def test_endless_chains_are_entered_where_something_is_left():
     chain = noise.build(ScheduleConfig(name="betas", beta_end=1.0))
     for spacing in ("logistic", "logsnr", "t", "karras"):
-        assert make_logsnrs(chain, 5, spacing)[0] == pytest.approx(noise.NOISE_ONLY, abs=1e-6)
+        assert make_logsnrs(chain, 200, spacing)[0] == pytest.approx(noise.NOISE_ONLY, abs=1e-6)
 
 
 def test_guidance_one_is_none_and_guidance_zero_ignores_the_condition():

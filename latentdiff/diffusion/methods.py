@@ -132,9 +132,9 @@ def dpmpp_2m(state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel
         before, z_0_before = state.previous
         # Extrapolates z_0 along lambda to the middle of the step; r allows for unequal steps. The
         # paper has no limit on r. Towards the clean end steps grow but z_0 hardly changes any more,
-        # so a line reaches too far: with the default spacing the last step has r = 0.2, and alone
-        # made most of the error. As steps of a smooth spacing grow by O(h^2), r >= 1 leaves the
-        # order at 2; equal and shrinking steps are the paper's.
+        # so a line reaches too far: a last step with r = 0.2 alone made most of the error. As steps
+        # of a smooth spacing grow by O(h^2), r >= 1 leaves the order at 2; equal and shrinking
+        # steps are the paper's.
         r = max(1.0, 0.5 * (here.logsnr - before.logsnr) / h)
         direction = z_0 + (z_0 - z_0_before) / (2 * r)
     state.previous = (here, z_0)

@@ -150,9 +150,9 @@ class SamplingConfig(Section):
     """Steps from pure noise to latents."""
 
     spacing: Spacing = "logistic"
-    """logistic: most steps where coarse structure is decided (log-SNR -6 to 0), few at the clean
-    end. logsnr: equally spaced in log-SNR. t: in the schedule's t. karras: that of Karras et al.
-    with rho 7."""
+    """logistic: most steps where coarse structure is decided (log-SNR -6 to 0); if there are few,
+    none at the ends, where a step changes next to nothing. logsnr: equally spaced in log-SNR. t: in
+    the schedule's t. karras: that of Karras et al. with rho 7."""
 
     eta: float = Field(default=0.0, ge=0, le=1)
     """Share of fresh noise in each step of ddim. 0: the ODE; 1: ancestral."""
