@@ -14,7 +14,7 @@ give_up() {
 
 # A name on PATH is not enough: version managers leave shims that only say "not installed".
 fits() {
-    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 11))' \
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
         >/dev/null 2>&1
 }
 
@@ -22,22 +22,22 @@ find_python() {
     local name path
     if [ -n "${PYTHON:-}" ]; then
         fits "$PYTHON" && { command -v "$PYTHON"; return; }
-        give_up "PYTHON=$PYTHON is not a working Python 3.10 or 3.11"
+        give_up "PYTHON=$PYTHON is not a working Python 3.10 to 3.13"
     fi
-    for name in python3.11 python3.10 python3 python; do
+    for name in python3.13 python3.12 python3.11 python3.10 python3 python; do
         # Every place on PATH, for a dead shim may stand before a Python that works.
         while IFS= read -r path; do
             fits "$path" && { printf '%s\n' "$path"; return; }
         done < <(type -aP "$name")
     done
-    give_up "no Python 3.10 or 3.11 found ($(python3 --version 2>/dev/null || echo 'no Python'))" \
-        "why: RAVE (acids-rave 2.3.1) needs scipy 1.10, which exists up to Python 3.11." \
-        "do:  install Python 3.11 beside the one you have, for example" \
-        "       Debian, Ubuntu:  sudo apt install python3.11 python3.11-venv" \
-        "       Fedora:          sudo dnf install python3.11" \
-        "       macOS:           brew install python@3.11" \
-        "       anywhere:        uv python install 3.11, or pyenv install 3.11, or conda" \
-        "     and run this again; PYTHON=/path/to/python3.11 names one that is not on PATH."
+    give_up "no Python 3.10 to 3.13 found ($(python3 --version 2>/dev/null || echo 'no Python'))" \
+        "why: PyTorch and RAVE (acids-rave 2.3.1) are known to work with these." \
+        "do:  install one beside the one you have, for example" \
+        "       Debian, Ubuntu:  sudo apt install python3 python3-venv" \
+        "       Fedora:          sudo dnf install python3.13" \
+        "       macOS:           brew install python@3.13" \
+        "       anywhere:        uv python install 3.13, or pyenv install 3.13, or conda" \
+        "     and run this again; PYTHON=/path/to/python3.13 names one that is not on PATH."
 }
 
 # make_venv FOLDER: keeps a working one, together with whatever is installed in it.
@@ -45,7 +45,7 @@ make_venv() {
     local venv="$1" python
     if [ -e "$venv/bin/python" ] || [ -L "$venv/bin/python" ]; then
         fits "$venv/bin/python" ||
-            give_up "the virtual environment $venv does not run Python 3.10 or 3.11" \
+            give_up "the virtual environment $venv does not run Python 3.10 to 3.13" \
                 "do:  delete it (or set DEMO_VENV to another folder) and run this again."
     else
         python="$(find_python)"
@@ -85,6 +85,9 @@ install_project() {
     "$venv/bin/python" -c 'from importlib.metadata import version; print("torch==" + version("torch"))' \
         >"$venv/torch.txt"
     pip_install "$venv" --constraint "$venv/torch.txt" --editable "$root${extras:+[$extras]}"
+    # From Python 3.12 on, RAVE's pin of scipy cannot be met, and is not needed.
+    "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' &&
+        pip_install "$venv" --no-deps "acids-rave==2.3.1"
     printf '%s\n' "$want" >"$stamp"
 }
 

@@ -45,7 +45,8 @@ def test_anything_broken_makes_the_answer_no(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize(
-    ("version", "status"), [((3, 10, 1), "ok"), ((3, 11, 9), "ok"), ((3, 12, 0), "broken")]
+    ("version", "status"),
+    [((3, 9, 19), "broken"), ((3, 10, 1), "ok"), ((3, 13, 9), "ok"), ((3, 15, 0), "broken")],
 )
 def test_python(version, status):
     assert d.check_python(version).status == status

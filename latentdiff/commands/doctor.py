@@ -101,16 +101,12 @@ def _checks(root: Path) -> list[Callable[[], CheckResult]]:
 
 
 def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> CheckResult:
-    """Whether RAVE's dependencies support this version of Python."""
+    """Whether latentdiff is tested with this version of Python."""
     text = ".".join(map(str, version))
-    if version[:2] in ((3, 10), (3, 11)):
+    if (3, 10) <= version[:2] <= (3, 13):
         return CheckResult("ok", "python", text)
-    return CheckResult(
-        "broken",
-        "python",
-        f"{text}, but RAVE's scipy 1.10 supports only 3.10 and 3.11",
-        "install Python 3.11 and create the environment again",
-    )
+    advice = "install Python 3.13 (or 3.10 to 3.12) and create the environment again"
+    return CheckResult("broken", "python", f"{text}; known to work are 3.10 to 3.13", advice)
 
 
 def check_torch() -> CheckResult:

@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import io
 import logging
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -63,8 +64,15 @@ def _explain(error: ImportError) -> UserError:
     return UserError(
         "RAVE cannot be imported",
         why=str(error),
-        do_this='pip install "acids-rave==2.3.1" "setuptools<81"; `latentdiff doctor` checks it.',
+        do_this=f"{install_command()}; `latentdiff doctor` checks it.",
     )
+
+
+def install_command(python: tuple[int, ...] = sys.version_info[:2]) -> str:
+    """The line that installs RAVE: from Python 3.12 on its pin of scipy cannot be met."""
+    if python >= (3, 12):
+        return 'pip install --no-deps "acids-rave==2.3.1"'
+    return 'pip install "acids-rave==2.3.1" "setuptools<81"'
 
 
 @cache

@@ -1,8 +1,9 @@
 """Gives RAVE the scipy that it was written for, where a newer one is installed.
 
-acids-rave 2.3.1 pins scipy 1.10.0, which ends at Python 3.11. It takes two functions from
-`scipy.signal` that have changed since: `kaiser` is found in `scipy.signal.windows` only, and
-`firwin` no longer knows `nyq`, half of the sample rate.
+acids-rave 2.3.1 pins scipy 1.10.0, which ends at Python 3.11. It takes from `scipy.signal` what has
+changed since: `kaiser` is found in `scipy.signal.windows` only, and `firwin` no longer knows `nyq`,
+half of the sample rate. It also hands `kaiserord` an array of one width, which newer numpys do not
+take for a number.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
+
+import numpy as np
 
 
 @contextmanager
@@ -23,19 +26,27 @@ def old_scipy() -> Iterator[None]:
     from scipy import signal
 
     module: Any = signal
-    before = {name: getattr(module, name, None) for name in ("kaiser", "firwin")}
+    given = {"kaiser": signal.windows.kaiser, "kaiserord": _of_one_width(signal.kaiserord)}
+    if "nyq" not in inspect.signature(signal.firwin).parameters:
+        given["firwin"] = _with_nyq(signal.firwin)
+    before = {name: getattr(module, name) for name in given if hasattr(module, name)}
     try:
-        if before["kaiser"] is None:
-            module.kaiser = signal.windows.kaiser
-        if "nyq" not in inspect.signature(signal.firwin).parameters:
-            module.firwin = _with_nyq(signal.firwin)
+        vars(module).update(given)
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                delattr(module, name)
-            else:
-                setattr(module, name, value)
+        for name in given:
+            delattr(module, name)
+        vars(module).update(before)
+
+
+def _of_one_width(kaiserord: Any) -> Any:
+    """scipy's `kaiserord`, which also takes an array of one width."""
+
+    @wraps(kaiserord)
+    def of_one_width(ripple: float, width: Any) -> Any:
+        return kaiserord(ripple, np.asarray(width).item())
+
+    return of_one_width
 
 
 def _with_nyq(firwin: Any) -> Any:
