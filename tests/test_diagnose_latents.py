@@ -117,7 +117,8 @@ class TestDraws:
         loss = float(objective(knows_mean, z, level, noise, None))
         found = draws.losses(objective, level, share)
         assert loss == pytest.approx(found.floor, rel=0.01)
-        assert found.floor < found.variance < found.zero
+        # Of data of unit variance, v is best predicted as 0: both bounds are one, but for rounding.
+        assert found.floor < found.variance < found.zero * (1 + 1e-9)
         assert draws.losses(objective, level, torch.ones(2)).unlearnable == pytest.approx(1)
 
     @pytest.mark.parametrize(("kind", "power"), [("l1", 1), ("mse", 2)])
