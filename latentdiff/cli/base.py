@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentdiff import __version__
+from latentdiff.cli import rave_line
 from latentdiff.errors import EXIT_CODES, EXIT_OK, EXIT_SKIPPED
 
 if TYPE_CHECKING:
@@ -77,7 +78,15 @@ class Group(click.Group):
 
 
 class Root(Group):
-    """The top-level command; its help ends with the exit codes."""
+    """The top-level command: knows RAVE's words too, and its help ends with the exit codes."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {name: _long_options(command) for name, command in self.commands.items()}
+        translation = rave_line.translate(args, own)
+        if not {"-q", "--quiet"} & set(args):
+            for line in translation.notes:
+                click.echo(line, err=True)
+        return super().parse_args(ctx, translation.words)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Exit codes"):
@@ -106,6 +115,12 @@ def cli() -> None:
     Any setting of the YAML can follow the options as KEY=VALUE, such as training.steps=20000;
     `latentdiff config schema --table` lists them all.
     """
+
+
+def _long_options(command: click.Command) -> set[str]:
+    """Names without dashes."""
+    options = [name for each in command.params for name in (*each.opts, *each.secondary_opts)]
+    return {name.removeprefix("--") for name in options if name.startswith("--")}
 
 
 class _Console(logging.Handler):
@@ -262,12 +277,16 @@ def _run_of_words(words: tuple[str, ...], optional: bool) -> tuple[Path | None, 
 
 
 def _with_places(run: Run, options: dict[str, Any]) -> Run:
-    """The run, with the dataset and RAVE that --dataset and --rave named, now or earlier.
+    """The run, with the dataset, RAVE and latents that options named, now or earlier.
 
     A dataset given earlier is filled into `options`. A RAVE given earlier only replaces the run's
-    own, if that is missing: latents that name their codec come first.
+    own, if that is missing: latents that name their codec come first. Of latents only the folder
+    that `encode` writes counts, which is taken out of `options`.
     """
     earlier = run.read_elsewhere()
+    latents = options.pop("latents_output", None)
+    if latents is None and not run.latents.exists():
+        latents = earlier.get("latents")
     if "dataset" in options and options["dataset"] is None and not run.dataset.exists():
         options["dataset"] = earlier.get("dataset")
     rave = options.get("rave")
@@ -275,7 +294,12 @@ def _with_places(run: Run, options: dict[str, Any]) -> Run:
         rave = None  # its folder alone would stand for another checkpoint
     elif "rave" in options and rave is None and not run.rave.exists():
         rave = earlier.get("rave")
-    return replace(run, dataset_elsewhere=options.get("dataset"), rave_elsewhere=rave)
+    return replace(
+        run,
+        dataset_elsewhere=options.get("dataset"),
+        rave_elsewhere=rave,
+        latents_elsewhere=latents,
+    )
 
 
 def plain_command(

@@ -158,6 +158,12 @@ def train_rave(run: Run, project: Project, **options: Any) -> list[str]:
 )
 @click.option("--dataset", type=PATH, help="Encode the files of another dataset.")
 @click.option(
+    "--latents",
+    "latents_output",
+    type=PATH,
+    help="Where to write the latents. [latents/ of the run]",
+)
+@click.option(
     "--check", is_flag=True, help="Decode some held-out files and compare them with the originals."
 )
 @launch_options
@@ -238,6 +244,7 @@ def sample(
 @rave_option
 @ckpt_option
 @click.option("--name", help="Samples to decode, and folder below audio/ to write.")
+@click.option("--output", type=PATH, help="Where to write instead. [audio/NAME of the run]")
 @format_option
 @click.option(
     "--limit/--no-limit",

@@ -81,6 +81,7 @@ def decode(
     rave: Path | None = None,
     ckpt: str | None = None,
     name: str | None = None,
+    output: Path | None = None,
     audio_format: sound.AudioFormat = "wav",
     limit: bool = True,
     force: bool = False,
@@ -91,10 +92,10 @@ def decode(
 
     `latents`: None takes the samples called `name`, or the newest ones. `rave` and `ckpt`: None
     takes the weights that the latents were made with if they are still there, else the run's own
-    codec. `name`: the folder below `run.audio`. `limit`: peaks beyond full scale are turned down,
-    not cut off. Always returns []: nothing is skipped. Raises UserError if latents or codec are
-    missing, do not belong together (`force` accepts another codec of the same number of
-    dimensions), or latents are not finite.
+    codec. `output`: where to write; None: `name` below `run.audio`. `limit`: peaks beyond full
+    scale are turned down, not cut off. Always returns []: nothing is skipped. Raises UserError if
+    latents or codec are missing, do not belong together (`force` accepts another codec of the same
+    number of dimensions), or latents are not finite.
     """
     source = latents or _samples(run, name)
     store = LatentStore.open(source)
@@ -105,7 +106,7 @@ def decode(
             why=f"the one they were made with is unknown or gone, and {run.rave} does not exist",
             do_this="name their codec with --rave.",
         )
-    directory = run.audio / folder_name(name or source.resolve().with_suffix("").name)
+    directory = output or run.audio / folder_name(name or source.resolve().with_suffix("").name)
     settings = {"format": audio_format, **({} if limit else {"limit": False})}
     inputs = {
         "codec": Input(str(codec.origin.path.resolve()), codec.fingerprint),

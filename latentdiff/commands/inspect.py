@@ -52,9 +52,7 @@ def _stage(directory: Path) -> None:
     log.info("%s", directory)
     log.info(
         "  %s: %s, %.0f s, started %s",
-        info.stage,
-        status,
-        info.wall_seconds,
+        *(info.stage, status, info.wall_seconds),
         info.started.isoformat(timespec="seconds"),
     )
     log.info("  command: %s", info.command)

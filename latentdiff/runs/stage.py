@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.yaml"
 LOCK_FILE = ".lock"
+PLACEHOLDERS = (".gitkeep", ".DS_Store")
+"""Files of a folder that counts as empty."""
 ELSEWHERE_FILE = "elsewhere.json"
-"""File of a run that records the dataset and RAVE model used from outside it."""
+"""File of a run that records the dataset, RAVE model and latents outside of it."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Run:
     """Dataset outside the run, given with --dataset; only to be remembered."""
     rave_elsewhere: Path | None = None
     """RAVE outside the run, given with --rave; None: the run's own."""
+    latents_elsewhere: Path | None = None
+    """Folder outside the run that `encode --latents` writes; None: the run's own."""
 
     @property
     def config(self) -> Path:
@@ -66,8 +70,8 @@ class Run:
 
     @property
     def latents(self) -> Path:
-        """Folder of the encoded latents."""
-        return self.root / "latents"
+        """Folder of the encoded latents: that given to `encode`, else the run's own."""
+        return self.latents_elsewhere or self.root / "latents"
 
     @property
     def diffusion(self) -> Path:
@@ -90,7 +94,8 @@ class Run:
         return self.root / "audio"
 
     def read_elsewhere(self) -> dict[str, Path]:
-        """`dataset` and `rave` as earlier commands were given them; only those that were.
+        """`dataset`, `rave` and `latents` as earlier commands were given them; only those that
+        were.
 
         Raises UserError if the file is damaged.
         """
@@ -104,12 +109,16 @@ class Run:
             raise UserError(
                 f"{path} cannot be read",
                 why=str(error),
-                do_this="delete it, and give --dataset and --rave again where they are needed.",
+                do_this="delete it, and give --dataset, --rave and --latents again where needed.",
             ) from error
 
     def write_elsewhere(self) -> None:
         """Remember the places outside the run for later commands."""
-        given = {"dataset": self.dataset_elsewhere, "rave": self.rave_elsewhere}
+        given = {
+            "dataset": self.dataset_elsewhere,
+            "rave": self.rave_elsewhere,
+            "latents": self.latents_elsewhere,
+        }
         new = {name: path.resolve() for name, path in given.items() if path is not None}
         if new:
             places = {name: str(path) for name, path in (self.read_elsewhere() | new).items()}
@@ -246,7 +255,7 @@ def refuse_foreign(directory: Path) -> None:
         raise UserError(
             f"{directory} is a file", why="it has to be a folder", do_this="choose another path."
         )
-    ours = {RUN_FILE, LOCK_FILE}
+    ours = {RUN_FILE, LOCK_FILE, *PLACEHOLDERS}
     if directory.is_dir():
         names = {entry.name for entry in directory.iterdir()}
         if names - ours and RUN_FILE not in names:
