@@ -15,6 +15,7 @@ import torch
 
 import latentdiff
 from latentdiff import streaming
+from latentdiff.commands.inspect import inspect
 from latentdiff.errors import UserError
 from latentdiff.rave import streaming_export
 from latentdiff.rave.checkpoint import read_checkpoint
@@ -334,6 +335,20 @@ def test_exports_that_are_none(tmp_path):
     torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / "linear.ts"))
     with pytest.raises(UserError, match="is not an exported RAVE model"):
         RaveCodec.open(tmp_path / "linear.ts")
+
+
+def test_exports_are_inspected(exports, tmp_path, caplog):
+    caplog.set_level("INFO")
+    for name, kind in (("v2", "not for streaming"), ("v2_streaming", "for streaming")):
+        caplog.clear()
+        inspect(exports / f"{name}.ts")
+        assert f"exported {kind} (VariationalEncoder)" in caplog.text
+        assert "8000 Hz, 1 channel, 6 latents every 64 samples" in caplog.text
+    whole = (exports / "v2.ts").read_bytes()
+    (tmp_path / "cut.ts").write_bytes(whole[: len(whole) // 2])
+    for use in (inspect, RaveCodec.open):
+        with pytest.raises(UserError, match="damaged, or not TorchScript"):
+            use(tmp_path / "cut.ts")
 
 
 @pytest.mark.parametrize(

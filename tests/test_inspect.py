@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -88,3 +89,52 @@ def test_damaged_files_are_named(tmp_path, name):
 def test_a_folder_of_something_else_is_refused(tmp_path):
     with pytest.raises(UserError, match=runs.RUN_FILE):
         inspect(tmp_path)
+
+
+@pytest.mark.real
+def test_a_run_of_rave(rave_run, logged, tmp_path, make_rave_run):
+    inspect(rave_run)
+    for line in ("a run of RAVE", "step 7, phase 1 (rave train)", "8000 Hz, 1 channel, 6 latents"):
+        assert line in logged.text
+    assert f"latentdiff encode --run RUN --rave {rave_run}" in logged.text
+    # The folder above two of them.
+    logged.clear()
+    make_rave_run(tmp_path / "b", steps=(3, 9), names=("best.ckpt", "epoch.ckpt"))
+    make_rave_run(tmp_path / "a", seed=1)
+    (tmp_path / "a" / "version_0" / "checkpoints" / "epoch.ckpt").write_bytes(b"cut")
+    inspect(tmp_path)
+    assert logged.text.count("a run of RAVE") == 2
+    assert "not usable" in logged.text and "best.ckpt, step 3" in logged.text
+
+
+@pytest.mark.real
+def test_a_checkpoint_of_rave(rave_run, logged, tmp_path):
+    (path,) = rave_run.rglob("*.ckpt")
+    inspect(path)
+    assert "step 7, phase 1 (rave train)" in logged.text and "6 latents" in logged.text
+    logged.clear()
+    shutil.copy(path, tmp_path / "alone.ckpt")
+    inspect(tmp_path / "alone.ckpt")
+    assert "no config.gin beside it" in logged.text
+    with pytest.raises(UserError, match=r"has weights but no config\.gin"):
+        inspect(tmp_path)
+    torch.save({"state_dict": {"other": torch.zeros(1)}}, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match="not a checkpoint of RAVE"):
+        inspect(tmp_path / "other.ckpt")
+
+
+def test_a_folder_of_latents(tmp_path, logged):
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        path = tmp_path / "songs" / f"{i}.npy"
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, np.cumsum(rng.standard_normal((4, 50 + i)), axis=1).astype(np.float32))
+    np.save(tmp_path / "songs" / "1.spec.npy", np.zeros((80, 204), np.float32))
+    inspect(tmp_path)
+    for line in (
+        "latents of 3 files, 4 dimensions, [dimensions, frames]",
+        "153 frames; the shortest file has 50, the longest 52",
+        "1 of 3 have a mel spectrogram; the first is [80, 204], 4 columns",
+        "which are labels: songs",
+    ):
+        assert line in logged.text

@@ -299,7 +299,8 @@ def evaluate(run: Run, project: Project, **options: Any) -> list[str]:
 def inspect(path: Path) -> None:
     """Show what a run, a stage or a file holds.
 
-    Reads audio, .npy and .safetensors files.
+    Also a run of `rave train`, a RAVE's .ckpt or .ts, a folder of .npy latents, and audio,
+    .npy and .safetensors files.
     """
     from latentdiff.commands.inspect import inspect as work
 

@@ -1,42 +1,54 @@
-"""`inspect PATH`: what a run, a stage, an audio file or a checkpoint holds."""
+"""`inspect PATH`: what a run, a stage, a RAVE, a folder of latents or a file holds."""
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 from pathlib import Path
 
 from latentdiff import runs
 from latentdiff.errors import UserError
 from latentdiff.latents.store import STATISTICS
+from latentdiff.model import inspection
+from latentdiff.rave import describe
 from latentdiff.runs import Run
 
 log = logging.getLogger(__name__)
 
-OURS = "latentdiff"
-"""Metadata key under which a diffusion checkpoint describes itself."""
+_FILES = {
+    ".safetensors": inspection.describe_weights,
+    ".npy": inspection.describe_array,
+    ".ckpt": describe.describe_checkpoint,
+    ".ts": describe.describe_export,
+}
+"""Ending of a file -> lines about it; others are audio."""
 
 
 def inspect(path: Path) -> None:
     """Log what `path` holds. Raises UserError if latentdiff does not know what it is."""
     if not path.exists():
         raise UserError(f"nothing at {path}")
-    if path.is_file():
-        _file(path)
-    else:
+    if path.is_dir():
         _folder(path)
+    elif path.suffix in _FILES:
+        _log(_FILES[path.suffix](path))
+    else:
+        _audio(path)
 
 
 def _folder(path: Path) -> None:
     stages = [path] if (path / runs.RUN_FILE).exists() else _stages(Run(path))
-    if not stages:
+    if stages:
+        for stage in stages:
+            _stage(stage)
+    elif describe.holds_rave(path):
+        _log(describe.describe_runs(path))
+    elif any(path.rglob("*.npy")):
+        _log(inspection.describe_latents(path))
+    else:
         raise UserError(
-            f"{path} is neither a run directory nor a stage of one",
-            why=f"there is no {runs.RUN_FILE} in it or in the stages of a run",
+            f"{path} is no run directory, no stage of one, no RAVE and no folder of latents",
+            why=f"it holds no {runs.RUN_FILE}, no config.gin and no .npy file",
         )
-    for stage in stages:
-        _stage(stage)
 
 
 def _stages(run: Run) -> list[Path]:
@@ -49,17 +61,14 @@ def _stage(directory: Path) -> None:
     info = runs.read_run(directory)
     assert info is not None  # the caller saw its run.json
     status = info.status + (f" ({info.error})" if info.error else "")
+    started = info.started.isoformat(timespec="seconds")
     log.info("%s", directory)
-    log.info(
-        "  %s: %s, %.0f s, started %s",
-        *(info.stage, status, info.wall_seconds),
-        info.started.isoformat(timespec="seconds"),
-    )
+    log.info("  %s: %s, %.0f s, started %s", info.stage, status, info.wall_seconds, started)
     log.info("  command: %s", info.command)
     for name, source in info.inputs.items():
         log.info("  from %s: %s (%s)", name, source.path, source.fingerprint[:12])
     for key, value in info.result.items():
-        log.info("  %s: %s", key, _short(value))
+        log.info("  %s: %s", key, inspection.short(value))
     if (directory / STATISTICS).exists():
         from latentdiff.latents.statistics import LatentStatistics
 
@@ -68,81 +77,20 @@ def _stage(directory: Path) -> None:
     if any((directory / "checkpoints").glob("*.safetensors")):
         from latentdiff.training import checkpoint
 
-        _network(checkpoint.find(directory))
+        _log(inspection.describe_network(checkpoint.find(directory)))
 
 
-def _network(weights: Path) -> None:
-    from latentdiff.model.model import Model
-    from latentdiff.networks.build import describe
+def _audio(path: Path) -> None:
+    from latentdiff import audio
 
-    model = Model.load(weights)
-    described = describe(
-        model.denoiser.network,  # type: ignore[arg-type]
-        frames=model.spec.window,
-        frames_per_second=1 / model.spec.seconds(1),
-    )
-    log.info("  network: %s", described)
-    for warning in model.spec.recipe.warnings:
-        log.warning("%s", warning)
-
-
-def _short(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 200 else text[:197] + "..."
-
-
-def _file(path: Path) -> None:
-    if path.suffix == ".safetensors":
-        _safetensors(path)
-    elif path.suffix == ".npy":
-        _array(path)
-    else:
-        from latentdiff import audio
-
-        found = audio.probe(path)
-        log.info(
-            "%s: %.2f s, %d Hz, %d channel(s), %s (read by %s)",
-            path,
-            found.seconds,
-            found.sample_rate,
-            found.channels,
-            found.format,
-            found.decoder,
-        )
-
-
-def _array(path: Path) -> None:
-    import numpy as np
-
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} is not a usable .npy file", why=str(error)) from error
-    finite = bool(np.isfinite(array).all())
+    found = audio.probe(path)
+    shape = found.seconds, found.sample_rate, found.channels
     log.info(
-        "%s: %s %s, min %.4g, max %.4g, mean %.4g, std %.4g%s",
-        path,
-        array.dtype,
-        list(array.shape),
-        array.min(),
-        array.max(),
-        array.mean(),
-        array.std(),
-        "" if finite else ", holds NaN or Inf",
+        "%s: %.2f s, %d Hz, %d channel(s), %s (read by %s)",
+        *(path, *shape, found.format, found.decoder),
     )
 
 
-def _safetensors(path: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata, names = file.metadata() or {}, list(file.keys())
-            count = sum(math.prod(file.get_slice(name).get_shape()) for name in names)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a usable .safetensors file", why=str(error)) from error
-    log.info("%s: %d tensors, %s numbers", path, len(names), f"{count:,}")
-    for key, value in metadata.items():
-        log.info("  %s: %s", key, _short(value))
-    if OURS in metadata:
-        _network(path)
+def _log(lines: list[str]) -> None:
+    for line in lines:
+        log.info("%s", line)

@@ -28,6 +28,10 @@ class LatentConfig(Section):
     keep_std: bool = False
     """Also store the posterior's standard deviation; doubles the disk space."""
 
+    hop: int = Field(default=2048, ge=1)
+    """Audio samples per latent frame, at data.sample_rate, of a folder of .npy files that does not
+    name its codec; 2048 is RAVE v2's. Latents of `encode` record their own."""
+
     chunk_seconds: float = Field(default=20.0, gt=0)
     """Seconds of audio that the codec processes at once; longer files are processed in overlapping
     chunks, with the same result. Larger is faster and takes more memory."""

@@ -1,6 +1,6 @@
 """A folder of latents: raw posterior means [D, T], one `.npy` per recording, and their origin.
 
-Our own stores have a manifest; a plain folder of `.npy` files ([D, T] or [1, D, T]) is read too.
+Our own stores have a manifest; a plain folder of `.npy` files is read too, see `plain`.
 Arrays are stored frame by frame (Fortran order), so that they can be written as they are encoded,
 and a window of a long file is one contiguous read.
 
@@ -10,9 +10,8 @@ Shapes: D latent dimensions, K condition features, T latent frames.
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -24,11 +23,10 @@ from latentdiff import runs
 from latentdiff.errors import UserError
 from latentdiff.latents import statistics
 from latentdiff.latents.arrays import read_array
+from latentdiff.latents.plain import read_plain
 from latentdiff.latents.statistics import LatentStatistics
 from latentdiff.runs import RunInfo
 from latentdiff.split import held_out
-
-log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.jsonl"
 STATISTICS = "stats.safetensors"
@@ -39,12 +37,6 @@ PLAIN_VALIDATION = 0.1
 SETTLED = 2.0
 """Seconds after which a file's modification time identifies its content: a file that was written
 twice within the resolution of the clock can have one time for two contents."""
-
-TRANSPOSE = (
-    'python -c "import sys, numpy as np; '
-    '[np.save(f, np.load(f).swapaxes(-1, -2)) for f in sys.argv[1:]]" FILES'
-)
-"""Command that transposes arrays in place."""
 
 ManifestRow = dict[str, str | int | float | dict[str, str] | None]
 """A line of the manifest: the fields of an `Entry`."""
@@ -129,20 +121,26 @@ class LatentStore:
     """D."""
     codec: CodecFacts | None = None
     """None: latents from elsewhere, of an unknown codec."""
+    plain: bool = False
+    """Whether another program may have written it: features are as long as they happen to be."""
+    transposed: bool = False
+    """Whether the files of the latents are [T, D]."""
 
     @classmethod
     def open(cls, path: Path) -> LatentStore:
         """The store in a folder, ours or plain, or a single `.npy` file as a store of one entry.
 
-        A file inside one of our stores keeps its codec. Raises UserError if there is none, if it is
-        unfinished, or if a file is damaged or has another number of dimensions than the rest. Warns
-        of plain arrays that may be transposed.
+        A run directory stands for its latents. A file inside one of our stores keeps its codec.
+        Raises UserError if there is none, if it is unfinished, or if a file is damaged or has
+        another number of dimensions than the rest. Warns of plain arrays that may be transposed.
         """
         if not path.exists():
             raise UserError(f"no latents at {path}", do_this="make some with `latentdiff encode`.")
         if path.is_file():
             return _open_file(path)
         info = runs.read_run(path)
+        if info is None and runs.read_run(path / "latents", "encode") is not None:
+            return LatentStore.open(path / "latents")
         if info is not None:
             runs.require_done(path, info.stage, info.stage)
         if info is None or not (path / MANIFEST).is_file():
@@ -167,9 +165,14 @@ class LatentStore:
         return None if entry.std is None else self._read(entry, entry.std, self.latent_dim)
 
     def features(self, entry: Entry, name: str) -> np.ndarray | None:
-        """Condition features [K, T] of the kind `name`; None: not stored."""
+        """Condition features [K, T] of the kind `name`; None: not stored.
+
+        Of a plain folder as they are in the file, [K, M] or [M, K] for some number of frames M.
+        """
         file = entry.feature_files().get(name)
-        return None if file is None else self._read(entry, file, None)
+        if file is None:
+            return None
+        return read_array(self.root / file) if self.plain else self._read(entry, file, None)
 
     def statistics(self) -> LatentStatistics:
         """Statistics of the training files: saved by `encode`; of other latents, computed now.
@@ -214,7 +217,7 @@ class LatentStore:
 
     def _read(self, entry: Entry, name: str, rows: int | None) -> np.ndarray:
         path = self.root / name
-        array = read_array(path)
+        array = read_array(path).T if self.transposed else read_array(path)
         if array.shape[1] != entry.frames or rows not in (None, array.shape[0]):
             raise UserError(
                 f"{path} does not match the manifest",
@@ -277,70 +280,25 @@ def _facts(info: RunInfo | None) -> CodecFacts | None:
 
 
 def _open_plain(path: Path, facts: CodecFacts | None) -> LatentStore:
-    root = path if path.is_dir() else path.parent
-    files = sorted(path.rglob("*.npy")) if path.is_dir() else [path]
-    files = [file for file in files if not file.name.startswith(".")]
-    if not files:
-        raise UserError(
-            f"there are no latents in {path}",
-            why="no .npy file and no manifest",
-            do_this="give a folder that `latentdiff encode` or `latentdiff sample` wrote.",
-        )
-    shapes = [_shape(file) for file in files]
-    _check_dimensions(files, shapes)
-    if facts is None:
-        _warn_if_transposed(path, shapes)
-    keys = [file.relative_to(root).with_suffix("").as_posix() for file in files]
-    chosen = held_out(keys, PLAIN_VALIDATION, seed=0)
+    plain = read_plain(path, known=facts is not None)
+    chosen = held_out([file.key for file in plain.files], PLAIN_VALIDATION, seed=0)
     entries = [
         Entry(
-            key=key,
+            key=file.key,
             source=None,
-            split="validation" if key in chosen else "train",
+            split="validation" if file.key in chosen else "train",
             samples=None,
-            frames=shape[1],
-            mean=file.relative_to(root).as_posix(),
-            label=key.rpartition("/")[0].rpartition("/")[2] or None,
+            frames=file.frames,
+            mean=file.mean,
+            std=file.std,
+            mel=file.mel,
+            label=file.label,
         )
-        for key, file, shape in zip(keys, files, shapes, strict=True)
+        for file in plain.files
     ]
-    return LatentStore(root, entries, shapes[0][0], facts)
-
-
-def _shape(file: Path) -> tuple[int, int]:
-    rows, frames = read_array(file).shape
-    return rows, frames
-
-
-def _check_dimensions(files: Sequence[Path], shapes: Sequence[tuple[int, int]]) -> None:
-    """Raises UserError if not all arrays have the same first axis."""
-    for file, shape in zip(files, shapes, strict=True):
-        if shape[0] == shapes[0][0]:
-            continue
-        what = f"{file} has {shape[0]} dimensions, {files[0].name} has {shapes[0][0]}"
-        if all(frames == shapes[0][1] for _, frames in shapes):
-            raise UserError(
-                what,
-                why=f"latents are [dimensions, frames]; the second axis of these is always "
-                f"{shape[1]}, as if they were [frames, dimensions]",
-                do_this=f"if so, transpose them: {TRANSPOSE}",
-            )
-        raise UserError(
-            what,
-            why="latents of different codecs cannot be used together",
-            do_this="keep them in separate folders (latents are [dimensions, frames]).",
-        )
-
-
-def _warn_if_transposed(path: Path, shapes: Sequence[tuple[int, int]]) -> None:
-    """Short clips of a large codec have fewer frames than dimensions too, so this is no error."""
-    if all(frames < rows for rows, frames in shapes):
-        rows, frames = shapes[0]
-        log.warning(
-            "%s: [%d, %d] is taken as %d dimensions of %d frames. If these arrays are "
-            "[frames, dimensions], transpose them: %s",
-            *(path, rows, frames, rows, frames, TRANSPOSE),
-        )
+    return LatentStore(
+        plain.root, entries, plain.latent_dim, facts, plain=True, transposed=plain.transposed
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from latentdiff import config, runs
+from latentdiff.conditions.align import align
 from latentdiff.conditions.kind import (
     CategoryKind,
     ConditionKind,
     FeatureKind,
     LatentKind,
+    SpectralKind,
     condition_kind,
     feature_kinds,
 )
@@ -77,7 +79,7 @@ def fit_conditions(
         kind = condition_kind(name, settings)
         if isinstance(kind, FeatureKind):
             _check_settings(store, kind)
-            features = [stored_features(store, entry, kind) for entry in train]
+            features = [stored_features(store, entry, kind, frame_rate) for entry in train]
             known = [each for each in features if each is not None]
             if not known:
                 raise _no_features(store, name, f"no training file has any {name}")
@@ -93,15 +95,22 @@ def fit_conditions(
     return FittedConditions(settings, standardisers, references, labels)
 
 
-def stored_features(store: LatentStore, entry: Entry, kind: FeatureKind) -> np.ndarray | None:
+def stored_features(
+    store: LatentStore, entry: Entry, kind: FeatureKind, frame_rate: float
+) -> np.ndarray | None:
     """Raw condition features [K, T] of a file; None where the recording has none of the kind.
 
-    Raises UserError where they were not stored.
+    `frame_rate`: latent frames per second. Raises UserError where they were not stored, or do not
+    fit the latents.
     """
     features = store.features(entry, kind.name)
     if features is None and not (kind.optional and _recorded(store, kind.name)):
         raise _no_features(store, kind.name, f"{entry.key} has none")
-    return features
+    if features is None or not store.plain:
+        return features
+    assert isinstance(kind, SpectralKind)  # a plain folder has no features but mel
+    path = store.root / entry.feature_files()[kind.name]
+    return align(features, kind, entry.frames, frame_rate, str(path))
 
 
 def stored_kinds(condition: ConditionConfig) -> dict[str, FeatureKind]:
@@ -224,6 +233,13 @@ def _index(labels: list[str], entry: Entry) -> np.ndarray | None:
 
 
 def _no_features(store: LatentStore, name: str, why: str) -> UserError:
+    if store.plain:
+        return UserError(
+            f"the model cannot follow the {name} of the files in {store.root}",
+            why=f"{why}; of latents from another program, only mel spectrograms are read",
+            do_this="put NAME.spec.npy beside each NAME.npy and set condition.kinds=mel, or train "
+            "with condition.kinds=none.",
+        )
     return UserError(
         f"the model cannot follow the {name} of the recordings in {store.root}",
         why=f"{why}; features are stored when the latents are encoded",

@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 
 VARIANCE_WINDOWS = 1024
 """Windows that the variance of transformed latents is measured on."""
-PLAIN_HOP = 2048
-"""Audio samples per frame that a plain folder of latents is assumed to have: RAVE v2's."""
 SHORTEST_WINDOW = 16
 """Frames below which a training window is not shortened to fit the recordings."""
 
@@ -174,7 +172,7 @@ def features_of(model: Model, store: LatentStore, entry: Entry) -> dict[str, np.
     Raises UserError where they were not stored.
     """
     return {
-        name: stored_features(store, entry, kind)
+        name: stored_features(store, entry, kind, model.codec.frame_rate)
         for name, kind in model.kinds.items()
         if isinstance(kind, FeatureKind)
     }
@@ -216,14 +214,13 @@ def _variance(model: Model, store: LatentStore, settings: TrainingConfig) -> Ten
 
 
 def _assumed_codec(store: LatentStore, project: Project) -> CodecFacts:
-    rate = project.data.sample_rate
+    rate, hop = project.data.sample_rate, project.latents.hop
     log.warning(
-        "%s does not name the codec of its latents; assuming %d Hz and %d samples per frame",
-        store.root,
-        rate,
-        PLAIN_HOP,
+        "%s does not name the codec of its latents; assuming %d Hz (data.sample_rate) and %d "
+        "samples per frame (latents.hop)",
+        *(store.root, rate, hop),
     )
-    return CodecFacts("", rate, PLAIN_HOP, store.latent_dim, 1)
+    return CodecFacts("", rate, hop, store.latent_dim, 1)
 
 
 def _on_tensors(standardiser: Standardiser) -> Callable[[Tensor], Tensor]:

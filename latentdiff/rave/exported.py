@@ -84,7 +84,8 @@ class ExportNet:
 
     def __init__(self, script: ScriptModule, device: torch.device) -> None:
         self._parts: Any = script.eval()
-        if is_streaming(script):
+        self.streaming = is_streaming(script)
+        if self.streaming:
             self._parts = StatelessExport(script)
         self._parts.to(device)
         self.kind = _class(script.encoder)

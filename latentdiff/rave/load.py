@@ -53,7 +53,7 @@ def load_rave(run: Path, ckpt: str | Path | None = None) -> tuple[RAVE, Origin]:
     weights = checkpoint["state_dict"]
     model = _build(config, weights)
     _fill(model, weights, path)
-    return model.eval(), _origin(path, checkpoint)
+    return model.eval(), origin_of(path, checkpoint)
 
 
 def codec_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -61,7 +61,8 @@ def codec_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in weights.items() if name.startswith(_CODEC_PARTS)}
 
 
-def _origin(path: Path, checkpoint: Mapping[str, Any]) -> Origin:
+def origin_of(path: Path, checkpoint: Mapping[str, Any]) -> Origin:
+    """Step and phase of a checkpoint."""
     step = checkpoint.get("global_step")
     flags = [v for k, v in checkpoint["state_dict"].items() if k.endswith("coder.warmed_up")]
     phase = None if not flags else 2 if any(bool(flag) for flag in flags) else 1

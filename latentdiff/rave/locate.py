@@ -55,12 +55,28 @@ def find_run(run: Path, ckpt: str | Path | None = None) -> tuple[Path, Path]:
         )
     place = _find(run)
     if place is None:
-        raise UserError(
-            f"{run} is not a RAVE run",
-            why=f"it has no {CONFIG}, which describes the architecture",
-            do_this=f"name the folder that holds {CONFIG}, or an exported model.ts.",
-        )
+        raise _no_config(run)
     return place.config, _choose(place.checkpoints, ckpt)
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether a folder is laid out as a run of RAVE, ours or upstream's."""
+    places = ("", f"{_CHECKPOINTS}/", f"version_*/{_CHECKPOINTS}/")
+    return any(any(folder.glob(f"{place}*.ckpt")) for place in places)
+
+
+def _no_config(run: Path) -> UserError:
+    if run.is_file() or has_checkpoints(run):
+        return UserError(
+            f"{run} has weights but no {CONFIG}",
+            why="only that describes the architecture; `rave train` writes it beside version_0",
+            do_this=f"copy the run's {CONFIG} there, or name an exported model.ts.",
+        )
+    return UserError(
+        f"{run} is not a RAVE run",
+        why=f"it has no {CONFIG}, which describes the architecture",
+        do_this=f"name the folder that holds {CONFIG}, or an exported model.ts.",
+    )
 
 
 def find_weights(path: Path, *, resume: bool = False) -> Weights:

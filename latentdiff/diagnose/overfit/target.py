@@ -17,7 +17,7 @@ from latentdiff.errors import UserError
 from latentdiff.evaluation import image
 from latentdiff.latents.store import CodecFacts, LatentStore
 from latentdiff.latents.whitening import Whitening
-from latentdiff.model.data import PLAIN_HOP, fit_window, prepare, windows_of
+from latentdiff.model.data import fit_window, prepare, windows_of
 from latentdiff.model.model import Model
 from latentdiff.model.project import Project
 from latentdiff.model.spec import ModelSpec
@@ -52,7 +52,7 @@ class Target:
         as_they_are = Whitening(
             torch.zeros(channels), torch.eye(channels), torch.ones(channels), variance
         )
-        no_codec = CodecFacts("", project.data.sample_rate, PLAIN_HOP, channels, 1)
+        no_codec = CodecFacts("", project.data.sample_rate, project.latents.hop, channels, 1)
         training = project.training.model_copy(update={"window": frames})
         spec = ModelSpec.of(project.model_copy(update={"training": training}), no_codec)
         return Model.create(spec, as_they_are, seed=project.seed)
