@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+
+from latentdiff.errors import UserError
 
 
 def held_out(keys: Iterable[str], share: float, seed: int) -> set[str]:
@@ -33,3 +35,21 @@ def whole_key(head: str, tail: str) -> str | None:
     name = PurePosixPath(head)
     key = str(name.with_stem(name.stem.removesuffix(" train") or name.stem))
     return key if part_keys(key) == (head, tail) else None
+
+
+def refuse_overlap(training: Iterable[Path | str], held_out: Iterable[Path | str]) -> None:
+    """Raise UserError where a place for validation is, holds, or is inside one to train on."""
+    for place in map(Path, training):
+        for other in map(Path, held_out):
+            first, second = place.expanduser().resolve(), other.expanduser().resolve()
+            if first.is_relative_to(second) or second.is_relative_to(first):
+                raise overlap(f"{other} and {place} overlap")
+
+
+def overlap(what: str) -> UserError:
+    """The error for files that are on both sides; `what` names them."""
+    return UserError(
+        f"files for validation are also training files: {what}",
+        why="the model would be judged by what it has been shown",
+        do_this="move them into a folder of their own, outside of the other.",
+    )

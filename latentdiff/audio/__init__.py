@@ -1,7 +1,7 @@
 """Audio files: find them, read them as blocks of samples, splice, write and name them."""
 
 from latentdiff.audio.decode import AudioError, AudioInfo, blocks, probe, read
-from latentdiff.audio.find import EXTENSIONS, FoundAudio, find, printable
+from latentdiff.audio.find import EXTENSIONS, FoundAudio, find, find_split, printable
 from latentdiff.audio.mono import MonoAudio
 from latentdiff.audio.names import distinct_stems, file_stems, readable_stem
 from latentdiff.audio.settings import DataConfig
@@ -21,6 +21,7 @@ __all__ = [
     "distinct_stems",
     "file_stems",
     "find",
+    "find_split",
     "printable",
     "probe",
     "read",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from latentdiff.errors import UserError
+from latentdiff.split import overlap, refuse_overlap
 
 _LIBSNDFILE = "wav wave flac ogg oga opus mp3 aif aiff aifc au snd caf w64 rf64"
 _FFMPEG = "m4a m4b aac mp4 mp2 mpga wma wv ape ac3 eac3 dts amr mka spx tta alac"
@@ -27,6 +28,35 @@ class FoundAudio:
     """Number of audio files and folders ignored because their name begins with a dot."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
     """(path, reason) of files that look like audio but cannot be read."""
+    held_out: frozenset[str] | None = None
+    """Keys of the files in the folders named for validation; None: none were named."""
+
+
+def find_split(paths: Sequence[Path | str], held_out: Sequence[Path | str]) -> FoundAudio:
+    """`find` in `paths` and, for validation, in `held_out`; keys of the latter begin with
+    `validation/`.
+
+    Raises UserError as `find` does, and where a file is in both.
+    """
+    found = find(paths)
+    if not held_out:
+        return found
+    refuse_overlap(paths, held_out)
+    other = find(held_out)
+    real = {os.path.realpath(path): path for _, path in found.files}
+    for _, path in other.files:
+        if (same := real.get(os.path.realpath(path))) is not None:
+            raise overlap(f"{printable(path)} is {printable(same)}")
+    name = "validation"
+    while any(key.startswith(f"{name}/") for key, _ in found.files):
+        name += "-"
+    files = [(f"{name}/{key}", path) for key, path in other.files]
+    return FoundAudio(
+        sorted([*found.files, *files]),
+        found.hidden + other.hidden,
+        sorted([*found.skipped, *other.skipped]),
+        frozenset(key for key, _ in files),
+    )
 
 
 def find(paths: Sequence[Path | str]) -> FoundAudio:

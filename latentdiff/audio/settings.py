@@ -24,6 +24,9 @@ class DataConfig(Section):
     everything."""
     validation: float = Field(0.1, gt=0, lt=1)
     """Share of the recordings held out for validation."""
+    validation_audio: list[str] = []
+    """Folders and files held out for validation instead of a share of the others; `--validation` on
+    the command line replaces them."""
     hold_out: Literal["files", "ends"] = "files"
     """files: hold out whole files, at least one; of a single file, its end. ends: hold out the end
     of every file. With a handful of very different recordings a held-out file mostly measures how

@@ -163,6 +163,13 @@ device_option = click.option(
 rave_option = click.option(
     "--rave", type=PATH, help="Another RAVE: a run's folder, a `rave train` run, or a model.ts."
 )
+validation_option = click.option(
+    "--validation",
+    "validation_audio",
+    type=PATH,
+    multiple=True,
+    help="Folder or file to hold out, outside of --audio; repeatable.",
+)
 ckpt_option = click.option("--ckpt", help="Checkpoint of RAVE: last, best, or a path. [last]")
 format_option = click.option(
     "--format",
@@ -250,7 +257,8 @@ def stage_command(
                 optional = run_replaced_by is not None and options.get(run_replaced_by) is not None
                 run, settings = _run_of_words(settings, optional)
             own = None if run is None else Run(run)
-            project = resolve(own, config_file, settings, {"seed": seed, "device": device})
+            chosen = {"seed": seed, "device": device, **_validation_settings(options)}
+            project = resolve(own, config_file, settings, chosen)
             where = None if own is None else _with_places(own, options)
             check_upstream(project, [getattr(own, s) for s in upstream if not options.get(s)])
             return finish(worker(where, project, **options), skips)
@@ -274,6 +282,16 @@ def _run_of_words(words: tuple[str, ...], optional: bool) -> tuple[Path | None, 
             return None, words
         raise click.UsageError("name the run directory: runs/techno, or --run runs/techno")
     return Path(words[0]), words[1:]
+
+
+def _validation_settings(options: dict[str, Any]) -> dict[str, Any]:
+    """The settings that --validation stands for, so that the run remembers them; taken out of
+    `options`."""
+    audio, latents = options.pop("validation_audio", ()), options.pop("validation_latents", None)
+    return {
+        "data": {"validation_audio": [str(path) for path in audio]} if audio else None,
+        "training": {"validation_latents": str(latents.resolve())} if latents else None,
+    }
 
 
 def _with_places(run: Run, options: dict[str, Any]) -> Run:

@@ -23,6 +23,7 @@ from latentdiff.cli.base import (
     seed_option,
     stage_command,
     trained_latents_option,
+    validation_option,
 )
 from latentdiff.cli.conditions import condition_options
 from latentdiff.errors import EXIT_FAILURE, EXIT_OK, UserError
@@ -120,6 +121,7 @@ seconds_option = click.option(
 
 @stage_command("latentdiff preprocess --run runs/techno --audio recordings")
 @click.option("--audio", type=PATH, multiple=True, help="Folder or file; repeatable.")
+@validation_option
 @click.option("--dataset", type=PATH, help="Where to write the dataset. [dataset/ of the run]")
 def preprocess(run: Run, project: Project, **options: Any) -> list[str]:
     """Audio files -> dataset.
@@ -156,6 +158,7 @@ def train_rave(run: Run, project: Project, **options: Any) -> list[str]:
 @click.option(
     "--audio", type=PATH, multiple=True, help="Encode this folder or file instead; repeatable."
 )
+@validation_option
 @click.option("--dataset", type=PATH, help="Encode the files of another dataset.")
 @click.option(
     "--latents",
@@ -182,6 +185,12 @@ def encode(run: Run, project: Project, **options: Any) -> list[str]:
     "latentdiff train-diffusion --run runs/techno training.steps=300", upstream=("latents",)
 )
 @click.option("--latents", type=PATH, help="Another folder of latents (.npy). [the run's]")
+@click.option(
+    "--validation",
+    "validation_latents",
+    type=PATH,
+    help="Folder of latents to validate on; those of --latents are then all trained on.",
+)
 @launch_options
 def train_diffusion(run: Run, project: Project, **options: Any) -> list[str]:
     """Latents -> diffusion model. Reports skill against a closed-form baseline.

@@ -110,6 +110,7 @@ def missing(why: str, do_this: str, switch: bool = False) -> Flag:
 
 
 def typed(flag: str) -> str:
+    """A flag as RAVE's users type it."""
     return "--" + flag.replace("-", "_")
 
 

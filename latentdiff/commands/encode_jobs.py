@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from latentdiff import audio as sound
 from latentdiff import runs
 from latentdiff.audio.health import HealthMeter
+from latentdiff.commands.hold_out import require_both
 from latentdiff.errors import UserError
 from latentdiff.evaluation.leaks import Leak, refuse_leaks
 from latentdiff.evaluation.sound import LevelMeter
@@ -146,7 +147,7 @@ def find_jobs(
 
     Raises UserError if there are none, or a held-out file is also among the training files.
     """
-    jobs = _of_audio(project, audio) if audio else _of_dataset(dataset or run.dataset)
+    jobs = _of_audio(project, audio) if audio else _of_dataset(dataset or run.dataset, project)
     refuse_leaks(_leaks(jobs.jobs), allowed=project.training.leaks == "allow")
     return jobs
 
@@ -169,7 +170,7 @@ def _leaks(jobs: Sequence[EncodeJob]) -> list[Leak]:
     return [Leak(key, train[digest], "content", 1.0) for key, digest in held_out if digest in train]
 
 
-def _of_dataset(directory: Path) -> EncodeJobs:
+def _of_dataset(directory: Path, project: Project) -> EncodeJobs:
     manifest = directory / MANIFEST
     if directory.is_dir() and not manifest.is_file() and runs.read_run(directory) is None:
         raise UserError(
@@ -182,7 +183,13 @@ def _of_dataset(directory: Path) -> EncodeJobs:
             f"there is no dataset in {directory}",
             do_this="make one with `latentdiff preprocess`, or name recordings with --audio.",
         )
-    runs.require_done(directory, "preprocess", "preprocess")
+    made = runs.require_done(directory, "preprocess", "preprocess")
+    wanted = project.data.validation_audio
+    if wanted and wanted != made.config.get("data", {}).get("validation_audio"):
+        raise UserError(
+            f"the dataset in {directory} has a split of its own",
+            do_this="give --validation to `latentdiff preprocess`, or beside --audio.",
+        )
     jobs = [job for file in read_manifest(directory) for job in _of_file(file)]
     if not jobs:
         raise UserError(
@@ -212,7 +219,7 @@ def _parts(
 
 
 def _of_audio(project: Project, places: Sequence[Path]) -> EncodeJobs:
-    search = sound.find(places)
+    search = sound.find_split(places, project.data.validation_audio)
     skipped = [f"{path}: {reason}" for path, reason in search.skipped]
     jobs = []
     for key, path in search.files:
@@ -226,20 +233,28 @@ def _of_audio(project: Project, places: Sequence[Path]) -> EncodeJobs:
             why="\n    " + "\n    ".join(skipped[:5]),
             do_this="repair or convert them, or name another folder.",
         )
-    jobs = _split(jobs, project)
+    jobs = _split(jobs, project, search.held_out)
     facts = json.dumps([[job.key, *job.identity()] for job in jobs])
     digest = hashlib.sha256(facts.encode()).hexdigest()
     return EncodeJobs(jobs, skipped, Input("; ".join(map(str, places)), digest))
 
 
-def _split(jobs: list[EncodeJob], project: Project) -> list[EncodeJob]:
-    """Hold out files as `preprocess` does, or the ends of files: of a single one, or on request."""
+def _split(
+    jobs: list[EncodeJob], project: Project, named: frozenset[str] | None
+) -> list[EncodeJob]:
+    """Hold out files as `preprocess` does, or the ends of files: of a single one, or on request.
+
+    `named`: keys of the files to hold out instead.
+    """
     share = project.data.validation
+    if named is not None:
+        require_both([job.key for job in jobs], named)
     longest = max(jobs, key=lambda job: job.seconds)
-    if longest.seconds > 0 and (len(jobs) == 1 or project.data.hold_out == "ends"):
+    by_end = len(jobs) == 1 or project.data.hold_out == "ends"
+    if longest.seconds > 0 and by_end and named is None:
         least = min(LEAST_END, share * longest.seconds)
         return [part for job in jobs for part in _without_end(job, share, least)]
-    chosen = held_out((job.key for job in jobs), share, project.seed)
+    chosen = named or held_out((job.key for job in jobs), share, project.seed)
     for job in jobs:
         if job.key in chosen:
             job.split = "validation"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import replace
 
 from latentdiff.commands.record_writer import FileOutcome, RecordSpec
+from latentdiff.errors import UserError
 from latentdiff.evaluation.sound import SILENT_DB
 from latentdiff.model.project import Project
 from latentdiff.rave.manifest import DatasetFile
@@ -18,16 +20,25 @@ NAMED_FILES = 5
 
 
 def split(
-    files: list[DatasetFile], read: list[FileOutcome], spec: RecordSpec, project: Project
+    files: list[DatasetFile],
+    read: list[FileOutcome],
+    spec: RecordSpec,
+    project: Project,
+    named: frozenset[str] | None = None,
 ) -> list[DatasetFile]:
     """Hold out whole files or, of a single one or where asked for, the ends of files.
 
-    Only sound is held out: a codec that puts out nothing reconstructs silence perfectly.
+    `named`: keys of the files to hold out instead; UserError if there is no sound in them, or none
+    in the others. Only sound is held out: a codec that puts out nothing reconstructs silence
+    perfectly.
     """
     share = project.data.validation
     by_key = {outcome.source.key: outcome for outcome in read}
     audible = [file.key for file in files if file.chunks and is_audible(by_key[file.key])]
     _warn_of_silent_files([f.key for f in files if f.chunks and f.key not in audible], len(files))
+    if named is not None:
+        require_both(audible, named)
+        return [_held_out(file) if file.key in named else file for file in files]
     if len(audible) == 1 or project.data.hold_out == "ends":
         ends = {key: _end(by_key[key], share) for key in audible}
         if any(ends.values()):
@@ -43,6 +54,20 @@ def split(
         return files
     chosen = held_out(audible, share, project.seed)
     return [_held_out(file) if file.key in chosen else file for file in files]
+
+
+def require_both(usable: Collection[str], named: frozenset[str]) -> None:
+    """Raise UserError unless files to train on and files of `named` are usable; both are keys."""
+    for what, some in (
+        ("validation", any(key in named for key in usable)),
+        ("training", any(key not in named for key in usable)),
+    ):
+        if not some:
+            raise UserError(
+                f"there is no sound in the {what} files",
+                why="they are (nearly) silent, or none of them can be read",
+                do_this="name other recordings with --audio and --validation.",
+            )
 
 
 def is_audible(outcome: FileOutcome) -> bool:

@@ -88,8 +88,9 @@ def preprocess(
     if not places and before and before.is_done:
         log.info("%s: already done, nothing to do (--audio makes it from other files)", directory)
         return []
-    search = sound.find(places)
-    _check_places(directory, places)
+    validation = [Path(p) for p in project.data.validation_audio]
+    search = sound.find_split(places, validation)
+    _check_places(directory, [*places, *validation])
     project = _with_places(project, places)
     source = Input("; ".join(map(sound.printable, places)), _fingerprint(search))
     if dry_run:
@@ -125,7 +126,7 @@ def _make(stage: Stage, project: Project, audio: sound.FoundAudio) -> list[str]:
     skipped += [_skipped(outcome) for outcome in outcomes if outcome.skipped]
     skipped.sort(key=lambda file: file.path)
     read = [outcome for outcome in outcomes if not outcome.skipped]
-    files = split(_files(read, spec), read, spec, project)
+    files = split(_files(read, spec), read, spec, project, audio.held_out)
     health = {outcome.source.key: outcome.health for outcome in read if outcome.health}
     _refuse_leaks(files, health, project)
     write_manifest(stage.directory, files, skipped)

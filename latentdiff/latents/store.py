@@ -26,7 +26,7 @@ from latentdiff.latents.arrays import read_array
 from latentdiff.latents.plain import read_plain
 from latentdiff.latents.statistics import LatentStatistics
 from latentdiff.runs import RunInfo
-from latentdiff.split import held_out
+from latentdiff.split import held_out, refuse_overlap
 
 MANIFEST = "manifest.jsonl"
 STATISTICS = "stats.safetensors"
@@ -77,6 +77,20 @@ class Entry:
         """The entry with these files of condition features too, by name."""
         others = {name: file for name, file in files.items() if name != "mel"}
         return replace(self, mel=files.get("mel", self.mel), features={**self.features, **others})
+
+    def as_validation(self, root: Path) -> Entry:
+        """The entry, held out, in another store than that at `root`, which it is from."""
+        files = {name: str(root / file) for name, file in self.features.items()}
+        std, mel = (None if file is None else str(root / file) for file in (self.std, self.mel))
+        return replace(
+            self,
+            key=f"validation/{self.key}",
+            split="validation",
+            mean=str(root / self.mean),
+            std=std,
+            mel=mel,
+            features=files,
+        )
 
     def feature_files(self) -> dict[str, str]:
         """Name -> file of all condition features."""
@@ -151,6 +165,28 @@ class LatentStore:
         facts = _facts(info)
         latent_dim = facts.latent_dim if facts else read_array(path / entries[0].mean).shape[0]
         return cls(path, entries, latent_dim, facts)
+
+    def with_validation(self, path: Path) -> LatentStore:
+        """All of this store to train on, and all of the one at `path` to validate on.
+
+        Keys of the latter begin with `validation/`. Raises UserError if one is inside the other, or
+        if they do not belong together.
+        """
+        other = LatentStore.open(path)
+        refuse_overlap([self.root], [other.root])
+        codecs = [None if x.codec is None else x.codec.fingerprint for x in (self, other)]
+        kinds = [(x.latent_dim, x.plain, x.transposed) for x in (self, other)]
+        if kinds[0] != kinds[1] or codecs[0] != codecs[1]:
+            raise UserError(
+                f"the latents in {other.root} are not like those in {self.root}",
+                why=f"they have {other.latent_dim} dimensions, and the others {self.latent_dim}"
+                if self.latent_dim != other.latent_dim
+                else "they are of another codec, or in another format",
+                do_this="encode both with one codec, and in one way.",
+            )
+        train = [replace(entry, split="train") for entry in self.entries]
+        held_out = [entry.as_validation(other.root.resolve()) for entry in other.entries]
+        return replace(self, entries=train + held_out)
 
     def of(self, split: str) -> list[Entry]:
         """The entries of `train` or `validation`."""

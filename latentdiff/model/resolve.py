@@ -31,8 +31,8 @@ def open_model(
     """
     model = Model.load(checkpoint.find(diffusion or run.diffusion), device)
     assert model.path is not None  # it was just loaded
-    path = latents_path(run, latents, model.path.parent.parent)
-    store = labelled(LatentStore.open(path), model.condition)
+    store = open_latents(run, latents, model.path.parent.parent)
+    store = labelled(store, model.condition)
     there, wanted = store.codec, model.codec.fingerprint
     same = there is None or not wanted or there.fingerprint == wanted
     if store.latent_dim != model.whitening.dimensions or not same:
@@ -41,6 +41,17 @@ def open_model(
             do_this="name the latents that the model was trained on with --latents.",
         )
     return model, without_unknown_labels(store, model.labels)
+
+
+def open_latents(run: Run, given: Path | None, diffusion: Path) -> LatentStore:
+    """The latents at `latents_path`, with those that `diffusion` was validated on if these are
+    what it was trained on."""
+    store = LatentStore.open(latents_path(run, given, diffusion))
+    info = runs.read_run(diffusion)
+    if info is None or info.input_path("latents") != store.root.resolve():
+        return store
+    validation = info.input_path("validation")
+    return store if validation is None else store.with_validation(validation)
 
 
 def latents_path(run: Run, given: Path | None, diffusion: Path) -> Path:

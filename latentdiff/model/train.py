@@ -123,6 +123,8 @@ def plan_training(run: Run, project: Project, latents: Path | None = None) -> Tr
     if project.training.wandb is not None:
         require_wandb()
     store = LatentStore.open(latents or run.latents)
+    if (validation := project.training.validation_latents) is not None:
+        store = store.with_validation(Path(validation))
     project = fit_window(store, project)
     data = prepare(store, project)
     leaks = find_leaks(store, data.model.whiten, data.model.codec.frame_rate)
@@ -161,6 +163,9 @@ def _open_stage(stack: ExitStack, plan: TrainingPlan, overwrite: bool) -> Stage 
     run, spec = plan.run, plan.data.model.spec
     store = plan.data.store
     inputs = {"latents": Input(str(store.root.resolve()), store.fingerprint())}
+    if (validation := plan.project.training.validation_latents) is not None:
+        there = LatentStore.open(Path(validation))
+        inputs["validation"] = Input(str(there.root.resolve()), there.fingerprint())
     if spec.codec.fingerprint:
         inputs["codec"] = Input(spec.codec_path, spec.codec.fingerprint)
     labels = spec.condition.labels

@@ -49,6 +49,10 @@ class TrainingConfig(Section):
     seen so far."""
     validate_every: int | None = Field(None, ge=1)
     """Steps between validations; null = 1/40 of the budget, between 100 and 2000."""
+    validation_latents: str | None = None
+    """Folder of latents to validate on, beside one of latents to train on that is then trained on
+    as a whole; `--validation` on the command line sets it. null = the latents have a split, and of
+    a plain folder of .npy files a tenth is held out."""
     validation_windows: int = Field(64, ge=1)
     """Fixed windows of the held-out files to validate on, each at every level."""
     validation_levels: int = Field(12, ge=10)

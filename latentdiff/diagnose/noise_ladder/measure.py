@@ -34,7 +34,7 @@ from latentdiff.latents.whitening import Whitening
 from latentdiff.model import clips
 from latentdiff.model.clips import CLIP_SECONDS, Place
 from latentdiff.model.project import Project
-from latentdiff.model.resolve import latents_path, open_codec
+from latentdiff.model.resolve import open_codec, open_latents
 from latentdiff.runs import Input, Run
 from latentdiff.specs import Codec
 from latentdiff.training.data import generator_for
@@ -115,12 +115,11 @@ def diagnose_noise_ladder(
     Returns the measurements skipped, with reasons. Raises UserError if latents or codec are
     missing.
     """
-    path = latents_path(run, latents, run.diffusion)
-    store = LatentStore.open(path)
+    store = open_latents(run, latents, run.diffusion)
     codec = open_codec(run, store, rave, ckpt, pick_device(project.device))
     if codec is None:
         raise UserError(
-            f"the codec of the latents in {path} is unknown", do_this="name it with --rave."
+            f"the codec of the latents in {store.root} is unknown", do_this="name it with --rave."
         )
     chosen = {"keep": project.latents.keep, "scaling": project.latents.scaling}
     skipped: list[str] = []
@@ -131,7 +130,7 @@ def diagnose_noise_ladder(
         run.diagnosis / NAME,
         settings={"latents": chosen, "seed": project.seed, "n": n, "seconds": seconds},
         inputs={
-            "latents": Input(str(path.resolve()), store.fingerprint()),
+            "latents": Input(str(store.root.resolve()), store.fingerprint()),
             "codec": Input(str(codec.origin.path.resolve()), codec.fingerprint),
         },
         seed=project.seed,

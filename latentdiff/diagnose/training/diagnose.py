@@ -12,9 +12,8 @@ from latentdiff.diagnose.training.evidence import gather, stage_of
 from latentdiff.diagnose.training.report import text
 from latentdiff.diagnose.training.results import Results
 from latentdiff.errors import UserError
-from latentdiff.latents.store import LatentStore
 from latentdiff.model.project import Project
-from latentdiff.model.resolve import latents_path
+from latentdiff.model.resolve import open_latents
 from latentdiff.runs import Input, Run
 from latentdiff.tracking import METRICS_FILE
 from latentdiff.training import checkpoint
@@ -66,6 +65,6 @@ def _inputs(run: Run, diffusion: Path, latents: Path | None) -> dict[str, Input]
         weights = checkpoint.find(diffusion)
         inputs["diffusion"] = Input(str(weights), runs.sha256_file(weights))
     with suppress(UserError):
-        store = LatentStore.open(latents_path(run, latents, stage))
+        store = open_latents(run, latents, stage)
         inputs["latents"] = Input(str(store.root.resolve()), store.fingerprint())
     return inputs
