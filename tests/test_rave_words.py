@@ -82,7 +82,7 @@ def typed(line):
             "train-rave --run runs/z rave.phase_1_steps=5 'rave.overrides=[\"a.b=c d\"]' "
             "'rave.augmentations=[\"mute\"]'",
         ),
-        ("train --name z -ckpt other", "train-rave --run runs/z --ckpt other"),
+        ("train --name z -ckpt other", "train-rave --run runs/z --ckpt other --continue"),
         (
             "train_rave --db_path d --run r rave.batch=2",
             "train_rave --run r rave.batch=2 --dataset d",
@@ -190,7 +190,7 @@ def test_a_run_of_rave_itself_is_not_written_into(tmp_path, monkeypatch):
     (tmp_path / "runs/z_abc/config.gin").touch()
     assert (
         ours("train --name runs/z_abc -ckpt runs/z_abc")
-        == "train-rave --run runs/z_abc-latentdiff --ckpt runs/z_abc"
+        == "train-rave --run runs/z_abc-latentdiff --ckpt runs/z_abc --continue"
     )
 
 
@@ -250,6 +250,13 @@ def test_the_commands_of_the_notebook(notebook, monkeypatch):
     assert "run as: latentdiff train-rave" in told and "continues from its last step" in told
     assert runs.read_run(Path("runs/techno/rave")).result["step"] == 4
     assert not Path("runs/runs").exists()
+    # As it should have been typed: from the checkpoint of another run, which RAVE goes on with.
+    typed(
+        "train --config v2 --db_path datasets/techno --name again --max_steps 5 --val_every 1 "
+        f"--workers 0 --gpu -1 {TINY} --ckpt runs/techno"
+    )
+    assert runs.read_run(Path("runs/again/rave")).result["step"] == 5
+    assert runs.read_jsonl(Path("runs/again/rave/metrics.jsonl"))[0]["step"] >= 4
     for split in ("train", "validation"):
         typed(
             f"encode --run runs/techno --db_path chunks/{split} --encoded_output_path "

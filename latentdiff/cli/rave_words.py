@@ -137,12 +137,12 @@ def _out_path(given: Given, flag: str) -> Ours:
 
 
 def _checkpoint(given: Given, flag: str) -> Ours:
-    """A checkpoint of the run itself is what it continues from anyway."""
+    """RAVE goes on with the training of --ckpt; our runs do so with their own without a word."""
     path = given[flag][-1]
     run = Path(_run(given, "name").options[1])
     if Path(path).exists() and Path(path).resolve().is_relative_to(run.resolve()):
         return Ours(notes=(f"{typed(flag)} has no effect: {run} continues from its last step",))
-    return Ours(options=("--ckpt", path))
+    return Ours(options=("--ckpt", path, "--continue"))
 
 
 _MACROS = {

@@ -66,7 +66,7 @@ def has_checkpoints(folder: Path) -> bool:
 
 
 def _no_config(run: Path) -> UserError:
-    if run.is_file() or has_checkpoints(run):
+    if run.suffix == ".ckpt" or has_checkpoints(run):
         return UserError(
             f"{run} has weights but no {CONFIG}",
             why="only that describes the architecture; `rave train` writes it beside version_0",
