@@ -44,15 +44,21 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("dataset", type=Path, help="as `latentdiff preprocess` makes it")
     parser.add_argument("--marks", type=int, nargs="+", default=MARKS, help="steps")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("settings", nargs="*", help="KEY=VALUE, over the preset")
     return parser.parse_args()
 
 
 def train(options: argparse.Namespace, start: str, folder: Path) -> dict[int, float]:
     """Step -> distance on held-out recordings."""
     steps, every = max(options.marks), max(1, min(options.marks) // 4)
-    words = [f"rave.start={start}", f"rave.steps={steps}", f"rave.validate_every={every}"]
+    words = [
+        *options.settings,
+        f"rave.start={start}",
+        f"rave.steps={steps}",
+        f"rave.validate_every={every}",
+    ]
     # A learning rate that falls over the whole training, whatever its length, and one phase.
-    words += [f"rave.phase_1_steps={steps}", "rave.validation_chunks=64"]
+    words += [f"rave.phase_1_steps={steps}", "rave.validation_chunks=64", "rave.hours=null"]
     project = resolve(None, preset_path(options.preset), words, {"seed": options.seed})
     with RaveTraining(
         project.rave, options.dataset, folder, seed=options.seed, device=project.device

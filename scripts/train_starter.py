@@ -1,6 +1,6 @@
 """Trains a starter codec: the RAVE of a preset, on hours of synthetic sound.
 
-    python scripts/train_starter.py quickstart --hours 8 --steps 30000 --folder /tmp/starter
+    python scripts/train_starter.py quickstart --hours 8 --steps 26000 --folder /tmp/starter
     python scripts/train_starter.py laptop --hours 8 --steps 20000 --folder /tmp/starter-laptop
 
 The sound is drawn scene by scene into a dataset, by one process for each core; then the preset's
@@ -14,6 +14,7 @@ What a starter is worth on recordings is measured by `scripts/bench_starter.py`.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -67,11 +68,21 @@ def arguments() -> argparse.Namespace:
 
 def preset(options: argparse.Namespace) -> Project:
     """The preset with a training of its own: from nothing, one phase, a learning rate that falls
-    over all of it."""
-    rave = {"start": "none", "steps": options.steps, "phase_1_steps": options.steps}
-    words = [f"rave.{name}={value}" for name, value in rave.items()]
-    words += [f"rave.validate_every={max(1, options.steps // 20)}", "rave.validation_chunks=128"]
-    return resolve(None, preset_path(options.preset), words, {"seed": options.seed})
+    over all of it, and a loss that hears quiet sound and levels, for scenes have all of them."""
+    path = preset_path(options.preset)
+    overrides = resolve(None, path, [], {}).rave.overrides
+    rave = {
+        "start": "none",
+        "hours": None,
+        "steps": options.steps,
+        "phase_1_steps": options.steps,
+        "level_weight": 1,
+        "overrides": [*overrides, "core.AudioDistanceV1.log_epsilon=1e-3"],
+        "validate_every": max(1, options.steps // 20),
+        "validation_chunks": 128,
+    }
+    words = [f"rave.{name}={json.dumps(value)}" for name, value in rave.items()]
+    return resolve(None, path, words, {"seed": options.seed})
 
 
 def write_scenes(dataset: Path, sample_rate: int, hours: float, seed: int) -> None:
