@@ -231,6 +231,7 @@ def stage_command(
     run_replaced_by: str | None = None,
     group: click.Group = cli,
     skips: str = "file",
+    beneath: Callable[[Run, dict[str, Any]], dict[str, Any]] | None = None,
 ) -> Callable[[Callable[..., list[str]]], click.Command]:
     """Declare a command that works on a run directory.
 
@@ -238,7 +239,8 @@ def stage_command(
     (`--latents DIR`) replaces the run's own stage and skips that check. `run_as_word`: the first
     word may be the run directory, without --run. `run_replaced_by`: an option that makes the run
     directory optional; the worker may then be given None. `skips`: what the worker's return value
-    lists, in the singular.
+    lists, in the singular. `beneath`: from the run and the options, settings that hold where none
+    are given now.
     """
 
     def decorate(worker: Callable[..., list[str]]) -> click.Command:
@@ -257,8 +259,9 @@ def stage_command(
                 optional = run_replaced_by is not None and options.get(run_replaced_by) is not None
                 run, settings = _run_of_words(settings, optional)
             own = None if run is None else Run(run)
+            fixed = beneath(own, options) if beneath is not None and own is not None else None
             chosen = {"seed": seed, "device": device, **_validation_settings(options)}
-            project = resolve(own, config_file, settings, chosen)
+            project = resolve(own, config_file, settings, chosen, fixed)
             where = None if own is None else _with_places(own, options)
             check_upstream(project, [getattr(own, s) for s in upstream if not options.get(s)])
             return finish(worker(where, project, **options), skips)

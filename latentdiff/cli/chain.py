@@ -181,8 +181,17 @@ def encode(run: Run, project: Project, **options: Any) -> list[str]:
     return work(run, project, **options)
 
 
+def _settings_of_teacher(run: Run, options: dict[str, Any]) -> dict[str, Any]:
+    """Those of the model that --distill names."""
+    from latentdiff.model.distillation import settings_beneath
+
+    return {} if options["distill"] is None else settings_beneath(run, options["distill"])
+
+
 @stage_command(
-    "latentdiff train-diffusion --run runs/techno training.steps=300", upstream=("latents",)
+    "latentdiff train-diffusion --run runs/techno training.steps=300",
+    upstream=("latents",),
+    beneath=_settings_of_teacher,
 )
 @click.option("--latents", type=PATH, help="Another folder of latents (.npy). [the run's]")
 @click.option(
@@ -191,11 +200,18 @@ def encode(run: Run, project: Project, **options: Any) -> list[str]:
     type=PATH,
     help="Folder of latents to validate on; those of --latents are then all trained on.",
 )
+@click.option(
+    "--distill",
+    type=PATH,
+    metavar="RUN",
+    help="Train a copy of that run's model to need few network calls.",
+)
 @launch_options
 def train_diffusion(run: Run, project: Project, **options: Any) -> list[str]:
     """Latents -> diffusion model. Reports skill against a closed-form baseline.
 
-    The same command again resumes.
+    The same command again resumes. With --distill: a diffusion model -> one that samples in a few
+    network calls.
     """
     from latentdiff.commands.train_diffusion import train_diffusion as work
 

@@ -208,7 +208,7 @@ def _size(folder: Path) -> int:
 def _cells(row: StageRow, now: datetime) -> tuple[str, ...]:
     return (
         row.run,
-        row.stage or "-",
+        f"{row.stage or '-'}{' --distill' if 'teacher' in row.came_from else ''}",
         row.status,
         "-" if row.step is None else f"{row.step:,}",
         "-" if row.skill is None else f"{row.skill:.3f}",

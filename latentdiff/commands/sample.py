@@ -157,11 +157,11 @@ def _codec(run: Run, model: Model, rave: Path | None, ckpt: str | None) -> Codec
 def _log_plan(model: Model, orders: list[Order], settings: SamplingConfig, directory: Path) -> None:
     longest = max(model.spec.seconds(order.frames) for order in orders)
     log.info("model: %s, step %d", model.path, model.step)
+    own = model.resolve(settings)
     how = (
         "one call of a regression"
         if model.spec.is_regression
-        else f"{settings.sampler}, {settings.steps} steps, autoguidance "
-        f"{model.resolve(settings).autoguidance:.3g}"
+        else f"{own.sampler}, {own.steps} steps, autoguidance {own.autoguidance:.3g}"
     )
     log.info("%d samples of up to %.1f s, %s -> %s", len(orders), longest, how, directory)
     for warning in model.spec.recipe.warnings:
@@ -255,8 +255,7 @@ def _judge(spread: Tensor, calls: int, model: Model, settings: SamplingConfig, a
 def _advice(model: Model, settings: SamplingConfig) -> list[str]:
     """Settings that could bring the spread of samples closer to 1 and are not in use yet."""
     advice = []
-    # A regression answers in one call, whatever the number of steps.
-    if not model.spec.is_regression:
+    if not model.spec.has_fixed_calls:
         advice.append("more sampling.steps")
     if settings.guidance != 1:
         advice.append("sampling.guidance=1")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -59,14 +60,16 @@ def sample(
     variance: Tensor | None = None,
     after: Callable[[Tensor], Tensor] | None = None,
     start: Start | None = None,
+    logsnrs: Sequence[float] | None = None,
 ) -> Tensor:
     """New latents [B, C, T], one per seed; a sample does not depend on the others in its batch.
 
     The same seed gives the same noise on every device. `condition` has one row per seed. `variance`
     [C] of the training latents (None: ones) is the baseline of autoguidance; `auto` means 1 here,
     as only a checkpoint knows a better value. `after` is applied to z_t after each step, including
-    the last. `start`: what to vary; None: samples start from noise. Raises ValueError for a seed
-    outside 0 .. 2^63 - 1.
+    the last. `start`: what to vary; None: samples start from noise. `logsnrs`: rising noise
+    levels to visit; None: those that the settings ask for. Raises ValueError for a seed outside
+    0 .. 2^63 - 1.
     """
     # One generator per seed and not one per batch, so that neither the batch size nor the other
     # samples change a sample.
@@ -76,7 +79,7 @@ def sample(
     # Outside of classifier-free guidance: what it exaggerates is the guided estimate.
     model = autoguided(model, scale, config.autoguidance_interval, variance)
     state = SamplerState(model, condition, noise, SamplerOptions(config.eta, config.variance))
-    logsnrs = make_logsnrs(schedule, config.steps, config.spacing)
+    logsnrs = logsnrs or make_logsnrs(schedule, config.steps, config.spacing)
     if start is None or start.strength >= 1:
         return integrate(state, noise(), logsnrs, config.sampler, after)
     taken = round(start.strength * len(logsnrs))
@@ -100,13 +103,28 @@ def integrate(
     N levels are N - 1 steps of the method and a last network call, which removes the noise that is
     left.
     """
+    z = walk(state, z, logsnrs, sampler, after)
+    # At the last level there is no next one to walk to, and the estimate itself is what remains
+    # when all noise is gone: without this call the samples would keep the noise of that level.
+    z = state(z, NoiseLevel.at(logsnrs[-1]))
+    return z if after is None else after(z)
+
+
+def walk(
+    state: SamplerState,
+    z: Tensor,
+    logsnrs: Sequence[float],
+    sampler: str,
+    after: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Walk z [B, C, T] along rising log-SNRs; returns z at the last one.
+
+    N levels are N - 1 steps of the method.
+    """
     method = METHODS[sampler]
     points = [NoiseLevel.at(logsnr) for logsnr in logsnrs]
-    for step, here in enumerate(points):
-        # At the last level there is no next one to walk to, and the estimate itself is what remains
-        # when all noise is gone: without this call the samples would keep the noise of that level.
-        last = step == len(points) - 1
-        z = state(z, here) if last else method(state, z, here, points[step + 1])
+    for here, there in pairwise(points):
+        z = method(state, z, here, there)
         z = z if after is None else after(z)
     return z
 
@@ -126,13 +144,7 @@ def make_logsnrs(schedule: Schedule, steps: int, spacing: Spacing = "logistic") 
     if spacing == "logsnr":
         return _equal(first, last, steps).tolist()
     if spacing == "logistic":
-        # Equal steps of the distribution function, then back through its inverse: the levels lie as
-        # densely as the distribution has mass, and both ends are met exactly.
-        first, last = (
-            1 / (1 + math.exp((LOGISTIC_MEAN - x) / LOGISTIC_SCALE))
-            for x in _ends(first, last, steps)
-        )
-        return (LOGISTIC_MEAN + LOGISTIC_SCALE * _equal(first, last, steps).logit()).tolist()
+        return logistic_logsnrs(*_ends(first, last, steps), steps)
     if spacing == "t":
         # Not t = 1: a schedule may end noisier than NOISE_ONLY, where nothing of the latents is
         # left and a step would only cost a network call.
@@ -141,6 +153,15 @@ def make_logsnrs(schedule: Schedule, steps: int, spacing: Spacing = "logistic") 
     # sigma / alpha is exp(-log-SNR / 2), so its 1 / rho-th power is what they space equally.
     first, last = (math.exp(-0.5 * end / KARRAS_RHO) for end in (first, last))
     return (-2 * KARRAS_RHO * _equal(first, last, steps).log()).tolist()
+
+
+def logistic_logsnrs(first: float, last: float, count: int) -> list[float]:
+    """`count` log-SNRs from `first` to `last`, at equally spaced quantiles of a logistic
+    distribution; one: `first`."""
+    # Equal steps of the distribution function, then back through its inverse: the levels lie as
+    # densely as the distribution has mass, and both ends are met exactly.
+    low, high = (1 / (1 + math.exp((LOGISTIC_MEAN - x) / LOGISTIC_SCALE)) for x in (first, last))
+    return (LOGISTIC_MEAN + LOGISTIC_SCALE * _equal(low, high, count).logit()).tolist()
 
 
 class SeededNoise:

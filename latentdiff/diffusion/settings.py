@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
@@ -136,6 +137,24 @@ class DiffusionConfig(Section):
         return self
 
 
+class DistillConfig(Section):
+    """A model of few network calls that is trained to do what another one does in many; read by
+    `train-diffusion --distill`."""
+
+    levels: tuple[float, ...] = Field((-6.9, -1.5), min_length=1)
+    """Rising log-SNRs at which the distilled model makes its network calls, one at each. The first
+    call starts from pure noise; each leads to the next level, the last to clean latents."""
+
+    teacher_calls: int = Field(4, ge=2)
+    """Network calls of the teacher in place of each of these."""
+
+    @model_validator(mode="after")
+    def _levels_rise(self) -> DistillConfig:
+        if any(a >= b for a, b in pairwise(self.levels)):
+            raise ValueError("levels must rise")
+        return self
+
+
 class SamplingConfig(Section):
     """How new latents are sampled; everything here can change after training."""
 
@@ -147,7 +166,8 @@ class SamplingConfig(Section):
     )
 
     steps: int = Field(default=8, ge=1)
-    """Steps from pure noise to latents."""
+    """Steps from pure noise to latents. A distilled model makes its own calls instead, and sampler,
+    steps and spacing have no other value than their default or the model's."""
 
     spacing: Spacing = "logistic"
     """logistic: most steps where coarse structure is decided (log-SNR -6 to 0); if there are few,

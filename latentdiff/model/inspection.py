@@ -71,7 +71,7 @@ def describe_weights(path: Path) -> list[str]:
 
 
 def describe_network(weights: Path) -> list[str]:
-    """A line about the network of a diffusion model; logs what its settings warn of."""
+    """Lines about the network of a diffusion model; logs what its settings warn of."""
     from latentdiff.model.model import Model
     from latentdiff.networks.build import describe
 
@@ -83,7 +83,11 @@ def describe_network(weights: Path) -> list[str]:
     )
     for warning in model.spec.recipe.warnings:
         log.warning("%s", warning)
-    return [f"  network: {described}"]
+    distilled = model.spec.distilled
+    return [
+        f"  network: {described}",
+        *([] if distilled is None else [f"  {distilled.describe()}"]),
+    ]
 
 
 def _mels(store: LatentStore) -> str:

@@ -205,7 +205,16 @@ class Model:
         return next(self.denoiser.parameters()).device
 
     def task(self) -> Task:
-        """The task it is trained on, for training it or measuring its losses."""
+        """The task it is trained on, for training it or measuring its losses.
+
+        Raises UserError for a distilled model.
+        """
+        if self.spec.distilled is not None:
+            raise UserError(
+                f"{self.name} has no losses by noise level",
+                why=f"it is {self.spec.distilled.describe()}, and estimates the teacher's samples",
+                do_this="measure the teacher, or compare samples with `latentdiff evaluate`.",
+            )
         return self.spec.recipe.make_task(self.whitening.variance)
 
     def whiten(self, raw: Tensor) -> Tensor:
@@ -232,11 +241,15 @@ class Model:
         return replace(self, spec=self.spec.with_sampling_of(project, self.name))
 
     def resolve(self, settings: SamplingConfig) -> SamplingConfig:
-        """Settings with this model's own autoguidance in place of `auto`.
+        """Settings with this model's own autoguidance in place of `auto`, and its own calls where
+        it is distilled.
 
-        Raises UserError for guidance of a model that follows nothing.
+        Raises UserError for guidance of a model that follows nothing, and for other calls than a
+        distilled model's own.
         """
         settings.check_guidance(conditioned=bool(self.kinds))
+        if self.spec.distilled is not None:
+            return self.spec.distilled.sampling(settings, self.name)
         own = settings.autoguidance == "auto"
         return settings.model_copy(update={"autoguidance": self.autoguidance}) if own else settings
 
@@ -266,6 +279,7 @@ class Model:
             self.device,
             self.whitening.variance,
             start,
+            None if self.spec.distilled is None else self.spec.distilled.levels,
         )
         if not torch.isfinite(latents).all():
             raise NonFiniteSamples(
@@ -279,7 +293,7 @@ class Model:
     def _remedies(self, settings: SamplingConfig) -> str:
         """Advice for samples that are not finite, without what is in use already."""
         lower = ["lower sampling.guidance"] if settings.guidance > 1 else []
-        more = [] if self.spec.is_regression else ["raise sampling.steps"]
+        more = [] if self.spec.has_fixed_calls else ["raise sampling.steps"]
         return ", or ".join([*lower, *more, "train longer"]) + "."
 
 

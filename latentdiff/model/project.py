@@ -13,7 +13,7 @@ from latentdiff import config, runs
 from latentdiff.audio.settings import DataConfig
 from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.config import Section, Values
-from latentdiff.diffusion.settings import DiffusionConfig, SamplingConfig
+from latentdiff.diffusion.settings import DiffusionConfig, DistillConfig, SamplingConfig
 from latentdiff.errors import ConfigError, UserError
 from latentdiff.latents.settings import LatentConfig
 from latentdiff.latents.store import same_fingerprint
@@ -39,6 +39,7 @@ class Project(Section):
     diffusion: DiffusionConfig = Field(default_factory=DiffusionConfig)
     network: NetworkConfig = Field(default_factory=NetworkConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
+    distill: DistillConfig = Field(default_factory=DistillConfig)
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
     experiment: ExperimentConfig = Field(default_factory=ExperimentConfig)
     seed: int = Field(0, ge=0)
@@ -71,8 +72,10 @@ def resolve(
     file: Path | None = None,
     overrides: Iterable[str] = (),
     options: Mapping[str, Any] | None = None,
+    beneath: Mapping[str, Any] | None = None,
 ) -> Project:
-    """Defaults, then the run's own config.yaml, `file`, overrides and options, the last on top.
+    """Defaults, then the run's own config.yaml, settings `beneath` those given now, `file`,
+    overrides and options, the last on top.
 
     Raises ConfigError with every problem at once; settings that the chosen method does not read
     are among them, unless only the run's config.yaml holds them.
@@ -88,7 +91,7 @@ def resolve(
     ]
     given = config.merge(*layers, named)
     source = file or (run.config if run and remembered else "config")
-    return config.build(Project, config.merge(remembered, given), str(source), given)
+    return config.build(Project, config.merge(remembered, beneath or {}, given), str(source), given)
 
 
 def check_upstream(project: Project, stages: Iterable[Path]) -> None:

@@ -33,7 +33,7 @@ def draw(
     Raises NonFiniteSamples.
     """
     parts, calls = [], 0
-    steps = "" if model.spec.is_regression else f", {settings.steps} steps"
+    steps = "" if model.spec.is_regression else f", {model.resolve(settings).steps} steps"
     with progress(total=len(seeds), unit="sample", what=f"sampling{steps}") as bar:
         for begin in range(0, len(seeds), settings.batch):
             part = seeds[begin : begin + settings.batch]

@@ -11,11 +11,16 @@ from latentdiff import config
 from latentdiff.conditions.settings import ConditionConfig
 from latentdiff.diffusion.settings import DiffusionConfig
 from latentdiff.latents.store import CodecFacts
+from latentdiff.model.distilled import Distilled
 from latentdiff.model.project import Project
 from latentdiff.networks.settings import NetworkConfig
 from latentdiff.notebook.experiments.recipe import make_recipe
 from latentdiff.notebook.experiments.settings import NO_EXPERIMENT, ExperimentConfig
+from latentdiff.training.checkpoint import DISTILLED_FORMAT
 from latentdiff.training.recipe import Recipe
+
+DISTILLED = "distilled"
+"""Key of a distilled model's calls in a checkpoint's header."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class ModelSpec:
     """Latent frames of a training window."""
     experiment: ExperimentConfig = NO_EXPERIMENT
     """Deliberate mistakes; see `latentdiff.notebook`."""
+    distilled: Distilled | None = None
+    """The network calls of a distilled model; None: it is not one."""
 
     @classmethod
     def of(
@@ -68,17 +75,20 @@ class ModelSpec:
             header["labels"],
             header["window"],
             config.build(ExperimentConfig, header.get("experiment", {}), source=source),
+            Distilled.from_header(header[DISTILLED]) if DISTILLED in header else None,
         )
 
     def to_header(self) -> dict[str, Any]:
         """The inverse of `from_header`, as JSON."""
-        sections = ("network", "diffusion", "condition", "experiment")
+        sections, own = ("network", "diffusion", "condition", "experiment"), self.distilled
         return {
             **{name: getattr(self, name).model_dump(mode="json") for name in sections},
             "codec": asdict(self.codec),
             "codec_path": self.codec_path,
             "labels": self.labels,
             "window": self.window,
+            # Older versions would sample it like any other.
+            **({} if own is None else {DISTILLED: own.to_header(), "format": DISTILLED_FORMAT}),
         }
 
     @cached_property
@@ -97,6 +107,11 @@ class ModelSpec:
     def is_regression(self) -> bool:
         """Whether the model answers in one network call, for any sampling.steps."""
         return self.diffusion.parametrisation == "regression"
+
+    @property
+    def has_fixed_calls(self) -> bool:
+        """Whether it makes the same network calls for any sampling.steps."""
+        return self.is_regression or self.distilled is not None
 
     def frames(self, seconds: float) -> int:
         """Latent frames that cover `seconds`, at least one."""

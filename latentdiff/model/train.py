@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from latentdiff import runs
+from latentdiff import config, runs
 from latentdiff.config import Values
 from latentdiff.diffusion.denoiser import ConditionDropout
+from latentdiff.diffusion.settings import DistillConfig
+from latentdiff.errors import UserError
 from latentdiff.evaluation.leaks import find_leaks, refuse_leaks
 from latentdiff.latents.store import LatentStore
 from latentdiff.model.calibrate import calibrate
 from latentdiff.model.data import TrainingData, fit_window, prepare, windows_of
 from latentdiff.model.demos import demos_of
+from latentdiff.model.distillation import make_task, prepare_distillation
+from latentdiff.model.model import Model
 from latentdiff.model.project import Project, begin
 from latentdiff.notebook.experiments.settings import SAMPLING_KEYS
 from latentdiff.runs import Input, Run, Stage
@@ -27,6 +31,7 @@ from latentdiff.training.data import Windows
 from latentdiff.training.fabric import Launch, make_fabric
 from latentdiff.training.process_group import ProcessGroup
 from latentdiff.training.settings import TrainingConfig
+from latentdiff.training.task import Task
 from latentdiff.training.trainer import Trainer, TrainingOutcome
 
 if TYPE_CHECKING:
@@ -55,11 +60,14 @@ class TrainingPlan:
     project: Project
     """The settings, with a `training.window` that the recordings are long enough for."""
     data: TrainingData
+    teacher: Model | None = None
+    """The model to distill; None: the latents alone are learned from."""
 
     @property
     def sections(self) -> tuple[str, ...]:
         """Sections of the project that decide what is trained."""
-        return (*SECTIONS, *self.project.experiment.trained.to_section())
+        distill = () if self.teacher is None else ("distill",)
+        return (*SECTIONS, *distill, *self.project.experiment.trained.to_section())
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ class TrainingResult:
     """Whether the losses are of held-out files, not of the last training steps."""
     loss: float
     baseline: float
-    """Loss of a model that knows variances only."""
+    """Loss of a model that knows variances only; of a distilled model before its first step."""
     skill: float
     """1 - loss / baseline."""
     conditioning_gain: float | None
@@ -114,22 +122,42 @@ def _rounded(values: Mapping[str, float]) -> dict[str, float]:
     return {key: round(value, 6) for key, value in values.items()}
 
 
-def plan_training(run: Run, project: Project, latents: Path | None = None) -> TrainingPlan:
-    """Prepare to train on `latents` (or the run's own); writes nothing.
+def plan_training(
+    run: Run, project: Project, latents: Path | None = None, distill: Path | None = None
+) -> TrainingPlan:
+    """Prepare to train on `latents` (or the run's own), or to distill the model in `distill`.
 
-    Raises UserError if the latents and the settings do not fit together, held-out recordings are
-    also in the training files, or Weights & Biases is asked for and not installed.
+    Writes nothing. Raises UserError if the latents, the teacher and the settings do not fit
+    together, held-out recordings are also in the training files, or Weights & Biases is asked for
+    and not installed.
     """
     if project.training.wandb is not None:
         require_wandb()
-    store = LatentStore.open(latents or run.latents)
-    if (validation := project.training.validation_latents) is not None:
-        store = store.with_validation(Path(validation))
-    project = fit_window(store, project)
-    data = prepare(store, project)
-    leaks = find_leaks(store, data.model.whiten, data.model.codec.frame_rate)
+    teacher: Model | None = None
+    if distill is not None:
+        data, teacher = prepare_distillation(run, project, distill, latents)
+        project = fit_window(data.store, project)
+    else:
+        _refuse_unread(project)
+        store = LatentStore.open(latents or run.latents)
+        if (validation := project.training.validation_latents) is not None:
+            store = store.with_validation(Path(validation))
+        project = fit_window(store, project)
+        data = prepare(store, project)
+    leaks = find_leaks(data.store, data.model.whiten, data.model.codec.frame_rate)
     refuse_leaks(leaks, allowed=project.training.leaks == "allow")
-    return TrainingPlan(run, project, data)
+    return TrainingPlan(run, project, data, teacher)
+
+
+def _refuse_unread(project: Project) -> None:
+    default = DistillConfig()
+    changed = config.differences(default.model_dump(), project.distill.model_dump(), "distill.")
+    if changed:
+        raise UserError(
+            "settings of `distill` without a model to distill:\n    " + "\n    ".join(changed),
+            why="they are read with --distill only",
+            do_this="name the model with --distill, or drop the settings.",
+        )
 
 
 def train(
@@ -168,6 +196,8 @@ def _open_stage(stack: ExitStack, plan: TrainingPlan, overwrite: bool) -> Stage 
         inputs["validation"] = Input(str(there.root.resolve()), there.fingerprint())
     if spec.codec.fingerprint:
         inputs["codec"] = Input(spec.codec_path, spec.codec.fingerprint)
+    if spec.distilled is not None:
+        inputs["teacher"] = spec.distilled.teacher
     labels = spec.condition.labels
     if labels is not None:
         inputs["condition.labels"] = Input(labels, runs.sha256_file(Path(labels)))
@@ -186,14 +216,16 @@ def _open_stage(stack: ExitStack, plan: TrainingPlan, overwrite: bool) -> Stage 
 
 
 def _fit(plan: TrainingPlan, fabric: Fabric) -> TrainingOutcome:
-    """Train, and calibrate the weights to sample from."""
+    """Train, and calibrate the weights to sample from unless they are distilled."""
     train, held_out = (_windows(plan, split) for split in ("train", "validation"))
     assert train is not None  # `fit_window` saw the files
     trainer = _trainer(plan, train, held_out, fabric)
     _log_baselines(trainer)
     log.info("%s", tensorboard_hint(plan.run.root.parent))
     outcome = trainer.fit()
-    if count := plan.project.training.calibration_samples:
+    count = plan.project.training.calibration_samples
+    # A distilled model has learned the autoguidance of its teacher.
+    if count and plan.teacher is None:
         device, sampling = str(fabric.device), plan.project.sampling
         ProcessGroup(fabric).lead(
             lambda: calibrate(outcome.path, train.spread(count), sampling, device)
@@ -213,7 +245,7 @@ def _trainer(
     run, project, model = plan.run, plan.project, plan.data.model
     return Trainer(
         model.denoiser,
-        model.task(),
+        _task(plan, fabric),
         train,
         held_out,
         project.training,
@@ -228,8 +260,18 @@ def _trainer(
     )
 
 
+def _task(plan: TrainingPlan, fabric: Fabric) -> Task:
+    teacher = plan.teacher
+    if teacher is None:
+        return plan.data.model.task()
+    on_device = replace(teacher, denoiser=teacher.denoiser.to(fabric.device))
+    return make_task(on_device, plan.project.distill)
+
+
 def _log_baselines(trainer: Trainer) -> None:
     known = trainer.baselines
+    if known is None:
+        return
     log.info(
         "losses of untrained models: predicts zero %.4f; knows the variance of each channel %.4f "
         "(skill 0); knows its spectrum too %.4f (skill %.2f)",

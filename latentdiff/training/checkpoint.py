@@ -35,6 +35,9 @@ FOLDER = "checkpoints"
 PREVIOUS = "previous.state.pt"
 FORMAT = 1
 """Version of the header; raised when older versions of latentdiff would misread it."""
+DISTILLED_FORMAT = 2
+"""That of distilled models, which older versions would sample at levels unknown to them; the newest
+that this version reads."""
 STATE_FORMAT = 3
 """Version of the training state; a state of any other version is refused."""
 _KEY = "latentdiff"
@@ -111,7 +114,8 @@ def keep(directory: Path, step: int, most: int | None) -> None:
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write a `.safetensors` checkpoint atomically; `header` must be JSON values."""
+    """Write a `.safetensors` checkpoint atomically; `header` must be JSON values, and may state a
+    `format` other than FORMAT."""
     from safetensors.torch import save
 
     runs.make_directory(path.parent)
@@ -144,7 +148,7 @@ def load_weights(path: Path) -> Weights:
             f"{path} is not a diffusion checkpoint of latentdiff",
             why="it has no header that describes the model",
         )
-    if header["format"] > FORMAT:
+    if header["format"] > DISTILLED_FORMAT:
         raise UserError(
             f"{path} was written by a newer latentdiff", do_this="pip install --upgrade latentdiff"
         )

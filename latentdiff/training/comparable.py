@@ -9,12 +9,18 @@ DECIDING = ("schedule", "parametrisation", "weighting", "loss")
 """Settings of `diffusion` that decide which noise levels skill is a mean over, and their weights.
 The skill of a single level, `skill@LEVEL` of the metrics, depends on none of them but the loss."""
 
+DISTILL = "distill.levels="
+"""What the skill of a distilled model depends on instead."""
+
 
 def baseline_of(config: Mapping[str, Any]) -> str:
     """What of a resolved config decides the baseline of its skill, such as `schedule.shift=-2`."""
     diffusion = config.get("diffusion")
     if not isinstance(diffusion, Mapping):
         return ""
+    if isinstance(distill := config.get("distill"), Mapping):
+        # Measured against the model's own first step, whatever its schedule.
+        return DISTILL + ",".join(map(str, distill["levels"]))
     words = []
     for name in DECIDING:
         value = diffusion.get(name)
@@ -33,7 +39,11 @@ def warning(baselines: Mapping[str, str]) -> str | None:
     shared = set.intersection(*(set(words) for words in known.values()))
     groups: dict[str, list[str]] = {}
     for run, words in known.items():
-        apart = [f"diffusion.{word}" for word in words if word not in shared]
+        apart = [
+            word if word.startswith(DISTILL) else f"diffusion.{word}"
+            for word in words
+            if word not in shared
+        ]
         groups.setdefault(" ".join(apart) or "the rest", []).append(run)
     listed = "\n".join(f"  {words}: {', '.join(runs)}" for words, runs in groups.items())
     return (

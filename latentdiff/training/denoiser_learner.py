@@ -69,7 +69,7 @@ class DenoiserLearner:
         self._optimizer.step()
         self._observe(step_batch, losses)
         with torch.no_grad():
-            baselines = self._losses(self._task.knows_variance, step_batch)
+            baselines = self._losses(self._task.baseline, step_batch)
         return StepMeasurement(
             step, losses, baselines, step_batch.logsnr, step_batch.batch.files, norm
         )

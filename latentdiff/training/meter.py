@@ -24,7 +24,7 @@ class StepMeasurement:
     losses: Tensor
     """[B], times the weight of their noise level."""
     baselines: Tensor
-    """[B] of the denoiser that knows variances only, times the same weight."""
+    """[B] of the denoiser that skill is measured against, times the same weight."""
     logsnr: Tensor
     """[B]."""
     files: Tensor
@@ -39,7 +39,7 @@ class TrainingMetrics:
 
     loss: float
     baseline: float
-    """Loss of the denoiser that knows variances only, on the same windows and noise."""
+    """Loss of the denoiser that skill is measured against, on the same windows and noise."""
     step_seconds: float
     windows_per_second: float
     data_wait: float

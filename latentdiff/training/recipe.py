@@ -179,6 +179,7 @@ class Recipe:
         device: torch.device | str = "cpu",
         variance: Tensor | None = None,
         start: Start | None = None,
+        logsnrs: Sequence[float] | None = None,
     ) -> Tensor:
         """Final latents [B, C, T], one for each seed; see `samplers.sample`.
 
@@ -196,5 +197,6 @@ class Recipe:
             variance=variance,
             after=self.after_step,
             start=start,
+            logsnrs=logsnrs,
         )
         return self.finish(samples, variance)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -56,6 +57,8 @@ class Task:
     """[C] of the latents; None: ones."""
     transform_noise: Callable[[Tensor], Tensor] | None = None
     """Applied to the white noise [B, C, W] of a training step; None: it stays white."""
+    costly_pairs: ClassVar[bool] = False
+    """Whether `pair` takes so long that what it gave for validation windows is kept."""
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """log-SNR [B], one in each of B equally likely intervals, and weight [B] of its loss."""
@@ -89,19 +92,27 @@ class Task:
         levels = self.schedule((torch.arange(count) + 0.5) / count)
         return levels[:1] if (levels == levels[0]).all() else levels
 
-    def knows_variance(self, z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
-        """The best denoiser that knows only the variance of each channel.
+    def pair(self, batch: Batch, logsnr: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Clean latents and noise [B, C, W] to train on at log-SNR [B]: here, those given."""
+        return batch.latents, noise
 
-        On the windows and noise of a model's loss it gives that loss's baseline.
-        """
+    def baseline(self, z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
+        """The denoiser that skill is measured against."""
+        return self.knows_variance(z_t, logsnr, condition)
+
+    def knows_variance(self, z_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
+        """The best denoiser that knows only the variance of each channel."""
         return knows_variance(z_t, logsnr, self.variance)
 
     def losses(self, denoise: Denoise, batch: Batch, logsnr: Tensor, noise: Tensor) -> Tensor:
-        """[B] loss of a denoiser on clean windows [B, C, W] at log-SNR [B]; padding is ignored."""
+        """[B] loss of a denoiser on clean windows [B, C, W] at log-SNR [B]; padding is ignored.
+
+        Windows and `noise` as `pair` gives them.
+        """
         return self.objective(denoise, batch.latents, logsnr, noise, batch.condition, batch.mask)
 
-    def baseline_losses(self, windows: Windows, levels: int = 64) -> BaselineLosses:
-        """Losses of closed-form baselines on the files of these windows."""
+    def baseline_losses(self, windows: Windows, levels: int = 64) -> BaselineLosses | None:
+        """Losses of closed-form baselines on the files of these windows; None: there are none."""
         variance = torch.ones(windows.channels) if self.variance is None else self.variance.cpu()
         logsnr, spectrum = self.levels(levels), spectrum_of(windows) * variance[:, None]
         return BaselineLosses(

@@ -110,7 +110,7 @@ class Trainer:
     ) -> None:
         self.settings = settings
         self.directory = directory
-        self.baselines: BaselineLosses = task.baseline_losses(train)
+        self.baselines: BaselineLosses | None = task.baseline_losses(train)
         self._train = train
         self._seed = seed
         self._demo = demo
@@ -273,7 +273,7 @@ class Trainer:
             return
         self._progress.judged = True
         if values["skill"] < verdict.NO_SKILL:
-            learnable = self.baselines.learnable
+            learnable = None if self.baselines is None else self.baselines.learnable
             log.warning("%s", verdict.no_skill(self._progress.step, values, learnable))
 
     def _show_demo(self) -> None:

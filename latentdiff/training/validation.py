@@ -19,7 +19,7 @@ from latentdiff.training.task import Task
 
 @dataclass(frozen=True)
 class Validation:
-    """Losses on held-out windows, each with the loss of a model that knows variances only.
+    """Losses on held-out windows, each with that of the task's baseline.
 
     Lists hold one value per noise level, from clean to noisy.
     """
@@ -29,7 +29,7 @@ class Validation:
     losses: list[float]
     """Mean loss over the windows."""
     baselines: list[float]
-    """The same of the model that knows variances only, on the same windows and noise."""
+    """The same of the task's baseline, on the same windows and noise."""
     shuffled: float | None
     """Mean loss with the conditions exchanged among windows; None = no condition, or one window."""
     exchanged: Mapping[str, float] = field(default_factory=dict)
@@ -145,6 +145,7 @@ class Validator:
         offset = torch.arange(found)[:, None] + torch.arange(count)
         self._some = offset % enough == 0
         self._baselines: Tensor | None = None
+        self._pairs: dict[int, tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()
     def measure(
@@ -188,7 +189,7 @@ class Validator:
 
     @torch.no_grad()
     def table(self, denoise: Denoise, windows: Batch, device: torch.device) -> Tensor:
-        """[L, B] losses on `windows`, such as those of this validator with other conditions."""
+        """[L, B] losses on `windows`: those of this validator, with these or other conditions."""
         return self._table(denoise, windows, self._all, device)
 
     def _ratio(
@@ -200,7 +201,7 @@ class Validator:
 
     def _known(self, device: torch.device) -> Tensor:
         if self._baselines is None:
-            known = self._task.knows_variance
+            known = self._task.baseline
             self._baselines = self._table(known, self.windows, self._all, device)
         return self._baselines
 
@@ -210,18 +211,36 @@ class Validator:
         """Losses [L, B] of the `wanted` [L, B] pairs, else 0; each process measures its share."""
         table = torch.zeros(wanted.shape, dtype=torch.float64)
         for level in range(len(wanted)):
-            shape = windows.latents.shape
-            # Of all windows, whichever are wanted: a window's noise must not depend on the others.
-            noise = torch.randn(shape, generator=generator_for("validation", level))
+            latents, noise = self._pair(level, device)
             mine = wanted[level].nonzero()[:, 0]
             if self._group is not None:
                 mine = mine[self._group.share(len(mine))]
             for part in mine.split(self._batch):
-                batch = windows.pick(part).to(device)
+                batch = windows.pick(part)._replace(latents=latents[part]).to(device)
                 logsnr = self.logsnr[level].expand(len(part)).to(device)
                 losses = self._task.losses(denoise, batch, logsnr, noise[part].to(device))
                 table[level, part] = losses.double().cpu()
         return table if self._group is None else self._group.sum(table)
+
+    def _pair(self, level: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Clean latents and noise [B, C, W] of all windows, under their own conditions."""
+        # Of all windows, whichever are wanted: a window's noise must not depend on the others.
+        shape = self.windows.latents.shape
+        noise = torch.randn(shape, generator=generator_for("validation", level))
+        if not self._task.costly_pairs:
+            return self.windows.latents, noise
+        if level not in self._pairs:
+            parts = [
+                self._task.pair(
+                    self.windows.pick(part).to(device),
+                    self.logsnr[level].expand(len(part)).to(device),
+                    noise[part].to(device),
+                )
+                for part in torch.arange(len(noise)).split(self._batch)
+            ]
+            latents, noise = (torch.cat(each).cpu() for each in zip(*parts, strict=True))
+            self._pairs[level] = latents, noise
+        return self._pairs[level]
 
 
 def _mean(table: Tensor, wanted: Tensor) -> float:

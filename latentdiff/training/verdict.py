@@ -9,6 +9,8 @@ from latentdiff.training.validation import Validation
 
 NO_SKILL = 0.02
 """Skill below which a model has learned nothing."""
+LITTLE_DISTILLED = 0.3
+"""Skill below which a distilled model is far from what it can learn."""
 LEARNABLE = 0.05
 """Skill of the spectrum-only denoiser above which latents have structure along time."""
 STARVING = 0.05
@@ -120,11 +122,28 @@ def conditioning(gain: float) -> str:
     return GRADES[grade(gain)]
 
 
-def no_skill(step: int, values: Mapping[str, float], learnable: float) -> str:
+def distilled(value: float) -> str:
+    """The skill of a distilled model in words."""
+    if value < NO_SKILL:
+        return "nothing was learned: one call of the teacher, from which it began, does as well"
+    if value < LITTLE_DISTILLED:
+        return "little was learned; train longer"
+    return "learned"
+
+
+def no_skill(step: int, values: Mapping[str, float], learnable: float | None) -> str:
     """Early warning that nothing is being learned, and what to check.
 
-    `learnable`: skill of the spectrum-only denoiser on the same latents.
+    `learnable`: skill of the spectrum-only denoiser on the same latents; None: of a distillation,
+    whose baseline is another.
     """
+    if learnable is None:
+        return (
+            f"no skill after {step} steps: the distance to the teacher's samples is "
+            f"{values['loss']:.4f}; one call of the teacher, from which training began, has "
+            f"{values['baseline']:.4f}.\n  look at: training.learning_rate (try a tenth), and the "
+            "gradient_norm curve"
+        )
     if learnable < LEARNABLE:
         checks = (
             "these latents look like white noise along time: even the best linear filter reaches "

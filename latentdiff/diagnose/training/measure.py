@@ -117,6 +117,8 @@ def measure_model(
         for split in ("train", "validation")
     )
     assert train is not None  # training saw these files
+    known = model.task().baseline_losses(train)
+    assert known is not None  # only a distillation has none, and its models have no task
     files = [(store.mean(entry), store.std(entry)) for entry in store.of("train")]
     probed, sampling = train.spread(PROBED), model.resolve(settings.sampling)
     with progress(total=10, unit="measure", what="examining the model") as bar:
@@ -130,7 +132,7 @@ def measure_model(
             sampling,
             same_files,
             directions=done(directions.measure(files, model.whitening)),
-            learnable=done(model.task().baseline_losses(train).learnable),
+            learnable=done(known.learnable),
             train=done(_validate(model, model.denoiser, train, training)),
             held_out=done(
                 None if held_out is None else _validate(model, model.denoiser, held_out, training)

@@ -37,12 +37,12 @@ def _spread(r: EvaluationResult) -> list[str]:
         return []
     if spread < LOW_SPREAD:
         raise_it = f"raise sampling.autoguidance (now {sampling.autoguidance:.2f})"
-        remedies = ["train longer", *([] if sampling.regression else [raise_it])]
+        remedies = ["train longer", *([] if sampling.fixed_calls else [raise_it])]
         return [f"samples are weaker than the training latents: {', or '.join(remedies)}"]
     remedies = []
     if sampling.guidance > 1:
         remedies.append(f"lower sampling.guidance (now {sampling.guidance:g})")
-    if not sampling.regression:
+    if not sampling.fixed_calls:
         if sampling.autoguidance > 1:
             remedies.append(f"lower sampling.autoguidance (now {sampling.autoguidance:.2f})")
         remedies.append(f"raise sampling.steps (now {sampling.steps})")
@@ -53,7 +53,7 @@ def _spread(r: EvaluationResult) -> list[str]:
 def _labels(r: EvaluationResult) -> list[str]:
     """Advice for labels of unequal spread: autoguidance is calibrated once for all labels."""
     spreads = {label: each.median for label, each in r.spread.labels.items()}
-    if len(spreads) < 2 or r.sampling.regression:
+    if len(spreads) < 2 or r.sampling.fixed_calls:
         return []
     ordered = sorted(spreads, key=spreads.__getitem__)
     weakest, strongest = ordered[0], ordered[-1]

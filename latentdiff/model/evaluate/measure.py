@@ -27,7 +27,8 @@ from latentdiff.model.model import Model
 from latentdiff.specs import Codec
 
 NO_HELD_OUT = "skill was not measured: no file is held out"
-ONE_CALL = "numbers of steps were not compared: a regression makes one network call"
+DISTILLED = "skill was not measured: a distilled model estimates samples of its teacher"
+FIXED_CALLS = "numbers of steps were not compared: the model makes {} for any number"
 
 
 def evaluate_model(
@@ -51,9 +52,10 @@ def evaluate_model(
     settings = settings or EvaluationSettings()
     inputs = EvaluationInputs(model, store, clips, codec, settings, scratch)
     skipped: list[str] = []
-    held_out = held_out_skill(inputs)
+    distilled = model.spec.distilled is not None
+    held_out = None if distilled else held_out_skill(inputs)
     if held_out is None:
-        skipped.append(NO_HELD_OUT)
+        skipped.append(DISTILLED if distilled else NO_HELD_OUT)
     samples = latents.draw_samples(inputs, settings.sampling, settings.n, clips.other)
     following = latents.draw_following_held_out(inputs)
     judged = samples if following is None else following
@@ -94,14 +96,14 @@ def evaluate_model(
 
 
 def _sampling_facts(inputs: EvaluationInputs) -> SamplingFacts:
-    condition, regression = inputs.model.condition, inputs.model.spec.is_regression
+    condition, fixed = inputs.model.condition, inputs.model.spec.has_fixed_calls
     settings = inputs.model.resolve(inputs.settings.sampling)
     return SamplingFacts(
         steps=settings.steps,
         guidance=settings.guidance,
-        can_guide=bool(inputs.model.kinds) and condition.dropout > 0 and not regression,
+        can_guide=bool(inputs.model.kinds) and condition.dropout > 0 and not fixed,
         autoguidance=float(settings.autoguidance),
-        regression=regression,
+        fixed_calls=fixed,
     )
 
 
@@ -124,10 +126,11 @@ def _step_scores(
     decoded: Mapping[str, DecodedSet],
     skipped: list[str],
 ) -> list[StepScore]:
-    if inputs.settings.steps and inputs.model.spec.is_regression:
-        skipped.append(ONE_CALL)
-        return []
     if not inputs.settings.steps:
+        return []
+    if inputs.model.spec.has_fixed_calls:
+        calls = found[sets.SAMPLES].network_calls
+        skipped.append(FIXED_CALLS.format(f"{calls} network call{'s' if calls > 1 else ''}"))
         return []
     ground, scale = inputs.comparison, [name for name in form.SCALE if name in found]
     latent_scale = form.describe_latents(ground, {name: found[name].final for name in scale})

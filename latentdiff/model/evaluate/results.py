@@ -156,11 +156,12 @@ class SamplingFacts:
     """Classifier-free guidance; 1 is none."""
     can_guide: bool
     """Whether guidance can make samples follow their condition more closely: not for models
-    without a condition, or that were trained with condition.dropout=0, or that are regressions."""
+    without a condition, or that were trained with condition.dropout=0, or whose calls are fixed."""
     autoguidance: float
     """Strength of autoguidance; 1 is none."""
-    regression: bool
-    """Whether the model is a regression, which makes one network call for any `steps`."""
+    fixed_calls: bool
+    """Whether the model is a regression or distilled: it makes the same network calls for any
+    `steps`, without autoguidance."""
 
 
 @dataclass(frozen=True)
