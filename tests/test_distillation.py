@@ -223,9 +223,11 @@ class TestRuns:
         info = runs.require_done(run.samples / "two", "samples", "sample")
         assert info.result["network_calls"] == 2
         skipped = evaluate(run, settings, n=8, seconds=0.5, steps=(4,))
-        assert any("estimates samples of its teacher" in line for line in skipped)
         assert any("the model makes 2 network calls" in line for line in skipped)
+        assert not any("held out" in line for line in skipped)
         found = json.loads((run.root / "evaluation" / "evaluation.json").read_text("utf-8"))
+        assert found["distilled"].startswith("distilled to 2 calls")
+        assert found["held_out"] is None
         assert math.isfinite(found["latents"]["joint"]["scores"]["samples"]["value"])
         generator = latentdiff.load(run.root, device="cpu")
         assert generator.sample_latents(0.5, n=2).shape[0] == 2
@@ -259,9 +261,8 @@ class TestRuns:
         copied = tmp_path / "copied.safetensors"
         copied.write_bytes(checkpoint.find(teacher.root).read_bytes())
         train_diffusion(run, project(), latents=teacher.latents, distill=copied)
-        assert Model.load(checkpoint.find(run.root)).spec.distilled.teacher.path == str(
-            copied.resolve()
-        )
+        distilled = Model.load(checkpoint.find(run.root)).spec.distilled
+        assert distilled.teacher.path == str(copied.resolve())
 
     def test_without_held_out_files(self, tmp_path, make_store):
         teacher = Run(tmp_path / "teacher")
@@ -335,6 +336,10 @@ class TestSettings:
 
         beneath = settings_beneath(Run(tmp_path / "fast"), teacher.root)
         assert beneath["training"] == {"window": 32, "steps": STEPS, "hours": None}
+
+    def test_mistakes_are_refused(self, run, teacher):
+        with pytest.raises(UserError, match=r"experiment\.network\.bound: none -> tanh"):
+            distill(run, teacher, {"experiment": {"network": {"bound": "tanh"}}})
 
     def test_settings_of_distill_need_a_teacher(self, run, make_store):
         make_store(run.latents)

@@ -431,7 +431,7 @@ class TestAdvice:
             clips=9,
             held_out=HeldOutSkill(0.5, 1.0, 0.5, gain, 0.5, 8, [0.0], [0.5], [1.0], [1.0], [0.9]),
             calls=32,
-            sampling=SamplingFacts(**{**facts, "regression": False, **sampling}),
+            sampling=SamplingFacts(**{**facts, "fixed_calls": False, **sampling}),
             latents=NOTHING,
             sound=None,
             embeddings={},
@@ -461,10 +461,10 @@ class TestAdvice:
         [
             (1.1, {}, [], ["samples"]),
             (0.5, {}, ["weaker", "train longer", "raise sampling.autoguidance"], ["guidance=1"]),
-            (0.5, {"regression": True}, ["train longer"], ["autoguidance", "steps"]),
+            (0.5, {"fixed_calls": True}, ["train longer"], ["autoguidance", "steps"]),
             (2.0, {}, ["stronger", "sampling.steps (now 32)"], ["lower"]),
             (2.0, {"guidance": 3.0}, ["lower sampling.guidance (now 3)"], ["autoguidance"]),
-            (2.0, {"regression": True}, ["train longer"], ["sampling."]),
+            (2.0, {"fixed_calls": True}, ["train longer"], ["sampling."]),
         ],
     )
     def test_samples_of_another_strength(self, spread, sampling, expected, unexpected):
@@ -475,7 +475,7 @@ class TestAdvice:
     def test_a_regression_has_no_steps(self, run, ready):
         settings = ready("mel", gain=0.1, diffusion={"parametrisation": "regression"})
         (skipped,) = evaluate(run, settings, n=4, seconds=0.5, steps=(2, 8))
-        assert "one network call" in skipped and results(run)["steps"] == []
+        assert "1 network call" in skipped and results(run)["steps"] == []
         text = (run.root / "evaluation" / "evaluation.txt").read_text(encoding="utf-8")
         assert "1 network call each" in text and "sampling.steps" not in text
 

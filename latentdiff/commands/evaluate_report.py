@@ -24,7 +24,7 @@ from latentdiff.training import verdict
 
 FEW = 16
 """Training clips below which scores depend much on chance."""
-OPTIONAL = ("sound", "level", "condition")
+OPTIONAL = ("sound", "level", "condition", "distilled")
 """Keys of the JSON file that are left out if not measured; other keys are null."""
 DIGITS = 6
 """Significant digits of numbers in the JSON file."""
@@ -53,7 +53,7 @@ def table(result: EvaluationResult) -> str:
     """An evaluation as text."""
     parts = [
         _header(result),
-        _held_out(result.held_out),
+        _held_out(result.held_out, result.distilled),
         _forms(result),
         _time(result),
         _samples(result),
@@ -74,7 +74,9 @@ def _header(r: EvaluationResult) -> list[str]:
     ]
 
 
-def _held_out(r: HeldOutSkill | None) -> list[str]:
+def _held_out(r: HeldOutSkill | None, distilled: str | None) -> list[str]:
+    if distilled is not None:
+        return [f"{distilled}: it has no skill by noise level"]
     if r is None:
         return ["no file is held out, so skill was not measured"]
     wiener = 1 - sum(r.wiener) / sum(r.variance)

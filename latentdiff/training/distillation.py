@@ -24,9 +24,9 @@ OBJECTIVE = Objective("x0")
 
 @dataclass(frozen=True)
 class DistillationTask(Task):
-    """Clean latents are the teacher's, so the loss is the distance to these, not to the windows.
+    """The loss is the distance to the teacher's samples, not to the windows.
 
-    Latents of the windows only say where on the noise axis the teacher starts from.
+    Windows, with noise, are where the teacher's ODE is entered; see `pair`.
     """
 
     costly_pairs: ClassVar[bool] = True

@@ -82,7 +82,8 @@ class TrainingConfig(Section):
     """Length of each sample."""
     calibration_samples: int = Field(128, ge=0)
     """Samples to draw when training ends, to find the autoguidance that brings them closest to as
-    many training windows; 0 = none, and `sampling.autoguidance: auto` is 1."""
+    many training windows; 0 = none, and `sampling.autoguidance: auto` is 1. None are drawn for a
+    distilled model, which has learned the autoguidance of its teacher."""
     wandb: str | None = None
     """Weights & Biases project to log to as well (`pip install latentdiff[wandb]`); null = none.
     Without an account or a network, set WANDB_MODE=offline."""

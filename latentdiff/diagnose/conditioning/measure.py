@@ -134,6 +134,7 @@ def diagnose_conditioning(
             why="it was trained with condition.kinds=none",
             do_this="train one with condition.kinds=style,beat, mel or label.",
         )
+    model.task()  # a distilled model, which has no losses to compare, is refused now
     codec = open_codec(run, store, rave, ckpt, device)
     directory = run.diagnosis / NAME
     run_question(

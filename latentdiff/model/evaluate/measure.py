@@ -27,7 +27,6 @@ from latentdiff.model.model import Model
 from latentdiff.specs import Codec
 
 NO_HELD_OUT = "skill was not measured: no file is held out"
-DISTILLED = "skill was not measured: a distilled model estimates samples of its teacher"
 FIXED_CALLS = "numbers of steps were not compared: the model makes {} for any number"
 
 
@@ -52,10 +51,10 @@ def evaluate_model(
     settings = settings or EvaluationSettings()
     inputs = EvaluationInputs(model, store, clips, codec, settings, scratch)
     skipped: list[str] = []
-    distilled = model.spec.distilled is not None
+    distilled = model.spec.distilled
     held_out = None if distilled else held_out_skill(inputs)
-    if held_out is None:
-        skipped.append(DISTILLED if distilled else NO_HELD_OUT)
+    if held_out is None and distilled is None:
+        skipped.append(NO_HELD_OUT)
     samples = latents.draw_samples(inputs, settings.sampling, settings.n, clips.other)
     following = latents.draw_following_held_out(inputs)
     judged = samples if following is None else following
@@ -91,6 +90,7 @@ def evaluate_model(
         condition=_condition_following(inputs, judged, skipped),
         steps=_step_scores(inputs, found, decoded, skipped),
         skipped=skipped,
+        distilled=None if distilled is None else distilled.describe(),
         examples={name: each.sounds for name, each in decoded.items()},
     )
 

@@ -186,7 +186,7 @@ class EvaluationResult:
     clips: int
     """Real clips per set."""
     held_out: HeldOutSkill | None
-    """None without held-out files."""
+    """None without held-out files, and for distilled models, whose losses are of something else."""
     calls: int
     """Network calls per sample."""
     sampling: SamplingFacts
@@ -210,6 +210,8 @@ class EvaluationResult:
     """One score per number of steps requested."""
     skipped: list[str]
     """Measurements that could not be made, each with the reason."""
+    distilled: str | None = None
+    """Calls and teacher of a distilled model, in a line; None: it is not one."""
     examples: Mapping[str, list[NDArray[np.float32]]] = field(
         default_factory=dict, repr=False, compare=False
     )
