@@ -44,13 +44,13 @@ def mel(frames, seed=0, bands=80):
 
 
 @pytest.mark.parametrize("lengths", [(108, 108, 108), (108, 50, 77)])
-@pytest.mark.parametrize("draws", [0.0, 2.0])
-def test_frames_by_dimensions_are_recognised(tmp_path, caplog, lengths, draws):
+@pytest.mark.parametrize(("dims", "draws"), [(128, 0.0), (128, 2.0), (3, 0.0)])
+def test_frames_by_dimensions_are_recognised(tmp_path, caplog, lengths, dims, draws):
     for i, frames in enumerate(lengths):
-        save(tmp_path / f"{i}.npy", smooth(frames, dims=128, seed=i, draws=draws).T)
+        save(tmp_path / f"{i}.npy", smooth(frames, dims=dims, seed=i, draws=draws).T)
     store = LatentStore.open(tmp_path)
-    assert store.latent_dim == 128 and [e.frames for e in store.entries] == list(lengths)
-    expected = smooth(lengths[1], dims=128, seed=1, draws=draws)
+    assert store.latent_dim == dims and [e.frames for e in store.entries] == list(lengths)
+    expected = smooth(lengths[1], dims=dims, seed=1, draws=draws)
     np.testing.assert_array_equal(store.mean(store.entries[1]), expected)
     assert "taken as [frames, dimensions]" in caplog.text
 
@@ -114,6 +114,14 @@ def test_what_has_no_partner_is_said(tmp_path, caplog):
     with pytest.raises(UserError, match="no latents") as caught:
         LatentStore.open(tmp_path)
     assert "spectrograms" in caught.value.why
+
+
+def test_two_spectrograms_of_one_name_are_refused(tmp_path):
+    save(tmp_path / "x.npy", smooth(30))
+    save(tmp_path / "x.wav.spec.npy", mel(120))
+    save(tmp_path / "x.mp3.spec.npy", mel(120))
+    with pytest.raises(UserError, match="would belong to the same latents"):
+        LatentStore.open(tmp_path)
 
 
 def test_deviations_beside_means_are_read(tmp_path):

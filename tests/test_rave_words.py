@@ -181,7 +181,7 @@ def test_unknown_words_get_a_suggestion():
     done = CliRunner().invoke(cli.cli, ["train", "--nonsense", "x"])
     assert done.exit_code == 2 and "No such option" in done.stderr
     done = CliRunner().invoke(cli.cli, ["trian"])
-    assert done.exit_code == 2 and "No such command" in done.stderr
+    assert done.exit_code == 2 and "did you mean 'train'?" in done.stderr
 
 
 def test_a_run_of_rave_itself_is_not_written_into(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentdiff import __version__
-from latentdiff.cli import rave_line
+from latentdiff.cli import rave_line, rave_words
 from latentdiff.errors import EXIT_CODES, EXIT_OK, EXIT_SKIPPED
 
 if TYPE_CHECKING:
@@ -66,13 +66,17 @@ class Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def known_words(self, ctx: click.Context) -> list[str]:
+        """Names that a mistyped one is compared with."""
+        return self.list_commands(ctx)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and self.get_command(ctx, args[0].replace("_", "-")) is None:
             from latentdiff.config import did_you_mean
 
-            hint = did_you_mean(args[0], self.list_commands(ctx))
+            hint = did_you_mean(args[0], self.known_words(ctx))
             ctx.fail(f"No such command '{args[0]}'{hint}")
         return super().resolve_command(ctx, args)
 
@@ -87,6 +91,10 @@ class Root(Group):
             for line in translation.notes:
                 click.echo(line, err=True)
         return super().parse_args(ctx, translation.words)
+
+    def known_words(self, ctx: click.Context) -> list[str]:
+        """Our commands, and RAVE's."""
+        return [*self.list_commands(ctx), *rave_words.COMMANDS]
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Exit codes"):

@@ -131,7 +131,14 @@ def _spectrograms(
     """Key of the latents -> file of its spectrogram, where there is one."""
     base = root / MELS if ours else root
     found = _arrays(base) if ours else [f for f in arrays if f.name.endswith(SPECTROGRAM)]
-    by_name = {_name(file.relative_to(base).as_posix()): file for file in found}
+    by_name: dict[str, Path] = {}
+    for file in found:
+        name = _name(file.relative_to(base).as_posix())
+        if (other := by_name.setdefault(name, file)) != file:
+            raise UserError(
+                f"{file} and {other.name} would belong to the same latents",
+                do_this="rename or remove one of them.",
+            )
     pairs = {key: by_name.pop(name) for key in keys if (name := _name(key)) in by_name}
     if by_name:
         listed = ", ".join(file.name for file in list(by_name.values())[:_NAMED])
@@ -191,11 +198,12 @@ def _time_axis(files: Sequence[Path]) -> int | None:
         count += x.size
     if not (power > 0 and math.isfinite(power)):
         return None
-    first, second = products / power
+    # Taking means away leaves negative products along an axis of few entries: they say nothing.
+    first, second = np.maximum(products / power, 0)
     least = max(0.02, 6 / math.sqrt(count))
-    if first > least and first > 3 * abs(second):
+    if first > max(least, 3 * second):
         return 0
-    return 1 if second > least and second > 3 * abs(first) else None
+    return 1 if second > max(least, 3 * first) else None
 
 
 def _check_dimensions(files: Sequence[Path], shapes: Sequence[tuple[int, int]]) -> None:
