@@ -54,6 +54,17 @@ def test_skills_of_different_baselines_are_not_set_side_by_side_without_a_word(t
     assert "diffusion.schedule.shift=-2.0: c" in caplog.text
 
 
+def test_skills_of_distilled_models_are_a_group_of_their_own(tmp_path, caplog):
+    settings = {"diffusion": {"parametrisation": "v"}}
+    distilled = {**settings, "distill": {"levels": [-6.9, -1.5]}}
+    for name, config in {"a": settings, "b": settings, "c": distilled}.items():
+        with Stage(tmp_path / name, "train-diffusion", config=config) as stage:
+            stage.record(step=1, skill=0.5)
+    with caplog.at_level(logging.INFO, logger="latentdiff"):
+        runs_table.show(tmp_path)
+    assert "distill.levels=-6.9,-1.5: c" in caplog.text and "the rest: a, b" in caplog.text
+
+
 def of(rows, run):
     (row,) = [row for row in rows if row.run == run]
     return row

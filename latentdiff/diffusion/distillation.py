@@ -36,7 +36,8 @@ class Segment:
     logsnrs: tuple[float, ...]
     """Rising levels of the teacher's solver; the student's call is at the first."""
     clean: bool
-    """Whether it ends with clean latents, by a last call at the last level, instead of there."""
+    """Whether a last call of the teacher, at the last level, ends it with clean latents; if not, it
+    ends at that level."""
 
     @property
     def start(self) -> float:
@@ -63,7 +64,7 @@ def make_segments(levels: Sequence[float], calls: int, schedule: Schedule) -> li
     The last one has its last call where a sampler of as many calls in all has it.
     Raises ValueError for levels that are outside of the schedule, or not below that call.
     """
-    clean = cleanest_call(len(levels) * calls, schedule)
+    clean = make_logsnrs(schedule, len(levels) * calls)[-1]
     if levels[0] < schedule.logsnr_min or levels[-1] >= clean:
         raise ValueError(f"levels must lie between {schedule.logsnr_min:g} and {clean:.3g}")
     segments = []
@@ -74,11 +75,6 @@ def make_segments(levels: Sequence[float], calls: int, schedule: Schedule) -> li
         # Exactly the level that the student knows, whatever the rounding.
         segments.append(Segment((level, *logsnrs[1:]), clean=end is None))
     return segments
-
-
-def cleanest_call(calls: int, schedule: Schedule) -> float:
-    """Log-SNR of the last of `calls` network calls of a sampler."""
-    return make_logsnrs(schedule, calls)[-1]
 
 
 def _no_noise() -> Tensor:

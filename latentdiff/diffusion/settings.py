@@ -166,8 +166,8 @@ class SamplingConfig(Section):
     )
 
     steps: int = Field(default=8, ge=1)
-    """Steps from pure noise to latents. A distilled model makes its own calls instead, and sampler,
-    steps and spacing have no other value than their default or the model's."""
+    """Steps from pure noise to latents. A distilled model makes its own calls, and refuses a
+    sampler, steps or a spacing that are neither the default nor its own."""
 
     spacing: Spacing = "logistic"
     """logistic: most steps where coarse structure is decided (log-SNR -6 to 0); if there are few,

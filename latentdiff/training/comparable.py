@@ -36,7 +36,8 @@ def warning(baselines: Mapping[str, str]) -> str | None:
     if len(set(baselines.values()) - {""}) < 2:
         return None
     known = {run: words.split() for run, words in baselines.items() if words}
-    shared = set.intersection(*(set(words) for words in known.values()))
+    ordinary = [set(words) for words in known.values() if not words[0].startswith(DISTILL)]
+    shared = set.intersection(*ordinary) if ordinary else set()
     groups: dict[str, list[str]] = {}
     for run, words in known.items():
         apart = [
