@@ -78,12 +78,12 @@ class BatchSampler:
         # The whole batch is drawn, as a share's noise must not depend on the number of processes.
         generator = generator_for(self.seed, step, "noise", device=self.device)
         noise = torch.randn(shape, generator=generator, device=self.device)[mine]
-        if self.task.transform_noise is not None:
-            noise = self.task.transform_noise(noise)
-        batch = batch._replace(condition=condition).to(self.device)
-        logsnr, weight = logsnr[mine].to(self.device), weight[mine].to(self.device)
-        latents, noise = self.task.pair(batch, logsnr, noise)
-        return StepBatch(batch._replace(latents=latents), logsnr, weight, noise)
+        return StepBatch(
+            batch._replace(condition=condition).to(self.device),
+            logsnr[mine].to(self.device),
+            weight[mine].to(self.device),
+            noise if self.task.transform_noise is None else self.task.transform_noise(noise),
+        )
 
     def _fetch(self, step: int) -> Batch:
         """This process's windows of a step."""

@@ -59,6 +59,7 @@ class DenoiserLearner:
 
     def step(self, step: int, step_batch: StepBatch, *, rate: float, seed: int) -> StepMeasurement:
         """One optimiser step at learning rate `rate`; `seed`: of the network's own randomness."""
+        step_batch = self._paired(step_batch)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         _seed_network(seed, self._fabric.device)
@@ -112,6 +113,12 @@ class DenoiserLearner:
             self.network._compiled_call_impl = None
             reason = str(error).strip().splitlines() or [type(error).__name__]
             log.warning("torch.compile failed, training uncompiled: %s", reason[0][:200])
+
+    def _paired(self, step_batch: StepBatch) -> StepBatch:
+        """The step's latents and noise as the task trains on them."""
+        batch = step_batch.batch
+        latents, noise = self._task.pair(batch, step_batch.logsnr, step_batch.noise)
+        return step_batch._replace(batch=batch._replace(latents=latents), noise=noise)
 
     def _backward(self, step_batch: StepBatch) -> list[Tensor]:
         """Accumulate the gradient of the mean loss over the whole batch; returns losses [B]."""
