@@ -1,11 +1,11 @@
-"""Measures what a starter codec is worth: the same training from it, and from random weights.
+"""Compares training from a starter codec with the same training from random weights.
 
     latentdiff preprocess --run /tmp/mine -c configs/quickstart.yaml --audio recordings
     python scripts/bench_starter.py quickstart /tmp/mine/dataset
 
 Both see the same crops and are validated at the same steps. For each mark, the table gives RAVE's
-distance on held-out recordings there, and the step at which the training from the starter first was
-as near as the one from random weights at the mark; a starter is worth it where that is at most half
+distance on held-out recordings there, and the first step at which the training from the starter
+reached the distance that the one from random weights has at the mark. The aim is at most half
 of the mark.
 """
 

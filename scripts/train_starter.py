@@ -8,7 +8,7 @@ RAVE is trained on it by `RaveTraining`. The same command again continues. At th
 are written into the package (`latentdiff/rave/starters`), with a Markdown file of scores beside
 them. A seed determines all sound, so held-out scenes are those of another seed.
 
-What a starter is worth on recordings is measured by `scripts/bench_starter.py`.
+`scripts/bench_starter.py` measures how many steps a starter saves on recordings.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def database(tmp_path_factory):
 
 
 class Machine:
-    """A clock that only training moves: so many seconds a step and a validation."""
+    """A fake clock: each step and each validation advances it by a fixed number of seconds."""
 
     def __init__(self):
         self.now = 1000.0

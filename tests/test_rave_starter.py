@@ -1,4 +1,4 @@
-"""Starter codecs: written small, found by shape and sample rate, used where nothing is said."""
+"""Starter codecs: stored in half precision, found by shape and sample rate, used by default."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def _out_path(given: Given, flag: str) -> Ours:
 
 
 def _checkpoint(given: Given, flag: str) -> Ours:
-    """RAVE goes on with the training of --ckpt; our runs do so with their own without a word."""
+    """RAVE continues the training of --ckpt; a run of ours continues its own by itself."""
     path = given[flag][-1]
     run = Path(_run(given, "name").options[1])
     if Path(path).exists() and Path(path).resolve().is_relative_to(run.resolve()):

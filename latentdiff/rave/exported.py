@@ -17,7 +17,7 @@ from torch.jit import ScriptModule
 from latentdiff.errors import UserError
 from latentdiff.rave.load import codec_weights
 from latentdiff.rave.net import check_supported, draws_noise, unsupported
-from latentdiff.rave.streaming_export import MEMORY, StatelessExport, is_streaming
+from latentdiff.rave.streaming_export import MEMORY, StatelessExport, class_name, is_streaming
 
 _NEEDED = ("encoder", "decoder", "pqmf", "encode_params", "decode_params", "full_latent_size")
 _RECURRENT = {"GRU", "LSTM"}
@@ -61,7 +61,7 @@ def _read(path: Path) -> ScriptModule:
 
 def _check(script: ScriptModule) -> None:
     check_supported(
-        _class(script.encoder), str(script.input_mode), bool(_classes(script) & _RECURRENT)
+        class_name(script.encoder), str(script.input_mode), bool(_classes(script) & _RECURRENT)
     )
     if getattr(script, "resampler", None) is not None:
         raise unsupported(
@@ -70,13 +70,8 @@ def _check(script: ScriptModule) -> None:
         )
 
 
-def _class(module: nn.Module) -> str:
-    """Name of the Python class that was scripted."""
-    return str(module.original_name)
-
-
 def _classes(module: nn.Module) -> set[str]:
-    return {_class(part) for part in module.modules()}
+    return {class_name(part) for part in module.modules()}
 
 
 class ExportNet:
@@ -88,7 +83,7 @@ class ExportNet:
         if self.streaming:
             self._parts = StatelessExport(script)
         self._parts.to(device)
-        self.kind = _class(script.encoder)
+        self.kind = class_name(script.encoder)
         self.sample_rate, self.channels = int(script.sr), int(script.n_channels)
         self.latent_dim = int(script.full_latent_size)
         # RAVE's (channels in, ratio in, channels out, ratio out); the last one is the hop.

@@ -47,7 +47,7 @@ _READ = {
 
 def is_streaming(script: ScriptModule) -> bool:
     """Whether layers of a scripted RAVE remember the previous call."""
-    return any(_class(part).startswith("CachedConv") for part in script.encoder.modules())
+    return any(class_name(part).startswith("CachedConv") for part in script.encoder.modules())
 
 
 class StatelessExport:
@@ -72,7 +72,7 @@ class StatelessExport:
 
 def _rebuild(script: Any, causal: bool) -> Any:
     """A scripted module as a Python module; `causal`: convolutions look at the past only."""
-    kind = _class(script)
+    kind = class_name(script)
     if kind in _LAYERS:
         return _LAYERS[kind](script)
     if kind == "CachedConv1d":
@@ -191,10 +191,10 @@ def _own(values: Any) -> Iterator[tuple[str, Any]]:
 def _is_causal(encoder: Any) -> bool:
     """Whether convolutions look at the past only, told by the first of them: it delays by what it
     sees of the future."""
-    first = next(part for part in encoder.modules() if _class(part) == "CachedConv1d")
+    first = next(part for part in encoder.modules() if class_name(part) == "CachedConv1d")
     return int(first.cumulative_delay) == 0
 
 
-def _class(module: Any) -> str:
+def class_name(module: Any) -> str:
     """Name of the Python class that was scripted."""
     return str(module.original_name)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from latentdiff.synth.partials import fade
+
 Samples = NDArray[np.float64]
 
 STEPS = 16
@@ -195,15 +197,15 @@ class _Player:
 
     def _bass(self, pitch: float, seconds: float) -> Samples:
         tone = _harmonics(pitch, seconds, self.rate, slope=1.6, damping=1.0 * self.brightness)
-        return tone * _fade(len(tone), self.rate, 0.006, 0.03)
+        return tone * fade(len(tone), self.rate, 0.006, 0.03)
 
     def _lead(self, pitch: float, seconds: float) -> Samples:
         tone = _harmonics(pitch, seconds, self.rate, slope=1.2, damping=0.8, odd=True, vibrato=4e-3)
-        return tone * _fade(len(tone), self.rate, 0.02, 0.06)
+        return tone * fade(len(tone), self.rate, 0.02, 0.06)
 
     def _pluck(self, pitch: float, seconds: float) -> Samples:
         tone = _harmonics(pitch, max(seconds, 0.3), self.rate, slope=0.9, damping=5.0)
-        return tone * _fade(len(tone), self.rate, 0.003, 0.05)
+        return tone * fade(len(tone), self.rate, 0.003, 0.05)
 
     def _pad(self, pitch: float, seconds: float) -> Samples:
         pair = [
@@ -211,7 +213,7 @@ class _Player:
             for cents in (-2e-3 * self.brightness, 2e-3 * self.brightness)
         ]
         tone = (pair[0] + pair[1]) / 2
-        return tone * _fade(len(tone), self.rate, 0.15, 0.2)
+        return tone * fade(len(tone), self.rate, 0.15, 0.2)
 
 
 def _bar_layers(bars: int) -> list[frozenset[str]]:
@@ -255,15 +257,6 @@ def _harmonics(
     return tone
 
 
-def _fade(length: int, rate: int, attack: float, release: float) -> Samples:
-    """An envelope [N] with half-cosine attack and release, both in seconds."""
-    envelope = np.ones(length)
-    for seconds, part in ((attack, slice(None)), (release, slice(None, None, -1))):
-        size = min(length // 2, max(1, int(seconds * rate)))
-        envelope[part][:size] *= 0.5 - 0.5 * np.cos(np.pi * np.arange(size) / size)
-    return envelope
-
-
 def _drum_kit(rng: np.random.Generator, rate: int) -> dict[str, Samples]:
     """Kick, snare and hat as samples [N]; each piece gets its own kit."""
     time = np.arange(int(0.3 * rate)) / rate
@@ -274,7 +267,7 @@ def _drum_kit(rng: np.random.Generator, rate: int) -> dict[str, Samples]:
     fall = 0.03
     phase = 2 * np.pi * (low * time + sweep * fall * (1 - np.exp(-time / fall)))
     body = np.sin(2 * np.pi * rng.uniform(170, 210) * time) * np.exp(-time / 0.06)
-    close = _fade(len(time), rate, 1e-3, 0.02)
+    close = fade(len(time), rate, 1e-3, 0.02)
     return {
         "kick": np.sin(phase) * np.exp(-time / 0.11) * close,
         "snare": (0.6 * body + 0.5 * (noise + bright) * np.exp(-time / 0.07)) * close,

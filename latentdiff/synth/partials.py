@@ -79,10 +79,15 @@ def inharmonic(frequencies: Curve, amplitudes: Curve, decays: Curve, n: int, rat
     return tone
 
 
-def envelope(n: int, rate: int, attack: float, release: float) -> Samples:
+def fade(n: int, rate: int, attack: float, release: float) -> NDArray[np.float64]:
     """An envelope [n] with half-cosine attack and release, both in seconds."""
-    shape = np.ones(n, np.float32)
+    shape = np.ones(n)
     for seconds, part in ((attack, slice(None)), (release, slice(None, None, -1))):
         size = min(n // 2, max(1, int(seconds * rate)))
         shape[part][:size] *= 0.5 - 0.5 * np.cos(np.pi * np.arange(size) / size)
     return shape
+
+
+def envelope(n: int, rate: int, attack: float, release: float) -> Samples:
+    """`fade` in single precision."""
+    return fade(n, rate, attack, release).astype(np.float32)

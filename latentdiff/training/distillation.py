@@ -40,7 +40,7 @@ class DistillationTask(Task):
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """log-SNR [B], each start of a segment in turn, and weights [B] of 1."""
-        # In turn, from a random one on: so many windows of each, whatever the batch.
+        # Segments take turns over the batch, starting from a random one, so each gets its share.
         first = torch.randint(len(self.segments), (), generator=generator)
         logsnr = self._starts[(first + torch.arange(batch)) % len(self.segments)]
         return logsnr, torch.ones(batch)
